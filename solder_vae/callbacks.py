@@ -1,0 +1,70 @@
+"""What watches over a training: progress, checkpoints, and the stop when the loss is no number any more."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from torch import Tensor
+
+from solder_vae.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class EpochLog(Callback):
+    """One line an epoch, for the run's log and for consoles that show no progress bar."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        shown = ("train/loss", "val/loss", "val/recon", "val/kl", "train/grad_loss", "val/active_units")
+        values = {name: trainer.callback_metrics[name].item() for name in shown if name in trainer.callback_metrics}
+        width = len(str(trainer.max_epochs))
+        log.info(
+            "epoch %*d/%d  %s  %.1f s",
+            width,
+            trainer.current_epoch + 1,
+            trainer.max_epochs,
+            "  ".join(f"{name} {value:.5g}" for name, value in values.items()),
+            time.monotonic() - self.started,
+        )
+
+
+class StopOnNaN(Callback):
+    """Stops before a loss that is not finite reaches a weight, and names the batch's images."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        self.index = batch["index"]
+
+    def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor) -> None:
+        if torch.isfinite(loss):
+            return
+        paths = [trainer.datamodule.tables["train"].paths[i] for i in self.index.tolist()]  # type: ignore[attr-defined]
+        log.error("images of the batch: %s", ", ".join(paths))
+        raise UserError(
+            f"The training loss became {loss.item()} in epoch {trainer.current_epoch + 1}, step {trainer.global_step + 1}: "
+            f"lower model.lr (now {module.hparams['lr']:g}) or look at the batch's images, listed in the run's log "
+            f"(the first is {paths[0]}). The checkpoints of earlier epochs are intact."
+        )
+
+
+def checkpoints(directory: Path) -> list[ModelCheckpoint]:
+    """``best.ckpt`` by validation loss, and ``last.ckpt`` to resume from, in ``directory``."""
+    common: dict[str, Any] = {"dirpath": directory, "enable_version_counter": False, "auto_insert_metric_name": False}
+    return [
+        ModelCheckpoint(filename="best", monitor="val/loss", mode="min", save_on_train_epoch_end=False, **common),
+        ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common),
+    ]
+
+
+def progress() -> list[Callback]:
+    """A line an epoch, and a bar where someone watches."""
+    return [EpochLog(), *([RichProgressBar(leave=False)] if sys.stderr.isatty() else [])]

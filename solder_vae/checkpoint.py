@@ -1,0 +1,93 @@
+"""Checkpoints: what is in one, reading it safely, writing it whole.
+
+A checkpoint is Lightning's own (weights, optimizer, schedule, loop state) plus three keys that make it sufficient for
+inspection: ``model`` (cae, vae or beta_vae), ``preprocessing`` (how a picture becomes the network's input) and
+``calibration`` (for each score the threshold with its rule, and the scores of the validation normals it came from;
+None until calibrated). The reference gradients are among the weights. Everything is a tensor or a plain container,
+so files load with ``weights_only=True`` and cannot run code.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+
+from solder_vae.errors import UserError
+from solder_vae.models import MODELS, CAE
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint as a dict of tensors and plain values.
+
+    Raises:
+        UserError: the file is missing, damaged, holds anything executable, or is no checkpoint of this package.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"No checkpoint at {path}: give the path of a .ckpt file that a training wrote.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds something other than tensors and plain values, so it was not loaded: "
+            "use a checkpoint written by this package."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, BadZipFile) as error:
+        raise UserError(f"{path} is not a readable checkpoint (damaged or cut off?): train again.") from error
+    if not isinstance(checkpoint, dict) or checkpoint.get("model") not in MODELS or "state_dict" not in checkpoint:
+        raise UserError(f"{path} is not a checkpoint of solder_vae: give a file that solder_vae.train wrote.")
+    return checkpoint
+
+
+def load_model(path: str | Path) -> CAE:
+    """The model of a checkpoint, in evaluation mode on the CPU, with its reference gradients and calibration.
+
+    Raises:
+        UserError: the file cannot be used, see :func:`read_checkpoint`, or holds another architecture.
+    """
+    checkpoint = read_checkpoint(path)
+    try:
+        model = MODELS[checkpoint["model"]](**checkpoint["hyper_parameters"])
+        model.load_state_dict(checkpoint["state_dict"])
+        model.on_load_checkpoint(checkpoint)
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise UserError(f"{path} holds another architecture than this version's {checkpoint['model']}.") from error
+    return model.eval()
+
+
+def check_resumable(path: str | Path, model: CAE) -> None:
+    """Check that a training of ``model`` can go on from a checkpoint.
+
+    Raises:
+        UserError: the file cannot be used, is of another model, or was trained under other settings.
+    """
+    checkpoint = read_checkpoint(path)
+    if checkpoint["model"] != model.name:
+        raise UserError(
+            f"{path} is a checkpoint of model={checkpoint['model']}, not of model={model.name}: "
+            f"resume it with model={checkpoint['model']}."
+        )
+    then, now = checkpoint["hyper_parameters"], dict(model.hparams)
+    changed = [f"{key} was {then.get(key)}, now {now.get(key)}" for key in sorted(then | now) if then.get(key) != now.get(key)]
+    if changed:
+        raise UserError(f"{path} was trained with other settings ({'; '.join(changed)}): resume it with the same.")
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Write a checkpoint whole or not at all: to a temporary name beside ``path``, then renamed."""
+    path = Path(path)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            Path(file.name).unlink()
+            raise
+    Path(file.name).replace(path)

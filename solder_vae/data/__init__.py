@@ -1,0 +1,1 @@
+"""Images in, batches out: readers, splits, transforms, the LightningDataModule and the embedded data set."""

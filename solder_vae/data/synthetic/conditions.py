@@ -1,0 +1,159 @@
+"""How the picture looks whatever it shows: board and metal colours, light and camera.
+
+Drawn from a stream of their own, before anything is known of the joint: the same for good and bad.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solder_vae.data.synthetic.camera import Camera
+from solder_vae.data.synthetic.shading import Lamp, Lighting, Lobe
+
+RGB = tuple[float, float, float]
+
+# Linear albedo of solder masks as sold; black and white are in use too.
+MASKS: dict[str, RGB] = {
+    "green": (0.010, 0.085, 0.035),
+    "blue": (0.010, 0.030, 0.130),
+    "red": (0.200, 0.012, 0.010),
+    "black": (0.012, 0.013, 0.014),
+    "white": (0.62, 0.62, 0.58),
+}
+# Linear F0 of pad finishes (measured indices of the metals at 650, 550 and 450 nm; tin and silver nearly neutral).
+FINISHES: dict[str, RGB] = {
+    "HASL": (0.70, 0.69, 0.66),
+    "ENIG": (1.00, 0.78, 0.40),
+    "OSP": (0.95, 0.64, 0.54),
+}
+BODIES: dict[str, RGB] = {
+    "capacitor": (0.32, 0.20, 0.11),
+    "resistor": (0.03, 0.03, 0.033),
+    "alumina": (0.62, 0.60, 0.55),
+    "ferrite": (0.09, 0.09, 0.10),
+}
+LIGHTS = ("coaxial", "dome", "ring", "side", "office")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The look of one picture.
+
+    Attributes:
+        mask: name of the solder mask colour; ``mask_colour`` is its linear albedo.
+        finish: name of the pad finish; ``finish_colour`` is its linear F0.
+        body: name of the chip's body; ``body_colour`` is its linear albedo.
+        solder_colour: linear F0 of the solder.
+        solder_roughness: GGX alpha of the solder.
+        grain: height of the solder's surface texture, in pad widths.
+        light: name of the kind of light in ``lighting``.
+        camera: how the picture is taken.
+    """
+
+    mask: str
+    mask_colour: RGB
+    finish: str
+    finish_colour: RGB
+    body: str
+    body_colour: RGB
+    solder_colour: RGB
+    solder_roughness: float
+    grain: float
+    light: str
+    lighting: Lighting
+    camera: Camera
+
+
+def draw_conditions(rng: np.random.Generator) -> Conditions:
+    """Draw the look of one picture."""
+    mask = str(rng.choice(list(MASKS), p=[0.52, 0.2, 0.1, 0.13, 0.05]))
+    finish = str(rng.choice(list(FINISHES), p=[0.5, 0.35, 0.15]))
+    body = str(rng.choice(list(BODIES)))
+    light = str(rng.choice(LIGHTS, p=[0.3, 0.25, 0.2, 0.1, 0.15]))
+    tint = rng.uniform(0.94, 1.0, 3)
+    return Conditions(
+        mask=mask,
+        mask_colour=_vary(rng, MASKS[mask], 0.25),
+        finish=finish,
+        finish_colour=FINISHES[finish],
+        body=body,
+        body_colour=_vary(rng, BODIES[body], 0.15),
+        solder_colour=(0.66 * tint[0], 0.65 * tint[1], 0.63 * tint[2]),
+        solder_roughness=float(rng.uniform(0.12, 0.4)),
+        grain=float(rng.uniform(0.0005, 0.004)),
+        light=light,
+        lighting=_lighting(rng, light),
+        camera=_camera(rng),
+    )
+
+
+def _vary(rng: np.random.Generator, colour: RGB, sigma: float) -> RGB:
+    """Another batch of the same paint: brightness and hue wander."""
+    gain = np.exp(rng.normal(0, sigma) + rng.normal(0, sigma / 3, 3))
+    red, green, blue = np.minimum(np.array(colour) * gain, 0.8)
+    return float(red), float(green), float(blue)
+
+
+def _cast(rng: np.random.Generator, sigma: float) -> NDArray[np.float32]:
+    """A light's colour with unit mean: along warm-cold mostly, a little green-magenta."""
+    warm, tint = rng.normal(0, sigma), rng.normal(0, sigma / 3)
+    colour = np.exp(np.array([warm, tint, -warm]))
+    return (colour / colour.mean()).astype(np.float32)
+
+
+def _lighting(rng: np.random.Generator, kind: str) -> Lighting:
+    cast = _cast(rng, 0.12)
+    azimuth = float(rng.uniform(-np.pi, np.pi))
+
+    def lobe(elevation: float, width: float, radiance: float, lean: float = 0.0) -> Lobe:
+        return Lobe(elevation, width, cast * np.float32(radiance), lean, azimuth)
+
+    def lamp(polar: float, turn: float, irradiance: float) -> Lamp:
+        direction = (np.sin(polar) * np.cos(turn), np.sin(polar) * np.sin(turn), np.cos(polar))
+        colour = cast * _cast(rng, 0.08) * np.float32(irradiance)
+        return Lamp(np.array(direction, np.float32), colour, radius=float(rng.uniform(0.05, 0.2)))
+
+    lamps: list[Lamp] = []
+    if kind == "coaxial":
+        lobes = [lobe(1.0, rng.uniform(0.2, 0.45), 1.0), lobe(0.2, 0.3, rng.uniform(0, 0.25), lean=0.8)]
+        ambient = rng.uniform(0.03, 0.12)
+    elif kind == "dome":
+        lobes = [lobe(0.8, rng.uniform(0.4, 0.8), 1.0, lean=rng.uniform(0, 0.4))]
+        ambient = rng.uniform(0.1, 0.25)
+    elif kind == "ring":
+        polar = rng.uniform(0.35, 0.9)
+        lobes = [lobe(float(np.cos(polar)), rng.uniform(0.08, 0.2), 1.0, lean=rng.uniform(0, 0.3))]
+        count = int(rng.integers(6, 11))
+        lamps = [lamp(polar, azimuth + 2 * np.pi * i / count, 1.2 / count) for i in range(count)]
+        ambient = rng.uniform(0.1, 0.25)
+    elif kind == "side":
+        lobes = [lobe(0.5, 0.35, 0.7, lean=0.9)]
+        lamps = [lamp(rng.uniform(0.6, 1.1), azimuth + turn, 1.0) for turn in (0.0, rng.normal(0, 0.6))]
+        ambient = rng.uniform(0.15, 0.3)
+    else:
+        lobes = [lobe(0.9, 0.3, rng.uniform(0.4, 1.0), lean=0.5), lobe(0.3, 0.25, rng.uniform(0.1, 0.5), lean=0.7)]
+        lamps = [lamp(rng.uniform(0.1, 0.8), rng.uniform(-np.pi, np.pi), rng.uniform(0.3, 1.0)) for _ in range(2)]
+        ambient = rng.uniform(0.1, 0.3)
+    return Lighting(tuple(lobes), tuple(lamps), cast * np.float32(ambient))
+
+
+def _camera(rng: np.random.Generator) -> Camera:
+    short = int(np.clip(round(float(np.exp(rng.normal(np.log(44), 0.5)))), 20, 200))
+    aspect = 1.0 if rng.random() < 0.6 else float(rng.uniform(1.0, 1.45))
+    long = min(round(short * aspect), 200)
+    size = (short, long) if rng.random() < 0.5 else (long, short)
+    return Camera(
+        size=size,
+        clipped=float(rng.uniform(0.05, 0.4)),
+        blur=float(rng.uniform(0.35, 0.8)) * (short / 44) ** 0.7,
+        fringe=(float(rng.normal(0, 0.25)), float(rng.normal(0, 0.25))),
+        balance=_cast(rng, 0.06),
+        contrast=float(rng.uniform(1.0, 1.25)),
+        saturation=float(rng.uniform(0.8, 1.2)),
+        noise=float(np.exp(rng.uniform(np.log(0.001), np.log(0.006)))),
+        sharpen=float(rng.choice([0.0, rng.uniform(0.3, 1.0)])),
+        quality=100 if rng.random() < 0.5 else int(rng.integers(70, 98)),
+    )

@@ -1,0 +1,172 @@
+r"""Light on the scene: a microfacet metal under an environment, an optional ring or side lights, and its own board.
+
+Each surface point reflects :math:`L = L_{diffuse} + \sum_i \frac{D\,G\,F}{4\,(n\cdot l)(n\cdot v)} L_i (n\cdot l)`:
+Cook and Torrance (1982) with the GGX distribution and the Smith masking of Walter et al. (2007) and the Fresnel term
+of Schlick (1994). What is not a lamp (dome, ceiling, coaxial light, and the board, which steep fillets mirror) is an
+environment looked up along the mirror direction and widened by the roughness, as in image-based lighting
+(Karis 2013, "split sum").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from solder_vae.data.synthetic.canvas import Field
+
+
+@dataclass
+class Surfaces:
+    """What the camera looks at, pixel by pixel.
+
+    Attributes:
+        height: ``(H, W)`` above the board, in pad widths.
+        diffuse: ``(H, W, 3)`` linear RGB albedo in [0, 1].
+        f0: ``(H, W, 3)`` linear RGB reflectance at normal incidence in [0, 1].
+        roughness: ``(H, W)`` GGX alpha in (0, 1].
+    """
+
+    height: Field
+    diffuse: Field
+    f0: Field
+    roughness: Field
+
+    def paint(self, cover: Field, diffuse: Colour, f0: Colour, roughness: Field | float) -> None:
+        """Lay a material over what is there, where ``cover`` (``(H, W)`` in [0, 1]) says, in place."""
+        weight = cover[..., None]
+        self.diffuse += weight * (np.asarray(diffuse, np.float32) - self.diffuse)
+        self.f0 += weight * (np.asarray(f0, np.float32) - self.f0)
+        self.roughness += cover * (np.asarray(roughness, np.float32) - self.roughness)
+
+
+Colour = NDArray[np.float32] | tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Lobe:
+    """A band of light in the environment, a Gaussian in the cosine of the polar angle.
+
+    Attributes:
+        elevation: cosine of the band's polar angle: 1 overhead, 0 at the horizon.
+        width: its standard deviation, in cosine.
+        colour: ``(3,)`` radiance.
+        lean: how much stronger it is on one side, in [0, 1].
+        azimuth: that side's direction, radians.
+    """
+
+    elevation: float
+    width: float
+    colour: NDArray[np.float32]
+    lean: float
+    azimuth: float
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """A small distant light: ``(3,)`` unit direction towards it, ``(3,)`` irradiance, angular radius in radians."""
+
+    direction: NDArray[np.float32]
+    colour: NDArray[np.float32]
+    radius: float
+
+
+@dataclass(frozen=True)
+class Lighting:
+    """All the light of one picture: environment bands, lamps, and the even ambient light, ``(3,)`` radiance."""
+
+    lobes: tuple[Lobe, ...]
+    lamps: tuple[Lamp, ...]
+    ambient: NDArray[np.float32]
+
+
+def normals(height: Field, pixel: float) -> NDArray[np.float32]:
+    """Unit normals of a height field, ``(3, H, W)``; x to the right, y down the rows, z to the camera."""
+    scale = 1 / (8 * pixel)
+    gx = cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=3, scale=scale, borderType=cv2.BORDER_REPLICATE)
+    gy = cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=3, scale=scale, borderType=cv2.BORDER_REPLICATE)
+    nz = 1 / np.sqrt(gx * gx + gy * gy + np.float32(1))
+    return np.stack([-gx * nz, -gy * nz, nz])
+
+
+def occlusion(height: Field, pixel: float, reach: float = 0.25) -> Field:
+    """Share of the sky that a point sees, in (0, 1]: less beside something tall. ``reach`` is in pad widths."""
+    sigma = reach / pixel
+    small = cv2.resize(height, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    around = cv2.GaussianBlur(small, (0, 0), sigma / 2, borderType=cv2.BORDER_REPLICATE)
+    around = cv2.resize(around, (height.shape[1], height.shape[0]), interpolation=cv2.INTER_LINEAR)
+    wall = np.maximum(around - height, 0) / np.float32(reach)
+    return 1 / (1 + 2.5 * wall)
+
+
+def shadow(height: Field, pixel: float, direction: NDArray[np.float32], steps: int = 8, reach: float = 0.8) -> Field:
+    """Share of a lamp that reaches each point of a height field, ``(H, W)`` in [0, 1], by marching towards it."""
+    flat = float(np.hypot(direction[0], direction[1]))
+    if flat < 1e-3:
+        return np.ones_like(height)
+    slope = float(direction[2]) / flat
+    lit = np.ones_like(height)
+    for step in range(1, steps + 1):
+        far = reach * step / steps
+        dx, dy = far * float(direction[0]) / flat / pixel, far * float(direction[1]) / flat / pixel
+        shift = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
+        ahead = cv2.warpAffine(
+            height, shift, height.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        blocked = (ahead - height - np.float32(far * slope)) * np.float32(12)
+        np.minimum(lit, 1 - np.clip(blocked, 0, 1), out=lit)
+    return lit
+
+
+def shade(surfaces: Surfaces, lighting: Lighting, pixel: float) -> Field:
+    """Linear radiance towards a camera straight above, ``(H, W, 3)``, at least 0, no upper bound."""
+    normal = normals(surfaces.height, pixel)
+    nx, ny, nz = normal
+    alpha = surfaces.roughness
+    open_sky = occlusion(surfaces.height, pixel)
+
+    # Environment along the mirror direction r = 2 (n.v) n - v.
+    rz = 2 * nz * nz - 1
+    flat = np.sqrt(np.maximum(1 - rz * rz, np.float32(1e-6)))
+    rx, ry = 2 * nz * nx / flat, 2 * nz * ny / flat
+    spread = (np.float32(0.5) * alpha) ** 2
+    environment = np.broadcast_to(lighting.ambient, (*rz.shape, 3)).copy()
+    irradiance = lighting.ambient * np.float32(np.pi)
+    for lobe in lighting.lobes:
+        width = np.float32(lobe.width**2) + spread
+        band = np.exp(-((rz - np.float32(lobe.elevation)) ** 2) / (2 * width)) * np.sqrt(lobe.width**2 / width)
+        side = rx * np.float32(np.cos(lobe.azimuth)) + ry * np.float32(np.sin(lobe.azimuth))
+        environment += (band * (1 + np.float32(lobe.lean) * side * flat))[..., None] * lobe.colour
+        irradiance = irradiance + lobe.colour * np.float32(5 * lobe.width * max(lobe.elevation, 0.1))
+    # Below the horizon the mirror shows the board itself, lit as it is.
+    board = np.median(surfaces.diffuse.reshape(-1, 3)[::7], axis=0) * irradiance * np.float32(1 / np.pi)
+    horizon = np.clip((rz + np.float32(0.1)) / (np.float32(0.3) + alpha), 0, 1)[..., None]
+    environment = board + horizon * (environment * open_sky[..., None] - board)
+    grazing = ((1 - nz) ** 5 * (1 - alpha))[..., None]
+    specular = environment * (surfaces.f0 + (1 - surfaces.f0) * grazing)
+    diffuse = np.broadcast_to(irradiance, environment.shape) * (open_sky * (0.5 + 0.5 * nz))[..., None]
+
+    # Lamps, one microfacet highlight each. F = F0 (1 - k) + k lets both parts be summed before F0 is applied.
+    metal, edge = np.zeros_like(environment), np.zeros_like(environment)
+    for index, lamp in enumerate(lighting.lamps):
+        lx, ly, lz = (float(c) for c in lamp.direction)
+        n_l = np.maximum(nx * np.float32(lx) + ny * np.float32(ly) + nz * np.float32(lz), 0)
+        if index < 2:  # the lamps that cast a visible shadow; the shadows of the others wash each other out
+            n_l = n_l * shadow(surfaces.height, pixel, lamp.direction)
+        norm = float(np.sqrt(2 + 2 * lz))
+        n_h = (nx * np.float32(lx) + ny * np.float32(ly) + nz * np.float32(lz + 1)) / np.float32(norm)
+        # An extended lamp widens the lobe (Karis 2013).
+        a2 = (alpha + np.float32(lamp.radius / 2)) ** 2
+        root = n_h * n_h * (a2 - 1) + 1
+        distribution = a2 / (np.float32(np.pi) * root * root)
+        # Smith-GGX visibility G / (4 n.l n.v), Hammon's approximation.
+        visibility = np.float32(0.5) / (2 * n_l * nz * (1 - alpha) + (n_l + nz) * alpha + np.float32(1e-3))
+        schlick = np.float32((1 - norm / 2) ** 5)  # v.h = |l + v| / 2
+        glint = distribution * visibility * n_l
+        metal += (glint * (1 - schlick))[..., None] * lamp.colour
+        edge += (glint * schlick)[..., None] * lamp.colour
+        diffuse = diffuse + n_l[..., None] * lamp.colour
+    return diffuse * surfaces.diffuse * np.float32(1 / np.pi) + specular + metal * surfaces.f0 + edge

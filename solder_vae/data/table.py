@@ -1,0 +1,44 @@
+"""The one form in which every data source hands over its images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+NORMAL = "normal"
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """Decoded, cropped and resized images of one split with what is known of each of them.
+
+    Attributes:
+        images: ``(N, S, S, 3)`` uint8, RGB.
+        paths: N names that identify the images: a file's path, or ``synthetic/<split>/<index>``.
+        defects: N defect types; :data:`NORMAL` for a good joint.
+        native_size: ``(N, 2)`` int, height and width in pixels before cropping and resizing.
+        masks: ``(N, S, S)`` bool, the defect's pixels, where the source knows them.
+        factors: generative factors by name, each ``(N,)``, where the source knows them.
+    """
+
+    images: NDArray[np.uint8]
+    paths: list[str]
+    defects: list[str]
+    native_size: NDArray[np.int64]
+    masks: NDArray[np.bool_] | None = None
+    factors: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        counts = {len(self.images), len(self.paths), len(self.defects), len(self.native_size)}
+        if len(counts) != 1:
+            raise ValueError(f"columns of different length: {sorted(counts)}")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """``(N,)`` int64: 1 = abnormal (the positive class), 0 = normal."""
+        return np.array([defect != NORMAL for defect in self.defects], dtype=np.int64)

@@ -1,0 +1,9 @@
+"""The one exception for mistakes that the user can mend."""
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: a path, an option, a file.
+
+    The message is one clear sentence (a list may follow): what is wrong, where, and what to do. Commands print it
+    without a traceback and exit with status 2.
+    """

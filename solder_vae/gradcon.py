@@ -1,0 +1,185 @@
+"""GradCon: gradients of the decoder as a constraint in training and as an anomaly score (Eq. 4; Kwon et al. 2020).
+
+The idea in three steps:
+
+1. While training on normal images, keep the running mean of the loss's gradient with respect to each decoder
+   convolution's weight: the *reference*. It points where normal images push the decoder.
+2. In training, the constraint ``grad_loss = -mean_i cos(reference_i, gradient_i)`` keeps each step's gradient aligned
+   with the reference (alpha = its weight).
+3. In testing, an image whose own gradient points elsewhere asks for updates that no normal image asked for: its
+   grad_loss is high (gamma = its weight in the score).
+
+:class:`GradCon` is the mixin that gives a LightningModule all three; the functions above it are the mathematics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from solder_vae.losses import squared_error
+from solder_vae.networks import Decoder
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+
+def gradient_loss(gradients: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
+    """Minus the mean cosine between gradients and reference over the layers (Eq. 4).
+
+    Args:
+        gradients: one gradient a layer, each of any shape.
+        reference: the reference gradients, of the same shapes.
+
+    Returns:
+        Scalar in [-1, 1]; -1 when all are aligned.
+    """
+    cosines = [
+        F.cosine_similarity(gradient.flatten(), mean.flatten(), dim=0)
+        for gradient, mean in zip(gradients, reference, strict=True)
+    ]
+    return -torch.stack(cosines).mean()
+
+
+class ReferenceGradients(nn.Module):
+    """Running mean of each decoder convolution's gradient over the training steps (Eq. 4, right).
+
+    Its buffers travel in the checkpoint, so that a resumed run goes on with them and a loaded model can score.
+    """
+
+    steps: Tensor
+
+    def __init__(self, convolutions: Sequence[nn.Conv2d]) -> None:
+        super().__init__()
+        for index, conv in enumerate(convolutions):
+            self.register_buffer(f"mean_{index}", torch.zeros_like(conv.weight))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self._layers = len(convolutions)
+
+    @property
+    def means(self) -> list[Tensor]:
+        """The reference gradients, one a layer, input side first."""
+        return [self.get_buffer(f"mean_{index}") for index in range(self._layers)]
+
+    @torch.no_grad()
+    def update(self, gradients: Sequence[Tensor]) -> None:
+        """Take one training step's gradients of the full loss J into the running mean."""
+        self.steps += 1
+        for mean, gradient in zip(self.means, gradients, strict=True):
+            mean += (gradient - mean) / self.steps
+
+
+@contextmanager
+def recorded_convolutions(decoder: Decoder) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Collect the input and the output of each decoder convolution during the forward passes inside the block."""
+    record: list[tuple[Tensor, Tensor]] = []
+
+    def remember(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        record.append((inputs[0], output))
+
+    handles = [conv.register_forward_hook(remember) for conv in decoder.convolutions]
+    try:
+        yield record
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def decode_with_gradient_loss(
+    decoder: Decoder, z: Tensor, x: Tensor, reference: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Reconstructions, and each image's own gradient loss: Eq. 4 with the gradient of that image's squared error.
+
+    One batched forward and backward pass gives every image's gradient with respect to each convolution's *output*,
+    because batch norm in evaluation mode treats the images independently. Per layer, the inner product of an image's
+    weight gradient with the reference is then one convolution with the reference as its kernel, and the norm of the
+    weight gradient comes from the gradient itself, formed as patches times output gradients.
+
+    Args:
+        decoder: in evaluation mode.
+        z: latents ``(B, 10, H/8, W/8)``.
+        x: images ``(B, 3, H, W)`` in [-1, 1].
+        reference: reference gradients, one a layer.
+
+    Returns:
+        Reconstructions of the shape of ``x``, and gradient losses ``(B,)`` in [-1, 1]; both detached.
+
+    Raises:
+        RuntimeError: the decoder is in training mode, where batch norm mixes the images, or inference mode is on.
+    """
+    if decoder.training:
+        raise RuntimeError("per-image gradients need decoder.eval(): batch norm in training mode mixes the images")
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("GradCon needs gradients: use torch.no_grad(), or Trainer(inference_mode=False)")
+    with torch.enable_grad(), recorded_convolutions(decoder) as record:
+        # z asks for a gradient only so that autograd records the layers' outputs even when the weights are frozen.
+        recon = decoder(z.detach().requires_grad_())
+        error = squared_error(x, recon).sum()
+        output_gradients = torch.autograd.grad(error, [output for _, output in record])
+    cosines = [
+        weight_gradient_cosine(inputs.detach(), output_gradient, mean)
+        for (inputs, _), output_gradient, mean in zip(record, output_gradients, reference, strict=True)
+    ]
+    return recon.detach(), -torch.stack(cosines).mean(0)
+
+
+def weight_gradient_cosine(inputs: Tensor, output_gradients: Tensor, reference: Tensor) -> Tensor:
+    """Cosine of each image's weight gradient of one 3x3 convolution (padding 1) with a reference.
+
+    Args:
+        inputs: the convolution's inputs ``(B, I, H, W)``.
+        output_gradients: gradients with respect to its outputs ``(B, O, H, W)``.
+        reference: ``(O, I, 3, 3)``.
+
+    Returns:
+        ``(B,)`` in [-1, 1].
+    """
+    # <reference, sum_p g_p patch_p> = sum_p g_p . (reference * patch_p): one convolution.
+    projections = F.conv2d(inputs, reference, padding=1)
+    dot = (projections * output_gradients).flatten(1).sum(1)
+    patches = F.unfold(inputs, kernel_size=3, padding=1)  # (B, 9I, HW)
+    gradients = output_gradients.flatten(2) @ patches.transpose(1, 2)  # (B, O, 9I)
+    norms = gradients.flatten(1).norm(dim=1)
+    return dot / (norms.clamp_min(1e-12) * reference.norm().clamp_min(1e-12))
+
+
+class GradCon:
+    """Mixin for a LightningModule with a ``decoder``: the reference, the constraint and the per-image score.
+
+    Call :meth:`track_gradients` in ``__init__`` once the decoder exists. The reference is kept whether or not the
+    constraint is trained (alpha = 0), so that every trained model can be scored by GradCon.
+    """
+
+    decoder: Decoder
+    reference: ReferenceGradients
+
+    def track_gradients(self) -> None:
+        self.reference = ReferenceGradients(self.decoder.convolutions)
+
+    def gradient_constraint(self, recon_loss: Tensor) -> Tensor:
+        """L_grad of this training step, differentiable with respect to all parameters; 0 in the first step.
+
+        The divergence does not depend on the decoder, so the gradient of the reconstruction loss is that of L.
+        """
+        if self.reference.steps == 0:
+            return recon_loss.new_zeros(())
+        weights = [conv.weight for conv in self.decoder.convolutions]
+        gradients = torch.autograd.grad(recon_loss, weights, create_graph=True)
+        return gradient_loss(gradients, self.reference.means)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer | Any) -> None:
+        """Update the reference from dJ/dtheta as the optimizer is about to see it.
+
+        Here ``.grad`` is complete (micro-batches accumulated, averaged over the ranks) and not yet clipped, so the
+        reference stays equal on all ranks.
+        """
+        self.reference.update([conv.weight.grad for conv in self.decoder.convolutions])  # type: ignore[misc]
+
+    def decode_and_compare(self, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstructions and each image's gradient loss ``(B,)`` against the reference of the training."""
+        return decode_with_gradient_loss(self.decoder, z, x, self.reference.means)

@@ -1,0 +1,283 @@
+"""CAE, VAE and beta-VAE as LightningModules: the training loop's steps, and what differs between the three."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from solder_vae.errors import UserError
+from solder_vae.gradcon import GradCon
+from solder_vae.losses import check_reduction, kl_divergence, kl_term, reparameterize, squared_error
+from solder_vae.networks import Decoder, Encoder
+from solder_vae.posterior import COLLAPSED_BELOW, PosteriorStatistics
+from solder_vae.scoring import elbo_score, gradcon_score, latent_noise, recon_score
+
+log = logging.getLogger(__name__)
+
+TRAINING, VALIDATION = 0, 1  # streams of the reparameterisation noise
+
+
+Posterior = tuple[Tensor, ...]  # what the encoder says of a batch: (z,) or (mu, logvar)
+
+
+class Result(NamedTuple):
+    """What a model says of a batch: reconstructions ``(B, 3, H, W)`` in [-1, 1] and each score ``(B,)`` by name."""
+
+    recon: Tensor
+    scores: dict[str, Tensor]
+
+
+class CAE(GradCon, pl.LightningModule):
+    """Convolutional autoencoder: L is the mean squared error.
+
+    Args:
+        beta: must be None; it is here so that ``model=cae beta=3`` is told why not.
+        score: the primary score, "recon" or "gradcon": the one whose threshold decides.
+        alpha: weight of the gradient constraint in training; 0 trains without it.
+        gamma: weight of the gradient loss in the GradCon score.
+        latent: latent decoded at test time, "mean" or "sample" (see :mod:`solder_vae.scoring`).
+        draws: latents drawn an image when ``latent="sample"``.
+        lr: Adam's initial learning rate.
+        weight_decay: L2 penalty.
+        lr_factor: factor of the learning rate when the validation loss stops falling ...
+        lr_patience: ... for more than this many epochs.
+        seed: seeds the reparameterisation noise; each step's noise depends on it and the step alone, so that a
+            resumed training goes on exactly as an uninterrupted one.
+
+    Raises:
+        UserError: a value does not fit the model.
+    """
+
+    name = "cae"
+    admitted_scores: tuple[str, ...] = ("recon", "gradcon")
+    heads = 1
+
+    def __init__(
+        self,
+        beta: float | None = None,
+        score: str = "recon",
+        alpha: float = 0.0,
+        gamma: float = 0.12,
+        latent: str = "mean",
+        draws: int = 1,
+        lr: float = 1e-2,
+        weight_decay: float = 1e-4,
+        lr_factor: float = 0.1,
+        lr_patience: int = 10,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.check_beta(beta)
+        if score not in self.admitted_scores:
+            raise UserError(
+                f"score={score} does not fit model={self.name}: "
+                f"use one of {', '.join(f'score={name}' for name in self.admitted_scores)}."
+            )
+        if latent not in ("mean", "sample"):
+            raise UserError(f"score.latent={latent} is unknown: use mean or sample.")
+        if draws < 1:
+            raise UserError(f"score.draws={draws} is too few: use 1 or more.")
+        self.save_hyperparameters()  # plain values only: checkpoints load with weights_only=True
+        self.primary_score, self.alpha, self.gamma = score, alpha, gamma
+        self.latent, self.draws = latent, draws if latent == "sample" else 1
+        self.seed = seed
+        # What travels with the weights, see solder_vae.checkpoint.
+        self.preprocessing: dict[str, Any] | None = None
+        self.calibration: dict[str, Any] | None = None
+        self.encoder = Encoder(self.heads)
+        self.decoder = Decoder()
+        self.track_gradients()
+        # Convolutions are fastest with the channels last in memory.
+        self.to(memory_format=torch.channels_last)
+
+    def check_beta(self, beta: float | None) -> None:
+        if beta is not None:
+            raise UserError(f"model=cae has no KL divergence to weigh: drop beta={beta:g}, or use model=beta_vae.")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruct images ``(B, 3, H, W)`` in [-1, 1] from the mean latent."""
+        recon: Tensor = self.decoder(self.encoder(x)[0])
+        return recon
+
+    # training ---------------------------------------------------------------------------------------------------
+
+    def losses(self, x: Tensor, stream: int, step: int) -> tuple[dict[str, Tensor], Posterior]:
+        """The objective's terms, averaged over the batch (``loss`` is L, ``recon`` its first term), and the code."""
+        (z,) = posterior = self.encoder(x)
+        recon = squared_error(x, self.decoder(z)).mean()
+        return {"loss": recon, "recon": recon}, posterior
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        terms, _ = self.losses(batch["image"], TRAINING, self.global_step)
+        objective = terms["loss"]  # J = L + alpha * L_grad
+        if self.alpha > 0:
+            terms["grad_loss"] = self.gradient_constraint(terms["recon"])
+            objective = objective + self.alpha * terms["grad_loss"]
+        self.log_dict(
+            {f"train/{name}": value.detach() for name, value in terms.items()},
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(batch["image"]),
+        )
+        return objective
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Posterior:
+        terms, posterior = self.losses(batch["image"], VALIDATION, batch_idx)
+        self.log_dict({f"val/{name}": value for name, value in terms.items()}, batch_size=len(batch["image"]))
+        return posterior
+
+    def configure_optimizers(self) -> Any:
+        hparams = self.hparams
+        optimizer = torch.optim.Adam(self.parameters(), hparams["lr"], weight_decay=hparams["weight_decay"], fused=True)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=hparams["lr_factor"], patience=hparams["lr_patience"]
+        )
+        every = self.trainer.check_val_every_n_epoch or 1
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss", "frequency": every},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["model"] = self.name
+        checkpoint["preprocessing"] = self.preprocessing
+        checkpoint["calibration"] = self.calibration
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.preprocessing = checkpoint["preprocessing"]
+        self.calibration = checkpoint["calibration"]
+
+    # scoring ----------------------------------------------------------------------------------------------------
+
+    def latents(self, posterior: Posterior) -> list[Tensor]:
+        """The latents to decode for scoring, each ``(B, 10, H/8, W/8)``."""
+        return [posterior[0]]
+
+    def scores_of(
+        self, x: Tensor, recon: Tensor, grad_loss: Tensor | None, posterior: Posterior
+    ) -> dict[str, Tensor]:
+        """Every score this model admits, each ``(B,)``."""
+        error = recon_score(x, recon)
+        scores = {"recon": error}
+        if grad_loss is not None:
+            scores["gradcon"] = gradcon_score(error, grad_loss, self.gamma)
+        return scores
+
+    def score(self, x: Tensor) -> Result:
+        """Reconstruct and score images ``(B, 3, H, W)`` in [-1, 1]; the model must be in evaluation mode.
+
+        GradCon is left out as long as the model has no reference gradients (not trained yet).
+        """
+        with torch.no_grad():
+            posterior = self.encoder(x)
+            results = []
+            for z in self.latents(posterior):
+                if self.reference.steps > 0:
+                    recon, grad_loss = self.decode_and_compare(z, x)
+                else:
+                    recon, grad_loss = self.decoder(z), None
+                results.append(Result(recon, self.scores_of(x, recon, grad_loss, posterior)))
+            return average(results)
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return {"index": batch["index"], **self.score(batch["image"]).scores}
+
+
+def average(results: list[Result]) -> Result:
+    """Mean of the results of several latent draws."""
+    recon = torch.stack([result.recon for result in results]).mean(0)
+    scores = {name: torch.stack([result.scores[name] for result in results]).mean(0) for name in results[0].scores}
+    return Result(recon, scores)
+
+
+class BetaVAE(CAE):
+    """beta-VAE (Eq. 1): L is the squared error plus beta times the KL divergence to N(0, I).
+
+    Args:
+        beta: weight of the divergence, 0 or greater.
+        reduction: "sum" (Eq. 1, default) or "mean" (the published code); see :mod:`solder_vae.losses`.
+        **others: as for :class:`CAE`.
+    """
+
+    name = "beta_vae"
+    admitted_scores = ("recon", "elbo", "gradcon")
+    heads = 2
+
+    def __init__(self, beta: float = 3.0, reduction: str = "sum", **others: Any) -> None:
+        super().__init__(beta, **others)
+        self.beta = beta
+        self.reduction = check_reduction(reduction)
+        self.posterior = PosteriorStatistics()
+        self.kl_per_unit: Tensor | None = None  # nats, of the latest validation
+
+    def check_beta(self, beta: float | None) -> None:
+        if beta is None or not 0 <= beta < float("inf"):
+            raise UserError(f"model={self.name} needs a beta of 0 or more, got beta={beta}.")
+
+    def posterior_noise(self, like: Tensor, stream: int, step: int) -> Tensor:
+        """Standard normal noise of the shape of ``like`` that depends on seed, stream, step and rank alone."""
+        state = np.random.SeedSequence((self.seed, stream, step, self.global_rank)).generate_state(1, np.uint64)
+        generator = torch.Generator(like.device).manual_seed(int(state[0]) % 2**63)
+        return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+
+    def losses(self, x: Tensor, stream: int, step: int) -> tuple[dict[str, Tensor], Posterior]:
+        """As for the CAE, and ``kl``: the divergence as it enters L, before beta."""
+        mu, logvar = posterior = self.encoder(x)
+        z = reparameterize(mu, logvar, self.posterior_noise(mu, stream, step))
+        recon = squared_error(x, self.decoder(z)).mean()
+        kl = kl_term(kl_divergence(mu, logvar), x[0].numel(), self.reduction).mean()
+        return {"loss": recon + self.beta * kl, "recon": recon, "kl": kl}, posterior
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Posterior:
+        posterior = super().validation_step(batch, batch_idx)
+        self.posterior.update(*posterior)
+        return posterior
+
+    def on_validation_epoch_end(self) -> None:
+        """Log how many latent units carry information, and warn when hardly any does."""
+        self.kl_per_unit, active = self.posterior.compute()
+        self.posterior.reset()
+        self.log("val/active_units", active.sum().float())
+        if active.float().mean() < COLLAPSED_BELOW and not self.trainer.sanity_checking:
+            log.warning(
+                "posterior collapse: %d of %d latent units respond to the input, so the reconstruction hardly "
+                "depends on the image. Lower beta (now %g), or use model.reduction=sum.",
+                int(active.sum()),
+                active.numel(),
+                self.beta,
+            )
+
+    def latents(self, posterior: Posterior) -> list[Tensor]:
+        mu, logvar = posterior
+        if self.latent == "mean":
+            return [mu]
+        return [reparameterize(mu, logvar, noise) for noise in latent_noise(mu.shape[1:], self.draws, mu.device)]
+
+    def scores_of(
+        self, x: Tensor, recon: Tensor, grad_loss: Tensor | None, posterior: Posterior
+    ) -> dict[str, Tensor]:
+        scores = super().scores_of(x, recon, grad_loss, posterior)
+        mu, logvar = posterior
+        scores["elbo"] = elbo_score(scores["recon"], mu, logvar, self.beta, x[0].numel(), self.reduction)
+        return scores
+
+
+class VAE(BetaVAE):
+    """VAE: the beta-VAE with beta = 1."""
+
+    name = "vae"
+
+    def __init__(self, beta: float = 1.0, **others: Any) -> None:
+        super().__init__(beta, **others)
+
+    def check_beta(self, beta: float | None) -> None:
+        if beta != 1:
+            raise UserError(f"model=vae is beta = 1: for another weight type model=beta_vae beta={beta}.")
+
+
+MODELS: dict[str, type[CAE]] = {model.name: model for model in (CAE, VAE, BetaVAE)}

@@ -1,0 +1,117 @@
+"""The paper's convolutional encoder and decoder (Fig. 3), layer by layer.
+
+Shapes are written for the paper's 64x64 input; any height and width that are multiples of 8 work, the latent is
+then ``10 x H/8 x W/8``. All convolutions are 3x3, stride 1, padding 1, each followed by batch norm and
+LeakyReLU(0.01), but the last, which ends in tanh.
+
+Two things are written differently from the paper and compute the same:
+
+* A stride-1, padding-1 transposed convolution is a convolution with the kernel flipped and its two channel axes
+  swapped, so the decoder is made of ``Conv2d``.
+* Bicubic upsampling is linear and separable, so it is two small matrix products; ``nn.Upsample`` took a third of a
+  training step on a CPU.
+
+Convolutions carry no bias: batch norm subtracts it again.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LATENT_CHANNELS = 10
+STRIDE = 8  # three poolings by 2: height and width must be multiples of it
+
+
+def conv_block(channels_in: int, channels_out: int, activation: nn.Module | None = None) -> nn.Sequential:
+    """3x3 convolution, batch norm, activation (LeakyReLU unless given)."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        activation or nn.LeakyReLU(0.01, inplace=True),
+    )
+
+
+@cache
+def bicubic_matrix(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The matrix ``(2 * size, size)`` that doubles a signal's length as ``F.interpolate(mode="bicubic")`` does."""
+    with torch.inference_mode(False), torch.autocast(device.type, enabled=False):
+        identity = torch.eye(size).reshape(1, size, size, 1)  # `size` channels, each a unit impulse along the height
+        doubled = F.interpolate(identity, size=(2 * size, 1), mode="bicubic", align_corners=False)
+        return doubled.reshape(size, 2 * size).T.contiguous().to(device, dtype)
+
+
+class BicubicUpsample2x(nn.Module):
+    """Doubles height and width, ``(B, C, H, W) -> (B, C, 2H, 2W)``, as ``nn.Upsample(2, mode="bicubic")`` does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        rows = bicubic_matrix(height, x.device, x.dtype)
+        columns = bicubic_matrix(width, x.device, x.dtype)
+        # With the channels last in memory, both products run on views: nothing is copied.
+        x = x.permute(0, 2, 3, 1)
+        x = rows @ x.reshape(batch, height, width * channels)
+        x = columns @ x.reshape(batch * 2 * height, width, channels)
+        return x.reshape(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
+
+
+class Encoder(nn.Module):
+    """Image ``(B, 3, H, W)`` in [-1, 1] to one or two maps ``(B, 10, H/8, W/8)``: (z,) or (mu, logvar).
+
+    Args:
+        heads: 1 for an autoencoder's code, 2 for the mean and log-variance of a Gaussian posterior.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            conv_block(3, 16),  # 16 x 64 x 64
+            nn.MaxPool2d(2),  # 16 x 32 x 32
+            conv_block(16, 32),  # 32 x 32 x 32
+            nn.MaxPool2d(2),  # 32 x 16 x 16
+            conv_block(32, 64),  # 64 x 16 x 16
+            nn.MaxPool2d(2),  # 64 x 8 x 8
+            conv_block(64, 128),  # 128 x 8 x 8
+            conv_block(128, 256),  # 256 x 8 x 8
+        )
+        self.heads = nn.ModuleList(conv_block(256, LATENT_CHANNELS) for _ in range(heads))  # 10 x 8 x 8
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        if x.shape[-1] % STRIDE or x.shape[-2] % STRIDE:
+            raise ValueError(f"image height and width must be multiples of {STRIDE}, got {tuple(x.shape[-2:])}")
+        features = self.features(x)
+        return tuple(head(features) for head in self.heads)
+
+
+class Decoder(nn.Module):
+    """Latent map ``(B, 10, H/8, W/8)`` to a reconstruction ``(B, 3, H, W)`` in [-1, 1]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            conv_block(LATENT_CHANNELS, 256),  # 256 x 8 x 8
+            conv_block(256, 128),  # 128 x 8 x 8
+            conv_block(128, 64),  # 64 x 8 x 8
+            BicubicUpsample2x(),  # 64 x 16 x 16
+            conv_block(64, 32),  # 32 x 16 x 16
+            BicubicUpsample2x(),  # 32 x 32 x 32
+            conv_block(32, 16),  # 16 x 32 x 32
+            BicubicUpsample2x(),  # 16 x 64 x 64
+            conv_block(16, 3, activation=nn.Tanh()),  # 3 x 64 x 64
+        )
+        for conv in self.convolutions:
+            # PyTorch's default bound for a *transposed* convolution, which counts the output channels as fan-in.
+            bound = (conv.out_channels * 9) ** -0.5
+            nn.init.uniform_(conv.weight, -bound, bound)
+
+    @property
+    def convolutions(self) -> list[nn.Conv2d]:
+        """The six convolutions whose weights' gradients GradCon compares (Eq. 4), input side first."""
+        return [module for module in self.layers.modules() if isinstance(module, nn.Conv2d)]
+
+    def forward(self, z: Tensor) -> Tensor:
+        recon: Tensor = self.layers(z)
+        return recon

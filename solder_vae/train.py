@@ -1,0 +1,29 @@
+"""``python -m solder_vae.train``: train, calibrate the threshold, test, log, write the run's artefacts.
+
+torch and Lightning are imported by the job, not here, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from solder_vae.cli import hydra_main
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def job(config: DictConfig, directory: Path) -> float:
+    """Run one training; the value returned is the best validation loss, for sweepers that minimise it."""
+    from solder_vae.experiment import run
+
+    return run(config, directory)
+
+
+def main() -> None:
+    hydra_main("train", job)
+
+
+if __name__ == "__main__":
+    main()
