@@ -81,8 +81,8 @@ def test_upsampling_keeps_the_memory_format():
 def test_decoder_starts_as_transposed_convolutions_would():
     for conv in Decoder().convolutions:
         published = nn.ConvTranspose2d(conv.in_channels, conv.out_channels, 3, padding=1)
-        bound = published.weight.abs().max()
-        assert conv.weight.abs().max() == pytest.approx(bound, rel=0.05)
+        bound = published.weight.abs().max().item()
+        assert conv.weight.abs().max().item() == pytest.approx(bound, rel=0.05)
 
 
 @pytest.mark.parametrize("size", [8, 64, 128])

@@ -56,14 +56,16 @@ def relax(fixed: NDArray[np.bool_], value: Field, load: Field) -> Field:
     return np.ascontiguousarray(inner)
 
 
-def meniscus(wetted: Field, terminal: Field, climb: Field, thickness: Field) -> Field:
+def meniscus(wetted: Field, terminal: Field, climb: Field, volume: Field, bare: float) -> Field:
     """Height of the solder's surface.
 
     Args:
         wetted: ``(H, W)`` in [0, 1], where solder wets the board side (terminals included).
         terminal: ``(H, W)`` in [0, 1], where a terminal or lead stands.
         climb: ``(H, W)``, how high solder wets the terminal's wall, in pad widths.
-        thickness: ``(H, W)``, the mean solder thickness asked for, in pad widths; averaged over each drop.
+        volume: ``(H, W)``, the solder volume over that of a straight-sided fillet (the surface of zero pressure), or,
+            for a drop that no terminal holds, over a mean thickness of ``bare``; averaged over each drop.
+        bare: that thickness, in pad widths.
 
     Returns:
         ``(H, W)`` float32 in pad widths, 0 where dry, at least 0 everywhere.
@@ -72,7 +74,7 @@ def meniscus(wetted: Field, terminal: Field, climb: Field, thickness: Field) -> 
     # Half resolution: a meniscus is smooth, and the solve is what costs.
     size = (max(width // 2, 8), max(height // 2, 8))
     wet, term, top, asked = (
-        cv2.resize(field, size, interpolation=cv2.INTER_AREA) for field in (wetted, terminal, climb, thickness)
+        cv2.resize(field, size, interpolation=cv2.INTER_AREA) for field in (wetted, terminal, climb, volume)
     )
     inside, held = wet > 0.5, term > 0.5
     value = np.stack([np.where(held, top, 0), np.zeros_like(top)]).astype(np.float32)
@@ -83,7 +85,9 @@ def meniscus(wetted: Field, terminal: Field, climb: Field, thickness: Field) -> 
         cells = (drops == drop) & ~held
         lift = float(bulge[cells].sum())
         if lift > 1e-6:
-            pressure[cells] = (float(asked[cells].sum()) - float(flat[cells].sum())) / lift
+            straight = float(flat[cells].sum())
+            target = straight if straight > 1e-3 * cells.sum() else bare * float(cells.sum())
+            pressure[cells] = (float(asked[cells].mean()) * target - straight) / lift
     surface = np.maximum(flat + pressure * bulge, 0)
     # Cubic, or the facets of the coarse grid would show in the highlights.
     fine = cv2.resize(surface.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)

@@ -1,0 +1,44 @@
+# Two commands to start with: `make train` and `make test`. `make` alone lists all.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+.PHONY: help install dev train test check bench clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/installed ## make .venv with what a run needs, pinned
+dev: $(VENV)/installed-dev ## the same and what tests and checks need
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "solder_vae needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV) (a minute or two the first time)"
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+train: install ## train beta-VAE (beta=3) on the embedded data set and print the result
+	$(BIN)/python -m solder_vae.train
+
+test: dev ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: dev ## lint, types and the fast tests, under 2 minutes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow"
+
+clean: ## remove the environment and caches, not the runs
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

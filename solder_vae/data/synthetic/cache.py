@@ -1,0 +1,113 @@
+"""Rendered sets on disk: whole or not at all.
+
+A cache file is one line of identity, one line with the SHA-256 of the rest, and the rest: an uncompressed ``.npz``.
+It is written under a temporary name and moved into place, so a reader sees the old file, the new one, or none; what
+does not match its checksum or its identity is treated as absent and rendered again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[np.generic]]
+
+log = logging.getLogger(__name__)
+
+# What the pictures depend on. The rest of the package only moves them about.
+_GENERATOR = (
+    "camera.py", "canvas.py", "conditions.py", "defects.py", "painting.py", "render.py", "scene.py", "shading.py",
+    "surface.py",
+)  # fmt: skip
+
+
+@cache
+def generator_version() -> str:
+    """Name of the renderer's present state: a hash of its source and of the libraries that do its arithmetic."""
+    digest = hashlib.sha256(f"numpy {np.__version__} opencv {cv2.__version__}".encode())
+    here = Path(__file__).parent
+    for name in _GENERATOR:
+        digest.update(name.encode() + (here / name).read_bytes())
+    digest.update((here.parent / "transforms.py").read_bytes())  # crops and resizes what is cached
+    return digest.hexdigest()[:16]
+
+
+def default_directory() -> Path:
+    """Where caches go unless told otherwise: ``$SOLDER_VAE_CACHE``, else ``solder_vae`` in the user's cache."""
+    if told := os.environ.get("SOLDER_VAE_CACHE"):
+        return Path(told)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "solder_vae"
+
+
+def load(path: Path, identity: str) -> Arrays | None:
+    """Read a cache file.
+
+    Args:
+        path: of the file.
+        identity: what it must hold, as given to :func:`store`.
+
+    Returns:
+        The arrays, or None where there is no file, or one that is stale, truncated or altered.
+    """
+    try:
+        first, second, body = path.read_bytes().split(b"\n", 2)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        log.warning("cache file %s is unreadable (%s): rendering again.", path, error)
+        return None
+    if first.decode(errors="replace") != identity or second.decode(errors="replace") != _checksum(body):
+        log.warning("cache file %s is damaged or stale: rendering again.", path)
+        return None
+    with np.load(io.BytesIO(body), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def store(path: Path, identity: str, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """Write a cache file in one move. A directory that can't be written costs a warning, not the run."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    body = buffer.getvalue()
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(f"{identity}\n{_checksum(body)}\n".encode() + body)
+        os.replace(temporary, path)
+    except OSError as error:
+        log.warning("the rendered images can't be cached in %s (%s): going on without.", path.parent, error)
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Let one process at a time render a set, so that the others find it done. Does nothing where locks fail."""
+    with contextlib.ExitStack() as stack:
+        try:
+            import fcntl
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(path.with_suffix(".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except (ImportError, OSError):
+            pass  # each process renders for itself: slower, not wrong
+        yield
+
+
+def _checksum(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()

@@ -1,0 +1,137 @@
+"""The embedded data set as a source: three tables, rendered once and cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from solder_vae.data.synthetic import cache
+from solder_vae.data.synthetic.defects import DEFECTS
+from solder_vae.data.synthetic.worker import Arrays, Job, Order, render_many
+from solder_vae.data.table import NORMAL, ImageTable
+from solder_vae.errors import UserError
+
+
+class SyntheticSource:
+    """Rendered solder joints in the paper's split; see ``docs/synthetic.md``.
+
+    The abnormal test images take the nine defects in turn. Image i of a split depends on the seed and on i alone:
+    asking for more only adds to the end.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 64,
+        seed: int = 0,
+        train: int = 2513,
+        val: int = 567,
+        test_normal: int = 84,
+        test_abnormal: int = 66,
+        severity: Sequence[float] = (0.2, 1.0),
+        defects: Sequence[str] | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        use_cache: bool = True,
+        num_workers: int | None = None,
+    ) -> None:
+        """Args:
+            image_size: side of the squares, pixels.
+            seed: of the whole set, at least 0.
+            train: number of good joints to train on.
+            val: number of good joints to set the threshold on.
+            test_normal: number of good joints to test on.
+            test_abnormal: number of bad joints to test on.
+            severity: lowest and highest severity of the defects, within [0, 1].
+            defects: which defects, by name; None for all nine.
+            cache_dir: where the rendered set is kept; None for the user's cache directory.
+            use_cache: whether to keep it at all.
+            num_workers: rendering processes; None for one per CPU.
+
+        Raises:
+            UserError: a value out of its range, or an unknown defect.
+        """
+        counts = {"train": train, "val": val, "test_normal": test_normal, "test_abnormal": test_abnormal}
+        for name, count in counts.items():
+            if count < 0:
+                raise UserError(f"the synthetic set's {name} is {count}: give a number of images, 0 or more.")
+        if image_size < 8:
+            raise UserError(f"image_size is {image_size}: give at least 8 pixels.")
+        if seed < 0:
+            raise UserError(f"the synthetic set's seed is {seed}: give 0 or more.")
+        low_high = tuple(float(value) for value in severity)
+        if len(low_high) != 2 or not 0 <= low_high[0] <= low_high[1] <= 1:
+            raise UserError(f"severity is {list(severity)}: give a lowest and a highest value within 0 and 1.")
+        self.defects = list(DEFECTS) if defects is None else list(defects)
+        if unknown := sorted(set(self.defects) - set(DEFECTS)):
+            raise UserError(f"unknown defect {', '.join(unknown)}: choose from {', '.join(DEFECTS)}.")
+        if not self.defects:
+            raise UserError(f"no defects are chosen: name some of {', '.join(DEFECTS)}.")
+        self.image_size = image_size
+        self.seed = seed
+        self.counts = counts
+        self.severity = (low_high[0], low_high[1])
+        self.cache_dir = Path(cache_dir) if cache_dir is not None else cache.default_directory()
+        self.use_cache = use_cache
+        self.num_workers = num_workers if num_workers is not None else len(os.sched_getaffinity(0))
+
+    def tables(self) -> dict[str, ImageTable]:
+        """The tables ``train``, ``val`` and ``test`` (good joints first), from the cache or rendered now."""
+        return self._tables(self._arrays())
+
+    def _jobs(self) -> list[Job]:
+        def defect(stream: str, index: int) -> str:
+            return self.defects[index % len(self.defects)] if stream == "test_abnormal" else NORMAL
+
+        return [
+            (stream, index, defect(stream, index)) for stream, count in self.counts.items() for index in range(count)
+        ]
+
+    def _arrays(self) -> Arrays:
+        if not self.use_cache:
+            return self._render()
+        settings = [self.image_size, self.seed, self.counts, self.severity, self.defects]
+        identity = f"solder_vae synthetic {cache.generator_version()} {json.dumps(settings)}"
+        path = self.cache_dir / f"synthetic-{hashlib.sha256(identity.encode()).hexdigest()[:20]}.bin"
+        if (found := cache.load(path, identity)) is not None:
+            return found
+        with cache.turn(path):
+            if (found := cache.load(path, identity)) is not None:  # somebody else rendered it meanwhile
+                return found
+            arrays = self._render()
+            cache.store(path, identity, arrays)
+        return arrays
+
+    def _render(self) -> Arrays:
+        columns = (TextColumn("rendering the synthetic set"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        jobs = self._jobs()
+        with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+            task = bar.add_task("", total=len(jobs))
+            order = Order(self.seed, self.severity, self.image_size, jobs)
+            return render_many(order, self.num_workers, lambda count: bar.advance(task, count))
+
+    def _tables(self, arrays: Arrays) -> dict[str, ImageTable]:
+        jobs = self._jobs()
+        splits = np.array([stream.split("_")[0] for stream, _, _ in jobs])
+        tables = {}
+        for split in ("train", "val", "test"):
+            rows = np.flatnonzero(splits == split)
+            tables[split] = ImageTable(
+                images=arrays["images"][rows].astype(np.uint8, copy=False),
+                paths=[f"synthetic/{jobs[row][0]}/{jobs[row][1]:05d}" for row in rows],
+                defects=[jobs[row][2] for row in rows],
+                native_size=arrays["native_size"][rows].astype(np.int64, copy=False),
+                masks=arrays["masks"][rows].astype(bool, copy=False),
+                factors={
+                    name.removeprefix("factor/"): values[rows]
+                    for name, values in arrays.items()
+                    if name.startswith("factor/")
+                },
+            )
+        return tables

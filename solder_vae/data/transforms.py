@@ -1,0 +1,213 @@
+"""From a file to the network's input: read, crop, resize, augment, scale.
+
+    read_image -> prepare -> (table in memory) -> augment -> to_tensor
+
+Everything before the arrow to the table happens once per image; the rest happens once per batch.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from solder_vae.errors import UserError
+
+MAX_PIXELS = 1 << 26
+"""Images of more pixels (8192 x 8192) are refused: their few bytes on disk could fill the memory when decoded."""
+
+MIN_SIDE = 2
+"""Images with a side of fewer pixels are refused: a single row of pixels shows nothing."""
+
+# Both libraries read these when they are first imported. OpenCV compares the limit with the file's header, before it
+# allocates or decodes anything. Without the other, albumentations asks the package registry for a newer release.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A  # noqa: E402
+import cv2  # noqa: E402
+
+# What is wrong with a file is said once, by UserError, and not by OpenCV on stderr as well.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+Image = NDArray[np.uint8]
+
+
+def read_image(path: str | Path) -> Image:
+    """Read an image file as it is meant to be seen: upright, RGB, 8 bit.
+
+    Grey is repeated over the three channels. 16 bit is scaled by 1/257, so that 65535 becomes 255. Transparency is
+    composited over black, since the colour stored under it is arbitrary. EXIF rotation is applied (except to images
+    with transparency, which no camera writes). Of several pages or frames the first is taken.
+
+    Args:
+        path: PNG, JPEG, TIFF, BMP or WebP file; the content decides, not the suffix. Any name that the file system
+            allows will do.
+
+    Returns:
+        ``(H, W, 3)`` uint8, RGB.
+
+    Raises:
+        UserError: the file is missing, not a regular file, empty, corrupt, of more than ``MAX_PIXELS`` pixels, of a
+            side shorter than ``MIN_SIDE``, or of another depth than 8 or 16 bit. The message names the file.
+    """
+    data = _read_bytes(path)
+    raw = _decode(data, cv2.IMREAD_UNCHANGED, path)
+    if raw.dtype not in (np.uint8, np.uint16):
+        raise UserError(f"{path}: has {raw.dtype} pixels, whose range is unknown; save it with 8 or 16 bits a channel.")
+    if min(raw.shape[:2]) < MIN_SIDE:
+        height, width = raw.shape[:2]
+        raise UserError(f"{path}: is {width}x{height} px, but each side needs at least {MIN_SIDE}; remove it.")
+    if raw.ndim == 3 and raw.shape[2] == 4:
+        return _over_black(_to_8_bit(cv2.cvtColor(raw, cv2.COLOR_BGRA2RGBA)))
+    # OpenCV turns EXIF-rotated images upright in its colour modes only; these drop alpha, hence the two ways.
+    return _to_8_bit(_decode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH, path))
+
+
+def _read_bytes(path: str | Path) -> Image:
+    """The file's bytes, for cv2.imdecode: cv2.imread can't open every name on every system."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path}: is not a regular file; give an image file.")
+        if status.st_size == 0:
+            raise UserError(f"{path}: is empty (0 bytes); copy it again or remove it.")
+        if status.st_size > 8 * MAX_PIXELS:  # the largest image that is allowed, RGBA with 16 bits, stored raw
+            raise UserError(f"{path}: has {status.st_size / 2**30:.1f} GiB, too large for an image; remove it.")
+        return np.fromfile(path, dtype=np.uint8)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: can't be read ({reason}); check the path and the permissions.") from error
+
+
+def _decode(data: Image, flags: int, path: str | Path) -> NDArray[Any]:
+    """Decode a file's bytes with cv2.imdecode, which answers None or raises, depending on what is wrong."""
+    try:
+        image = cv2.imdecode(data, flags)
+    except cv2.error as error:
+        if "CV_IO_MAX" in str(error):
+            raise UserError(
+                f"{path}: claims more than {MAX_PIXELS / 1e6:.0f} million pixels, too large to decode safely; shrink "
+                "it, or raise the limit with the environment variable OPENCV_IO_MAX_IMAGE_PIXELS."
+            ) from error
+        image = None
+    if image is None:
+        raise UserError(f"{path}: is not a readable image (corrupt, cut short or of an unknown format); remove it.")
+    return np.asarray(image)
+
+
+def _to_8_bit(image: NDArray[Any]) -> Image:
+    """Scale the full range of 16 bits to that of 8 bits, rounding to nearest; leave 8 bits as they are."""
+    if image.dtype == np.uint8:
+        return image
+    return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _over_black(rgba: Image) -> Image:
+    """Composite ``(H, W, 4)`` over black: colour * alpha / 255, rounded to nearest."""
+    colour, alpha = rgba[..., :3].astype(np.uint16), rgba[..., 3:].astype(np.uint16)
+    return ((colour * alpha + 127) // 255).astype(np.uint8)
+
+
+def centre_square(image: NDArray[Any]) -> NDArray[Any]:
+    """The central square of ``(H, W, ...)`` whose side is the short side (the paper's "cropped from the short side").
+
+    Of an odd surplus the extra row or column is cut off at the end.
+    """
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+@cache
+def _resize(image_size: int) -> A.Resize:
+    # Averaging over areas when shrinking, as anything else would alias; bilinear when enlarging, as cubic would
+    # overshoot and draw bright rims around the highlights of a joint.
+    return A.Resize(image_size, image_size, interpolation=cv2.INTER_LINEAR, area_for_downscale="image")
+
+
+def prepare(image: Image, image_size: int = 64) -> Image:
+    """Crop the central square and resize it.
+
+    Args:
+        image: ``(H, W, 3)`` uint8 of any size.
+        image_size: side of the result in pixels.
+
+    Returns:
+        ``(image_size, image_size, 3)`` uint8.
+    """
+    # `apply` is the bare operation, without albumentations' random state, so threads may share the transform.
+    return np.ascontiguousarray(_resize(image_size).apply(np.ascontiguousarray(centre_square(image))))
+
+
+def prepare_mask(mask: NDArray[np.bool_], image_size: int = 64) -> NDArray[np.bool_]:
+    """Crop and resize a mask exactly as :func:`prepare` does the image.
+
+    Args:
+        mask: ``(H, W)`` bool.
+        image_size: side of the result in pixels.
+
+    Returns:
+        ``(image_size, image_size)`` bool: a pixel is set if more than half of its area was.
+    """
+    grey = np.ascontiguousarray(centre_square(mask)).astype(np.uint8) * 255
+    return np.asarray(_resize(image_size).apply(grey)) > 127
+
+
+def to_tensor(images: Image) -> Tensor:
+    """Scale 0 .. 255 to -1 .. 1 and move the channels forward.
+
+    Args:
+        images: ``(N, S, S, 3)`` uint8.
+
+    Returns:
+        ``(N, 3, S, S)`` float32 in [-1, 1], channels_last in memory.
+    """
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def to_images(tensor: Tensor) -> Image:
+    """The inverse of :func:`to_tensor`, for pictures of inputs and reconstructions.
+
+    Args:
+        tensor: ``(N, 3, S, S)`` float; values outside [-1, 1] are clipped.
+
+    Returns:
+        ``(N, S, S, 3)`` uint8.
+    """
+    scaled = tensor.detach().float().cpu().add(1.0).mul(127.5).round_().clamp_(0, 255)
+    return np.ascontiguousarray(scaled.permute(0, 2, 3, 1).to(torch.uint8).numpy())
+
+
+def horizontal_flip() -> list[A.BasicTransform]:
+    """The paper's augmentation: flip left and right with probability 1/2."""
+    return [A.HorizontalFlip(p=0.5)]
+
+
+def augment(images: Image, transforms: A.Compose, entropy: tuple[int, ...]) -> Image:
+    """Augment each image of a batch by itself, from a random state that only ``entropy`` determines.
+
+    albumentations ignores the global seeds, and its forked workers would share one random state, so that the state is
+    set anew for every batch. ``set_random_seed`` would start each transform of the list from the same seed and so tie
+    their decisions together; here they share one generator.
+
+    Args:
+        images: ``(N, S, S, 3)`` uint8.
+        transforms: what to do; must keep shape and dtype.
+        entropy: non-negative integers.
+
+    Returns:
+        ``(N, S, S, 3)`` uint8.
+    """
+    seeds = np.random.SeedSequence(entropy)
+    transforms.set_random_state(np.random.default_rng(seeds), random.Random(int(seeds.generate_state(1)[0])))
+    return np.stack([transforms(image=image)["image"] for image in images])

@@ -1,0 +1,103 @@
+"""After training: score validation and test, set the thresholds, measure, compare with the trivial baselines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from solder_vae.baselines import trivial_scores
+from solder_vae.data.datamodule import SolderDataModule
+from solder_vae.data.table import ImageTable
+from solder_vae.metrics import Metrics, evaluate
+from solder_vae.models import CAE
+from solder_vae.threshold import Threshold, calibrate, same_rule
+
+Scores = dict[str, NDArray[np.float64]]  # by name of the score, each (N,), higher = more anomalous
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known of a trained model once it is tested.
+
+    Attributes:
+        primary: the score that decides.
+        thresholds: by score, from validation normals.
+        val: scores of the validation normals.
+        test: scores of the test images, in the order of the test table.
+        metrics: :func:`solder_vae.metrics.evaluate` of each score.
+        baselines: the same of each trivial baseline, thresholded by the same rule.
+        table: the test images.
+    """
+
+    primary: str
+    thresholds: dict[str, Threshold]
+    val: Scores
+    test: Scores
+    metrics: dict[str, Metrics]
+    baselines: dict[str, Metrics]
+    table: ImageTable
+
+    @property
+    def predicted(self) -> NDArray[np.bool_]:
+        """``(N,)``: the primary score's decision on each test image, True = abnormal."""
+        return self.thresholds[self.primary].predict(self.test[self.primary])
+
+    def calibration(self) -> dict[str, Any]:
+        """What a checkpoint needs to decide on new images, in plain containers."""
+        return {
+            "primary": self.primary,
+            "thresholds": {name: threshold.to_dict() for name, threshold in self.thresholds.items()},
+            "validation_scores": {name: sorted(scores.tolist()) for name, scores in self.val.items()},
+        }
+
+
+def evaluate_model(model: CAE, data: SolderDataModule, trainer: pl.Trainer, rule: dict[str, Any]) -> Evaluation:
+    """Score validation and test images in one pass each, under every score that the model admits.
+
+    Args:
+        model: trained.
+        data: set up.
+        trainer: with ``inference_mode=False``: GradCon needs gradients.
+        rule: the threshold's rule and its parameter, as in ``conf/threshold``. It holds for the primary score; the
+            others and the baselines get the same rule on their own validation scores.
+
+    Raises:
+        UserError: the rule does not fit the data, or scores are not finite.
+    """
+    primary = model.primary_score
+    val = predict(model, trainer, data.val_dataloader())
+    test = predict(model, trainer, data.test_dataloader())
+    threshold = calibrate(val[primary], **rule)
+    thresholds = {name: threshold if name == primary else same_rule(threshold, val[name]) for name in val}
+    table = data.tables["test"]
+
+    def measured(scores: NDArray[np.float64], limit: Threshold) -> Metrics:
+        return evaluate(scores, table.labels, table.defects, limit.value)
+
+    trivial_val = trivial_scores(data.tables["train"], data.tables["val"])
+    trivial_test = trivial_scores(data.tables["train"], table)
+    return Evaluation(
+        primary=primary,
+        thresholds=thresholds,
+        val=val,
+        test=test,
+        metrics={name: measured(test[name], thresholds[name]) for name in model.admitted_scores if name in test},
+        baselines={
+            name: measured(scores, same_rule(threshold, trivial_val[name])) for name, scores in trivial_test.items()
+        },
+        table=table,
+    )
+
+
+def predict(model: CAE, trainer: pl.Trainer, loader: DataLoader[Any]) -> Scores:
+    """Every score of every image, in the order of the images' table."""
+    batches = trainer.predict(model, loader) or []
+    columns = {key: torch.cat([batch[key] for batch in batches]).cpu().numpy() for key in batches[0]}  # type: ignore[index,call-overload]
+    order = np.argsort(columns.pop("index"), kind="stable")
+    return {name: scores[order].astype(np.float64) for name, scores in columns.items()}
