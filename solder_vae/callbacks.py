@@ -65,6 +65,6 @@ def checkpoints(directory: Path) -> list[ModelCheckpoint]:
     ]
 
 
-def progress() -> list[Callback]:
-    """A line an epoch, and a bar where someone watches."""
-    return [EpochLog(), *([RichProgressBar(leave=False)] if sys.stderr.isatty() else [])]
+def progress_bar() -> list[Callback]:
+    """A bar where someone watches."""
+    return [RichProgressBar(leave=False)] if sys.stderr.isatty() else []

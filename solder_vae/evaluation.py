@@ -44,9 +44,14 @@ class Evaluation:
     table: ImageTable
 
     @property
+    def threshold(self) -> Threshold:
+        """The primary score's threshold."""
+        return self.thresholds[self.primary]
+
+    @property
     def predicted(self) -> NDArray[np.bool_]:
         """``(N,)``: the primary score's decision on each test image, True = abnormal."""
-        return self.thresholds[self.primary].predict(self.test[self.primary])
+        return self.threshold.predict(self.test[self.primary])
 
     def calibration(self) -> dict[str, Any]:
         """What a checkpoint needs to decide on new images, in plain containers."""

@@ -12,16 +12,20 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
 from solder_vae.artefacts import log_artefacts, write_artefacts
-from solder_vae.callbacks import StopOnNaN, checkpoints, progress
+from solder_vae.callbacks import EpochLog, StopOnNaN, checkpoints, progress_bar
 from solder_vae.checkpoint import check_resumable, load_model, read_checkpoint, write_checkpoint
 from solder_vae.data.datamodule import SolderDataModule
-from solder_vae.evaluation import Evaluation, evaluate_model
+from solder_vae.errors import UserError
+from solder_vae.evaluation import evaluate_model
 from solder_vae.loggers import flatten, run_loggers
 from solder_vae.models import CAE
 from solder_vae.summary import result_table
+from solder_vae.threshold import check_rule
 
 log = logging.getLogger(__name__)
 
@@ -37,33 +41,97 @@ def run(config: DictConfig, directory: Path) -> float:
     """
     quiet_lightning()
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    # Errors in what was typed come before the data are read.
+    # What was typed is checked before the data are read.
     model: CAE = instantiate(config.model, _convert_="all")
-    check_rule(OmegaConf.to_container(config.threshold))
+    rule = OmegaConf.to_container(config.threshold)
+    check_rule(**rule)
     if config.resume is not None:
         check_resumable(config.resume, model)
+    OmegaConf.save(config, directory / "config.yaml", resolve=True)
+
     data: SolderDataModule = instantiate(config.data, _convert_="all")
     data.setup()
     model.preprocessing = {"image_size": data.image_size}
-    OmegaConf.save(config, directory / "config.yaml", resolve=True)
+    log.info("%s", data_line(data))
+    with run_loggers(directory, flat_config(config), **config.logger, **run_names(config)) as loggers:
+        best = fit(model, data, config, directory, loggers)
+        trainer = make_trainer(config, directory, logger=False, callbacks=progress_bar())
+        (validation,) = trainer.validate(best, data.val_dataloader(), verbose=False)
+        evaluation = evaluate_model(best, data, trainer, rule)
+        best.calibration = evaluation.calibration()
+        save_calibrated(directory / "best.ckpt", best)
+        write_artefacts(directory, best, evaluation, validation)
+        log_artefacts(directory, evaluation, loggers)
+    Console().print(result_table(evaluation.metrics, evaluation.baselines, evaluation.primary, evaluation.threshold))
+    log.info("everything of this run is in %s", directory)
+    return float(validation["val/loss"])
 
-    name, group, flat = describe(config)
-    with run_loggers(directory, flat, **config.logger, name=name, group=group) as loggers:
-        best, last = checkpoints(directory)
-        trainer: pl.Trainer = instantiate(
-            config.trainer,
-            _convert_="all",
-            callbacks=[*progress(), StopOnNaN(), best, last],
-            logger=loggers,
-            default_root_dir=directory,
-            inference_mode=False,  # GradCon needs gradients when testing, too
-            deterministic="warn",
-            num_sanity_val_steps=0,
-            enable_model_summary=False,
-            enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in progress()),
-            log_every_n_steps=1_000_000,
-        )
-        log.info("%s", data.describe())
-        trainer.fit(model, datamodule=data, ckpt_path=config.resume, weights_only=True)
-        ...
-    return 0.0
+
+def fit(model: CAE, data: SolderDataModule, config: DictConfig, directory: Path, loggers: list[Logger]) -> CAE:
+    """Train ``model`` and return the best one by validation loss, in evaluation mode."""
+    best, last = checkpoints(directory)
+    callbacks = [EpochLog(), *progress_bar(), LearningRateMonitor("epoch"), StopOnNaN(), best, last]
+    trainer = make_trainer(config, directory, logger=loggers, callbacks=callbacks)
+    trainer.fit(model, datamodule=data, ckpt_path=config.resume, weights_only=True)
+    if not best.best_model_path:
+        raise UserError("No epoch was trained: trainer.max_epochs must exceed the epochs of the resumed checkpoint.")
+    return load_model(best.best_model_path)
+
+
+def make_trainer(config: DictConfig, directory: Path, **options: Any) -> pl.Trainer:
+    """The config's Trainer, with what every run of this package needs."""
+    trainer: pl.Trainer = instantiate(
+        config.trainer,
+        _convert_="all",
+        default_root_dir=directory,
+        inference_mode=False,  # GradCon needs gradients when testing, too
+        deterministic="warn",
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        enable_progress_bar=False,  # callbacks bring their own
+        log_every_n_steps=1_000_000_000,  # epochs are logged, steps are not
+        **options,
+    )
+    return trainer
+
+
+def save_calibrated(path: Path, model: CAE) -> None:
+    """Put the model's calibration into its checkpoint."""
+    checkpoint = read_checkpoint(path)
+    model.on_save_checkpoint(checkpoint)
+    write_checkpoint(checkpoint, path)
+
+
+def data_line(data: SolderDataModule) -> str:
+    """What was loaded, in one line."""
+    test = data.tables["test"]
+    abnormal = int(test.labels.sum())
+    return (
+        f"{len(data.tables['train'])} normal joints to train on, {len(data.tables['val'])} to validate, "
+        f"{len(test)} to test ({len(test) - abnormal} normal, {abnormal} abnormal)"
+    )
+
+
+def run_names(config: DictConfig) -> dict[str, str | None]:
+    """The run's name for dashboards, and its group: the sweep it belongs to."""
+    hydra = HydraConfig.get()
+    beta = f" beta={config.beta:g}" if config.beta is not None else ""
+    name = f"{hydra.runtime.choices['model']}{beta} {config.score.name} seed={config.seed}"
+    sweep = hydra.mode == RunMode.MULTIRUN
+    return {"name": name, "group": Path(hydra.sweep.dir).name if sweep else None}
+
+
+def flat_config(config: DictConfig) -> dict[str, Any]:
+    """The config on one level, where ``model``, ``score`` and ``data`` are the names chosen for them."""
+    container: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    choices = HydraConfig.get().runtime.choices
+    return {**flatten(container), **{group: choices[group] for group in ("model", "score", "data")}}
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's advertisements and its advice on worker processes out of the run's log."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*the dataloader you passed.*")

@@ -1,21 +1,20 @@
 """From tables of images to batches.
 
-A *source* makes the tables (:class:`Source`); :class:`SolderDataModule` holds them in memory and deals out batches.
-Each ``conf/data/NAME.yaml`` names one function that takes all of the group's keys, so that they stay flat for the
-user (``data.root=PATH data.batch_size=32``), and returns ``SolderDataModule(SomeSource(...), batch_size, ...)``:
+A *source* makes the tables (:class:`Source`); :class:`SolderDataModule` holds them and deals out batches.
+Each ``conf/data/NAME.yaml`` names one function that takes all of the group's keys, so that they stay flat
+for the user (``data.root=PATH data.batch_size=32``), and returns a SolderDataModule with its source:
 :func:`solder_vae.data.folder.folder_data` for images on disk, ``synthetic_data`` for the embedded set.
 
-Order and augmentation of the training images follow from (seed, epoch, image) and from nothing else: not from the
-number of workers, not from what ran before. So epoch e of a resumed training is the same as epoch e of one that was
-never interrupted. Training resumes at epochs; a resumption in mid-epoch starts that epoch's batches anew.
+Order and augmentation of the training images follow from (seed, epoch, image) and from nothing else: not
+from the number of workers, not from what ran before. So epoch e of a resumed training is the same as epoch e
+of one that was never interrupted. A resumption in mid-epoch starts that epoch's batches anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import albumentations as A
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -24,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from solder_vae.data.table import ImageTable
-from solder_vae.data.transforms import augment, horizontal_flip, to_tensor
+from solder_vae.data.transforms import augment, augmentation, to_tensor
 from solder_vae.errors import UserError
 
 Batch = dict[str, Tensor]
@@ -42,21 +41,7 @@ class Draw(NamedTuple):
     """One training image, drawn in one epoch: what the sampler hands to the data set."""
 
     epoch: int
-    index: int
-
-
-class EpochSampler(DistributedSampler[Draw]):
-    """Shuffles by (seed, epoch) and tells the data set which epoch it is.
-
-    A DistributedSampler, because Lightning leaves those alone and calls ``set_epoch`` on them before every epoch,
-    resumed ones included. Several ranks share the permutation; a few images come twice where it doesn't divide evenly.
-    """
-
-    def __iter__(self) -> Iterator[Draw]:
-        # A hash of the two, not their sum as in DistributedSampler: epoch 1 of seed 0 is not epoch 0 of seed 1.
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.dataset))  # type: ignore[arg-type]
-        mine = np.resize(order, self.total_size)[self.rank :: self.num_replicas]
-        return (Draw(self.epoch, index) for index in mine.tolist())
+    row: int
 
 
 class TableDataset(Dataset[Batch]):
@@ -64,13 +49,13 @@ class TableDataset(Dataset[Batch]):
 
     Args:
         table: the images.
-        transforms: augments the images of a :class:`Draw`; an image asked for by its plain index comes as it is.
+        compose: augments the images of a :class:`Draw`; one asked for by its plain row comes as it is.
         seed: of the augmentation.
     """
 
-    def __init__(self, table: ImageTable, transforms: A.Compose | None = None, seed: int = 0) -> None:
+    def __init__(self, table: ImageTable, compose: Any = None, seed: int = 0) -> None:
         self.table = table
-        self.transforms = transforms
+        self.compose = compose
         self.seed = seed
         self.labels = torch.from_numpy(table.labels)
 
@@ -78,42 +63,61 @@ class TableDataset(Dataset[Batch]):
         return len(self.table)
 
     def __getitems__(self, items: Sequence[Draw] | Sequence[int]) -> Batch:
-        """One batch: "image" ``(B, 3, S, S)`` in [-1, 1], "label" ``(B,)`` and "index" ``(B,)``, the table's row."""
-        rows = [item.index if isinstance(item, Draw) else item for item in items]
+        """One batch, as :class:`SolderDataModule` describes it."""
+        rows = [item.row if isinstance(item, Draw) else item for item in items]
         images = self.table.images[rows]
         first = items[0]
-        if self.transforms is not None and isinstance(first, Draw):
-            # An image is drawn once an epoch, so its first image tells a batch from all others.
-            images = augment(images, self.transforms, (self.seed, *first))
+        if self.compose is not None and isinstance(first, Draw):
+            # An image is drawn once an epoch, so the first one tells its batch from all others.
+            images = augment(images, self.compose, (self.seed, *first))
         index = torch.tensor(rows)
         return {"image": to_tensor(images), "label": self.labels[index], "index": index}
 
 
-def _as_is(batch: Batch) -> Batch:
-    return batch
+class EpochSampler(DistributedSampler[Draw]):
+    """Shuffles by (seed, epoch) and tells the data set which epoch it is.
+
+    A DistributedSampler, because Lightning leaves those as they are and calls ``set_epoch`` on them before
+    every epoch, resumed ones included. Ranks share one permutation; a few images come twice where it does
+    not divide evenly.
+    """
+
+    def __init__(self, dataset: TableDataset, num_replicas: int = 1, rank: int = 0, seed: int = 0) -> None:
+        super().__init__(dataset, num_replicas, rank, seed=seed)
+        self.images = len(dataset)
+
+    def __iter__(self) -> Iterator[Draw]:
+        # A hash of the two, not their sum as in DistributedSampler: seed 0's epoch 1 is not seed 1's epoch 0.
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.images)
+        mine = np.resize(order, self.total_size)[self.rank :: self.num_replicas]
+        return (Draw(self.epoch, row) for row in mine.tolist())
 
 
 class SolderDataModule(pl.LightningDataModule):
     """Training, validation and test batches of one source.
 
-    Each batch is a dict: "image" float32 ``(B, 3, S, S)`` in [-1, 1], "label" int64 ``(B,)`` (1 = abnormal), and
-    "index" int64 ``(B,)``, the row in that split's table. Validation and test keep the table's order. On several ranks
-    Lightning deals them out and repeats some to fill up, so whoever gathers them counts each index once.
+    Each batch is a dict: "image" float32 ``(B, 3, S, S)`` in [-1, 1], "label" int64 ``(B,)`` (1 = abnormal)
+    and "index" int64 ``(B,)``, the row in that split's table. Validation and test keep the table's order. On
+    several ranks Lightning deals them out and repeats some to fill up, so whoever gathers them must count
+    each index once.
 
-    The last training batch may be smaller. It is left out only if it held a single image, whose statistics alone would
-    go into the batch norms' running averages just before validation; the shuffling leaves out another one each epoch.
+    The last training batch may be smaller. It is left out only if it held a single image, whose statistics
+    alone would enter the batch norms' running averages just before validation; it is another one each epoch.
 
     Args:
         source: makes the tables, at the first :meth:`setup`.
         batch_size: images in a batch.
-        num_workers: processes that prepare batches. The images are decoded once and kept in memory, so 0 is fastest
-            on a CPU.
-        seed: of order and augmentation; any integer from 0 up.
-        transforms: albumentations applied to training images, by default the paper's horizontal flip. They see
+        num_workers: processes that prepare batches. The images are decoded once and kept in memory, so 0
+            (none) is fastest on a CPU.
+        seed: of order and augmentation, from 0 up.
+        transforms: albumentations for training images, by default the paper's horizontal flip. They see
             uint8 images and keep shape and type. An empty list switches augmentation off.
 
     Attributes:
         tables: "train", "val" and "test" after :meth:`setup`.
+
+    Raises:
+        UserError: a number is too small, or a transform changes shape or type.
     """
 
     def __init__(
@@ -122,32 +126,33 @@ class SolderDataModule(pl.LightningDataModule):
         batch_size: int = 64,
         num_workers: int = 0,
         seed: int = 0,
-        transforms: Sequence[A.BasicTransform] | None = None,
+        transforms: Sequence[Any] | None = None,
     ) -> None:
         super().__init__()
-        for key, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0), ("seed", seed, 0)):
+        for key, value, least in (
+            ("data.batch_size", batch_size, 1),
+            ("data.num_workers", num_workers, 0),
+            ("seed", seed, 0),
+        ):
             if value < least:
                 raise UserError(f"{key}={value} is too small: give {least} or more.")
         self.source = source
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
-        self.transforms = A.Compose(list(horizontal_flip() if transforms is None else transforms))
+        self.augmentation = augmentation(transforms)
         self.tables: dict[str, ImageTable] = {}
 
     def setup(self, stage: str | None = None) -> None:
         """Let the source make its tables; only once, whatever the stage."""
-        if self.tables:
-            return
-        tables = self.source.tables()
-        _check_transforms(self.transforms, tables["train"])
-        self.tables = tables
+        if not self.tables:
+            self.tables = self.source.tables()
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled and augmented training batches."""
-        dataset = TableDataset(self.tables["train"], self.transforms, self.seed)
+        dataset = TableDataset(self.tables["train"], self.augmentation, self.seed)
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        sampler = EpochSampler(dataset, num_replicas=ranks, rank=rank, seed=self.seed)
+        sampler = EpochSampler(dataset, ranks, rank, self.seed)
         one_is_left = len(sampler) > 1 and len(sampler) % self.batch_size == 1
         return self._loader(dataset, sampler, drop_last=one_is_left)
 
@@ -171,20 +176,11 @@ class SolderDataModule(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             collate_fn=_as_is,
             pin_memory=torch.cuda.is_available(),
-            # Of its own, since a DataLoader would otherwise draw from torch's global state and so change the
-            # model's noise with the number of loaders.
+            # Of its own: from torch's global state it would take a number for every pass, and so the model's
+            # noise would depend on how many passes there were.
             generator=torch.Generator().manual_seed(self.seed),
         )
 
 
-def _check_transforms(transforms: A.Compose, table: ImageTable) -> None:
-    """Refuse augmentations that change size or type, before the first epoch meets them."""
-    if not len(table):
-        return
-    before = table.images[0]
-    after = transforms(image=before)["image"]
-    if after.shape != before.shape or after.dtype != before.dtype:
-        raise UserError(
-            f"data.transforms turn a {before.dtype} image {before.shape} into {after.dtype} {after.shape}; "
-            "use transforms that keep size and type (images are cropped, resized and scaled to [-1, 1] elsewhere)."
-        )
+def _as_is(batch: Any) -> Any:
+    return batch

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import stat
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,18 @@ from torch import Tensor
 from solder_vae.errors import UserError
 
 MAX_PIXELS = 1 << 26
-"""Images of more pixels (8192 x 8192) are refused: their few bytes on disk could fill the memory when decoded."""
+"""Images of more pixels (8192 x 8192) are refused: few bytes on disk could fill the memory when decoded."""
 
 MIN_SIDE = 2
 """Images with a side of fewer pixels are refused: a single row of pixels shows nothing."""
 
-# Both libraries read these when they are first imported. OpenCV compares the limit with the file's header, before it
-# allocates or decodes anything. Without the other, albumentations asks the package registry for a newer release.
+# Both libraries read these when they are first imported. OpenCV compares the limit with the file's header,
+# before it allocates or decodes anything. Without the other, albumentations asks the package registry for a
+# newer release.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-import albumentations as A  # noqa: E402
+import albumentations as A  # type: ignore[import-untyped]  # noqa: E402
 import cv2  # noqa: E402
 
 # What is wrong with a file is said once, by UserError, and not by OpenCV on stderr as well.
@@ -44,28 +46,28 @@ Image = NDArray[np.uint8]
 def read_image(path: str | Path) -> Image:
     """Read an image file as it is meant to be seen: upright, RGB, 8 bit.
 
-    Grey is repeated over the three channels. 16 bit is scaled by 1/257, so that 65535 becomes 255. Transparency is
-    composited over black, since the colour stored under it is arbitrary. EXIF rotation is applied (except to images
-    with transparency, which no camera writes). Of several pages or frames the first is taken.
+    Grey is repeated over the three channels. 16 bit is scaled by 1/257, so that 65535 becomes 255.
+    Transparency is composited over black, since the colour stored under it is arbitrary. EXIF rotation is
+    applied (except to images with transparency, which no camera writes). Of several pages or frames the
+    first is taken.
 
     Args:
-        path: PNG, JPEG, TIFF, BMP or WebP file; the content decides, not the suffix. Any name that the file system
-            allows will do.
+        path: PNG, JPEG, TIFF, BMP or WebP file; its content decides, not its suffix. Any name will do.
 
     Returns:
         ``(H, W, 3)`` uint8, RGB.
 
     Raises:
-        UserError: the file is missing, not a regular file, empty, corrupt, of more than ``MAX_PIXELS`` pixels, of a
-            side shorter than ``MIN_SIDE``, or of another depth than 8 or 16 bit. The message names the file.
+        UserError: the file is missing, not a regular file, empty, corrupt, of more than ``MAX_PIXELS``
+            pixels, of a side shorter than ``MIN_SIDE``, or neither of 8 nor of 16 bit. The message names it.
     """
     data = _read_bytes(path)
     raw = _decode(data, cv2.IMREAD_UNCHANGED, path)
     if raw.dtype not in (np.uint8, np.uint16):
-        raise UserError(f"{path}: has {raw.dtype} pixels, whose range is unknown; save it with 8 or 16 bits a channel.")
+        raise UserError(f"{path}: has {raw.dtype} pixels of unknown range; save it with 8 or 16 bits.")
     if min(raw.shape[:2]) < MIN_SIDE:
         height, width = raw.shape[:2]
-        raise UserError(f"{path}: is {width}x{height} px, but each side needs at least {MIN_SIDE}; remove it.")
+        raise UserError(f"{path}: is {width}x{height} px, but a side needs at least {MIN_SIDE}; remove it.")
     if raw.ndim == 3 and raw.shape[2] == 4:
         return _over_black(_to_8_bit(cv2.cvtColor(raw, cv2.COLOR_BGRA2RGBA)))
     # OpenCV turns EXIF-rotated images upright in its colour modes only; these drop alpha, hence the two ways.
@@ -75,13 +77,14 @@ def read_image(path: str | Path) -> Image:
 def _read_bytes(path: str | Path) -> Image:
     """The file's bytes, for cv2.imdecode: cv2.imread can't open every name on every system."""
     try:
-        status = os.stat(path)
+        status = Path(path).stat()
         if not stat.S_ISREG(status.st_mode):
             raise UserError(f"{path}: is not a regular file; give an image file.")
         if status.st_size == 0:
             raise UserError(f"{path}: is empty (0 bytes); copy it again or remove it.")
-        if status.st_size > 8 * MAX_PIXELS:  # the largest image that is allowed, RGBA with 16 bits, stored raw
-            raise UserError(f"{path}: has {status.st_size / 2**30:.1f} GiB, too large for an image; remove it.")
+        if status.st_size > 8 * MAX_PIXELS:  # the largest image allowed, 16-bit RGBA, stored raw
+            size = f"{status.st_size / 2**30:.1f} GiB"
+            raise UserError(f"{path}: has {size}, too large for an image; remove it.")
         return np.fromfile(path, dtype=np.uint8)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
@@ -95,12 +98,12 @@ def _decode(data: Image, flags: int, path: str | Path) -> NDArray[Any]:
     except cv2.error as error:
         if "CV_IO_MAX" in str(error):
             raise UserError(
-                f"{path}: claims more than {MAX_PIXELS / 1e6:.0f} million pixels, too large to decode safely; shrink "
-                "it, or raise the limit with the environment variable OPENCV_IO_MAX_IMAGE_PIXELS."
+                f"{path}: claims more than {MAX_PIXELS / 1e6:.0f} million pixels, too many to decode; "
+                "shrink it, or raise the limit with the environment variable OPENCV_IO_MAX_IMAGE_PIXELS."
             ) from error
         image = None
     if image is None:
-        raise UserError(f"{path}: is not a readable image (corrupt, cut short or of an unknown format); remove it.")
+        raise UserError(f"{path}: is no readable image (corrupt, cut short or of unknown format); remove it.")
     return np.asarray(image)
 
 
@@ -118,7 +121,7 @@ def _over_black(rgba: Image) -> Image:
 
 
 def centre_square(image: NDArray[Any]) -> NDArray[Any]:
-    """The central square of ``(H, W, ...)`` whose side is the short side (the paper's "cropped from the short side").
+    """The central square of ``(H, W, ...)``: the paper's "cropped from the short side".
 
     Of an odd surplus the extra row or column is cut off at the end.
     """
@@ -130,8 +133,8 @@ def centre_square(image: NDArray[Any]) -> NDArray[Any]:
 
 @cache
 def _resize(image_size: int) -> A.Resize:
-    # Averaging over areas when shrinking, as anything else would alias; bilinear when enlarging, as cubic would
-    # overshoot and draw bright rims around the highlights of a joint.
+    # Averaging over areas when shrinking, as anything else would alias; bilinear when enlarging, as cubic
+    # would overshoot and draw bright rims around the highlights of a joint.
     return A.Resize(image_size, image_size, interpolation=cv2.INTER_LINEAR, area_for_downscale="image")
 
 
@@ -188,26 +191,41 @@ def to_images(tensor: Tensor) -> Image:
     return np.ascontiguousarray(scaled.permute(0, 2, 3, 1).to(torch.uint8).numpy())
 
 
-def horizontal_flip() -> list[A.BasicTransform]:
-    """The paper's augmentation: flip left and right with probability 1/2."""
-    return [A.HorizontalFlip(p=0.5)]
+def augmentation(transforms: Sequence[Any] | None = None) -> A.Compose:
+    """What is done to training images, by default the paper's: a horizontal flip with probability 1/2.
+
+    Args:
+        transforms: albumentations that keep an image's shape and dtype; an empty list for none.
+
+    Raises:
+        UserError: one of the transforms changes shape or dtype.
+    """
+    compose = A.Compose([A.HorizontalFlip(p=0.5)] if transforms is None else list(transforms))
+    before = np.zeros((64, 64, 3), np.uint8)
+    after = compose(image=before)["image"]
+    if after.shape != before.shape or after.dtype != before.dtype:
+        raise UserError(
+            f"data.transforms turn {before.dtype} {before.shape} into {after.dtype} {after.shape}; use "
+            "such as keep size and type (cropping, resizing and scaling to [-1, 1] are done without them)."
+        )
+    return compose
 
 
-def augment(images: Image, transforms: A.Compose, entropy: tuple[int, ...]) -> Image:
+def augment(images: Image, compose: A.Compose, entropy: tuple[int, ...]) -> Image:
     """Augment each image of a batch by itself, from a random state that only ``entropy`` determines.
 
-    albumentations ignores the global seeds, and its forked workers would share one random state, so that the state is
-    set anew for every batch. ``set_random_seed`` would start each transform of the list from the same seed and so tie
-    their decisions together; here they share one generator.
+    albumentations ignores the global seeds, and its forked workers would share one random state; so the
+    state is set anew for every batch. ``set_random_seed`` would start every transform of the list from the
+    same seed and so tie their decisions together; here they share one generator.
 
     Args:
         images: ``(N, S, S, 3)`` uint8.
-        transforms: what to do; must keep shape and dtype.
+        compose: see :func:`augmentation`.
         entropy: non-negative integers.
 
     Returns:
         ``(N, S, S, 3)`` uint8.
     """
     seeds = np.random.SeedSequence(entropy)
-    transforms.set_random_state(np.random.default_rng(seeds), random.Random(int(seeds.generate_state(1)[0])))
-    return np.stack([transforms(image=image)["image"] for image in images])
+    compose.set_random_state(np.random.default_rng(seeds), random.Random(int(seeds.generate_state(1)[0])))
+    return np.stack([compose(image=image)["image"] for image in images])
