@@ -4,35 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
-
-import numpy as np
-import torch
+from typing import Any
 
 from solder_vae import plots
-from solder_vae.data.transforms import to_tensor
 from solder_vae.evaluation import Evaluation
+from solder_vae.files import replacing
 from solder_vae.models import CAE
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[TextIO]:
-    """A text file that appears under its name only once it is complete."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", newline="", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        try:
-            yield file
-        except BaseException:
-            Path(file.name).unlink()
-            raise
-    os.chmod(file.name, 0o644)
-    Path(file.name).replace(path)
 
 
 def write_artefacts(directory: Path, model: CAE, evaluation: Evaluation, validation: Mapping[str, float]) -> None:
@@ -44,10 +23,13 @@ def write_artefacts(directory: Path, model: CAE, evaluation: Evaluation, validat
         evaluation: its test.
         validation: its losses on the validation set.
     """
-    with whole_file(directory / "metrics.json") as file:
-        json.dump(run_metrics(model, evaluation, validation), file, indent=2, allow_nan=False)
-        file.write("\n")
-    with whole_file(directory / "predictions.csv") as file:
+    numbers = run_metrics(model, evaluation, validation)
+    with replacing(directory / "metrics.json") as path:
+        path.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with (
+        replacing(directory / "predictions.csv") as path,
+        path.open("w", encoding="utf-8", newline="") as file,
+    ):
         csv.writer(file).writerows(prediction_rows(evaluation))
     for name, figure in figures(directory, model, evaluation):
         plots.save(figure, directory / f"{name}.png")

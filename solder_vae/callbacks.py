@@ -58,10 +58,15 @@ class StopOnNaN(Callback):
 
 def checkpoints(directory: Path) -> list[ModelCheckpoint]:
     """``best.ckpt`` by validation loss, and ``last.ckpt`` to resume from, in ``directory``."""
-    common: dict[str, Any] = {"dirpath": directory, "enable_version_counter": False, "auto_insert_metric_name": False}
+    common: dict[str, Any] = {
+        "dirpath": directory,
+        "enable_version_counter": False,
+        "auto_insert_metric_name": False,
+        "save_on_train_epoch_end": True,  # when the epoch is over for the learning rate's schedule, too
+    }
     return [
-        ModelCheckpoint(filename="best", monitor="val/loss", mode="min", save_on_train_epoch_end=False, **common),
-        ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common),
+        ModelCheckpoint(filename="best", monitor="val/loss", mode="min", **common),
+        ModelCheckpoint(filename="last", **common),
     ]
 
 

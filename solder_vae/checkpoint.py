@@ -9,9 +9,7 @@ so files load with ``weights_only=True`` and cannot run code.
 
 from __future__ import annotations
 
-import os
 import pickle
-import tempfile
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -19,7 +17,8 @@ from zipfile import BadZipFile
 import torch
 
 from solder_vae.errors import UserError
-from solder_vae.models import MODELS, CAE
+from solder_vae.files import replacing
+from solder_vae.models import CAE, MODELS
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -74,20 +73,14 @@ def check_resumable(path: str | Path, model: CAE) -> None:
             f"resume it with model={checkpoint['model']}."
         )
     then, now = checkpoint["hyper_parameters"], dict(model.hparams)
-    changed = [f"{key} was {then.get(key)}, now {now.get(key)}" for key in sorted(then | now) if then.get(key) != now.get(key)]
+    changed = [
+        f"{key} was {then.get(key)}, now {now.get(key)}" for key in sorted(then | now) if then.get(key) != now.get(key)
+    ]
     if changed:
         raise UserError(f"{path} was trained with other settings ({'; '.join(changed)}): resume it with the same.")
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
-    """Write a checkpoint whole or not at all: to a temporary name beside ``path``, then renamed."""
-    path = Path(path)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            Path(file.name).unlink()
-            raise
-    Path(file.name).replace(path)
+    """Write a checkpoint whole or not at all."""
+    with replacing(Path(path)) as temporary:
+        torch.save(checkpoint, temporary)

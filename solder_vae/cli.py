@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +37,11 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
+    from hydra.types import RunMode
     from omegaconf.errors import OmegaConfBaseException
+
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own account of an error and exits
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
     @functools.wraps(job)
@@ -46,12 +51,13 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
             return job(config, directory)
         except Exception as error:
             traceback_log.exception("the run failed")
-            if HydraConfig.get().mode.name == "MULTIRUN":
-                log.error("job %s failed: %s (traceback: %s)", HydraConfig.get().job.num, error, directory / "train.log")
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                log_file = directory / f"{config_name}.log"
+                log.error("job %s failed: %s (traceback in %s)", HydraConfig.get().job.num, error, log_file)
+            elif isinstance(error, UserError) and not wants_traceback:
+                sys.exit(fail(str(error), 2))
             raise
 
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own account of the error and exits
     try:
         run()
     except (UserError, HydraException, OmegaConfBaseException) as error:
@@ -71,6 +77,15 @@ def readable(error: Exception) -> str:
     """The error's message; Hydra's and OmegaConf's without their search paths, type names and hints to developers."""
     if isinstance(error, UserError):
         return str(error)
-    technical = ("Config search path", "full_key:", "object_type=", "provider=", "reference_type=", "Set the environ")
+    technical = (
+        "Config search path",
+        "full_key:",
+        "object_type=",
+        "provider=",
+        "reference_type=",
+        "Set the environ",
+    )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(line for line in lines if not line.startswith(technical))
+    text = " ".join(line for line in lines if not line.startswith(technical))
+    # Hydra's advice to append an unknown key would silence the error and change nothing.
+    return re.sub(r"To append to your config use \+.*", "There is no such option: --help lists all.", text)

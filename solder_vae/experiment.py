@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -24,6 +25,7 @@ from solder_vae.errors import UserError
 from solder_vae.evaluation import evaluate_model
 from solder_vae.loggers import flatten, run_loggers
 from solder_vae.models import CAE
+from solder_vae.networks import STRIDE
 from solder_vae.summary import result_table
 from solder_vae.threshold import check_rule
 
@@ -42,16 +44,19 @@ def run(config: DictConfig, directory: Path) -> float:
     quiet_lightning()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     # What was typed is checked before the data are read.
-    model: CAE = instantiate(config.model, _convert_="all")
+    model: CAE = build(config.model)
     rule = OmegaConf.to_container(config.threshold)
     check_rule(**rule)
     if config.resume is not None:
         check_resumable(config.resume, model)
     OmegaConf.save(config, directory / "config.yaml", resolve=True)
 
-    data: SolderDataModule = instantiate(config.data, _convert_="all")
+    data: SolderDataModule = build(config.data)
     data.setup()
-    model.preprocessing = {"image_size": data.image_size}
+    image_size = data.tables["train"].images.shape[1]
+    if image_size % STRIDE:
+        raise UserError(f"data.image_size={image_size} does not fit the network: use a multiple of {STRIDE}.")
+    model.preprocessing = {"image_size": image_size}
     log.info("%s", data_line(data))
     with run_loggers(directory, flat_config(config), **config.logger, **run_names(config)) as loggers:
         best = fit(model, data, config, directory, loggers)
@@ -80,9 +85,8 @@ def fit(model: CAE, data: SolderDataModule, config: DictConfig, directory: Path,
 
 def make_trainer(config: DictConfig, directory: Path, **options: Any) -> pl.Trainer:
     """The config's Trainer, with what every run of this package needs."""
-    trainer: pl.Trainer = instantiate(
+    trainer: pl.Trainer = build(
         config.trainer,
-        _convert_="all",
         default_root_dir=directory,
         inference_mode=False,  # GradCon needs gradients when testing, too
         deterministic="warn",
@@ -93,6 +97,16 @@ def make_trainer(config: DictConfig, directory: Path, **options: Any) -> pl.Trai
         **options,
     )
     return trainer
+
+
+def build(config: DictConfig, **options: Any) -> Any:
+    """Instantiate a config's ``_target_``; the user's mistakes come out as they were raised, not wrapped by Hydra."""
+    try:
+        return instantiate(config, **options, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
 
 
 def save_calibrated(path: Path, model: CAE) -> None:
@@ -132,6 +146,10 @@ def quiet_lightning() -> None:
     """Keep Lightning's advertisements and its advice on worker processes out of the run's log."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-    warnings.filterwarnings("ignore", ".*the dataloader you passed.*")
+    for message in (
+        "does not have many workers",
+        "exists and is not empty",
+        "smaller than the logging interval",
+        "isinstance.treespec",
+    ):
+        warnings.filterwarnings("ignore", f".*{message}.*")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +39,14 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @contextmanager
 def run_loggers(
-    directory: Path, config: Mapping[str, Any], *, mode: str, project: str, tags: list[str], name: str, group: str | None
+    directory: Path,
+    config: Mapping[str, Any],
+    *,
+    mode: str,
+    project: str,
+    tags: list[str],
+    name: str,
+    group: str | None,
 ) -> Iterator[list[Logger]]:
     """The run's loggers, closed on the way out however the run ended.
 
@@ -55,9 +61,7 @@ def run_loggers(
     """
     if mode not in MODES:
         raise UserError(f"logger.mode={mode} is unknown: use {', '.join(MODES)}.")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*Experiment logs directory .* exists and is not empty.*")
-        loggers: list[Logger] = [CSVLogger(directory, name="", version="")]
+    loggers: list[Logger] = [CSVLogger(directory, name="", version="")]
     status = 1
     try:
         if mode != "disabled" and (wandb_logger := start_wandb(directory, config, mode, project, tags, name, group)):

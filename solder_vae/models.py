@@ -32,6 +32,11 @@ class Result(NamedTuple):
     scores: dict[str, Tensor]
 
 
+def is_number(value: object) -> bool:
+    """Whether a config value is a finite number, 0 or greater."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+
+
 class CAE(GradCon, pl.LightningModule):
     """Convolutional autoencoder: L is the mean squared error.
 
@@ -82,6 +87,14 @@ class CAE(GradCon, pl.LightningModule):
             raise UserError(f"score.latent={latent} is unknown: use mean or sample.")
         if draws < 1:
             raise UserError(f"score.draws={draws} is too few: use 1 or more.")
+        for key, value in {
+            "score.alpha": alpha,
+            "score.gamma": gamma,
+            "model.lr": lr,
+            "model.weight_decay": weight_decay,
+        }.items():
+            if not is_number(value):
+                raise UserError(f"{key} must be a number, 0 or more, got {value!r}.")
         self.save_hyperparameters()  # plain values only: checkpoints load with weights_only=True
         self.primary_score, self.alpha, self.gamma = score, alpha, gamma
         self.latent, self.draws = latent, draws if latent == "sample" else 1
@@ -97,7 +110,7 @@ class CAE(GradCon, pl.LightningModule):
 
     def check_beta(self, beta: float | None) -> None:
         if beta is not None:
-            raise UserError(f"model=cae has no KL divergence to weigh: drop beta={beta:g}, or use model=beta_vae.")
+            raise UserError(f"model=cae has no KL divergence to weigh: drop beta={beta}, or use model=beta_vae.")
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct images ``(B, 3, H, W)`` in [-1, 1] from the mean latent."""
@@ -137,11 +150,16 @@ class CAE(GradCon, pl.LightningModule):
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, factor=hparams["lr_factor"], patience=hparams["lr_patience"]
         )
-        every = self.trainer.check_val_every_n_epoch or 1
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss", "frequency": every},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Nothing: Lightning calls this after the epoch's checkpoint is written, and a resumed training would miss
+        that epoch's step. :meth:`on_train_epoch_end` comes before the checkpoint."""
+
+    def on_train_epoch_end(self) -> None:
+        if (self.current_epoch + 1) % (self.trainer.check_val_every_n_epoch or 1) == 0:
+            scheduler: Any = self.lr_schedulers()
+            scheduler.step(self.trainer.callback_metrics["val/loss"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model"] = self.name
@@ -158,9 +176,7 @@ class CAE(GradCon, pl.LightningModule):
         """The latents to decode for scoring, each ``(B, 10, H/8, W/8)``."""
         return [posterior[0]]
 
-    def scores_of(
-        self, x: Tensor, recon: Tensor, grad_loss: Tensor | None, posterior: Posterior
-    ) -> dict[str, Tensor]:
+    def scores_of(self, x: Tensor, recon: Tensor, grad_loss: Tensor | None, posterior: Posterior) -> dict[str, Tensor]:
         """Every score this model admits, each ``(B,)``."""
         error = recon_score(x, recon)
         scores = {"recon": error}
@@ -216,8 +232,8 @@ class BetaVAE(CAE):
         self.kl_per_unit: Tensor | None = None  # nats, of the latest validation
 
     def check_beta(self, beta: float | None) -> None:
-        if beta is None or not 0 <= beta < float("inf"):
-            raise UserError(f"model={self.name} needs a beta of 0 or more, got beta={beta}.")
+        if not is_number(beta):
+            raise UserError(f"model={self.name} needs a number of 0 or more for beta, got beta={beta}.")
 
     def posterior_noise(self, like: Tensor, stream: int, step: int) -> Tensor:
         """Standard normal noise of the shape of ``like`` that depends on seed, stream, step and rank alone."""
@@ -258,9 +274,7 @@ class BetaVAE(CAE):
             return [mu]
         return [reparameterize(mu, logvar, noise) for noise in latent_noise(mu.shape[1:], self.draws, mu.device)]
 
-    def scores_of(
-        self, x: Tensor, recon: Tensor, grad_loss: Tensor | None, posterior: Posterior
-    ) -> dict[str, Tensor]:
+    def scores_of(self, x: Tensor, recon: Tensor, grad_loss: Tensor | None, posterior: Posterior) -> dict[str, Tensor]:
         scores = super().scores_of(x, recon, grad_loss, posterior)
         mu, logvar = posterior
         scores["elbo"] = elbo_score(scores["recon"], mu, logvar, self.beta, x[0].numel(), self.reduction)

@@ -22,7 +22,9 @@ def recon_score(x: Tensor, recon: Tensor) -> Tensor:
     return squared_error(x, recon)
 
 
-def elbo_score(recon_error: Tensor, mu: Tensor, logvar: Tensor, beta: float, pixels: int, reduction: Reduction) -> Tensor:
+def elbo_score(
+    recon_error: Tensor, mu: Tensor, logvar: Tensor, beta: float, pixels: int, reduction: Reduction
+) -> Tensor:
     """Minus the ELBO of each image, reduced as the training objective is: ``(B,)``.
 
     Eq. 3 as printed is the ELBO itself (its KL term and its error both negative); a score must grow with the

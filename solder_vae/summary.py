@@ -171,9 +171,7 @@ def _markdown(headers: Sequence[str], rows: Rows) -> str:
         lines = [" ".join(cell.split()).replace("|", r"\|").replace("*", r"\*") for cell in (header, *cells)]
         width = max(map(len, lines))
         rule = "-" * (width - 1) + ("-" if left else ":")
-        columns.append(
-            [line.ljust(width) if left else line.rjust(width) for line in (lines[0], rule, *lines[1:])]
-        )
+        columns.append([line.ljust(width) if left else line.rjust(width) for line in (lines[0], rule, *lines[1:])])
     return "".join(f"| {' | '.join(line)} |\n" for line in zip(*columns, strict=True))
 
 

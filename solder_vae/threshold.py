@@ -81,19 +81,13 @@ def calibrate(scores: ArrayLike, rule: str = "quantile", **params: object) -> Th
         raise UserError(f"Unknown threshold rule {rule!r}: choose threshold={_choices(RULES)}.")
     parameter, default, cut = RULES[rule]
     if surplus := sorted(set(params) - {parameter}):
-        raise UserError(
-            f"threshold={rule} has no parameter {surplus[0]!r}: it takes threshold.{parameter}=NUMBER."
-        )
+        raise UserError(f"threshold={rule} has no parameter {surplus[0]!r}: it takes threshold.{parameter}=NUMBER.")
     number = params.get(parameter, default)
     if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        raise UserError(
-            f"threshold={rule} needs a number, got {number!r}: type threshold.{parameter}=NUMBER."
-        )
+        raise UserError(f"threshold={rule} needs a number, got {number!r}: type threshold.{parameter}=NUMBER.")
     normals = finite(scores, "validation normals")
     if normals.size == 0:
-        raise UserError(
-            "No validation normals to set the threshold from: put normal images into the validation split."
-        )
+        raise UserError("No validation normals to set the threshold from: put normal images into the validation split.")
     value = cut(normals, float(number))
     false_calls = int((normals > value).sum())
     return Threshold(
@@ -161,9 +155,7 @@ def _quantile(normals: Scores, q: float) -> float:
 
 def _sigma(normals: Scores, k: float) -> float:
     if normals.size < 2:
-        raise UserError(
-            "threshold=sigma needs 2 validation normals, there is 1: add some or use threshold=fixed."
-        )
+        raise UserError("threshold=sigma needs 2 validation normals, there is 1: add some or use threshold=fixed.")
     return float(normals.mean() + k * normals.std(ddof=1))
 
 

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from solder_vae.gradcon import ReferenceGradients, decode_with_gradient_loss, gradient_loss, weight_gradient_cosine
+from solder_vae.gradcon import (
+    ReferenceGradients,
+    decode_with_gradient_loss,
+    gradient_loss,
+    weight_gradient_cosine,
+)
 from solder_vae.losses import squared_error
 from solder_vae.networks import Decoder
 
@@ -71,7 +76,11 @@ def test_per_image_loss_is_the_batchs_alone():
 
 def test_works_on_frozen_weights_and_under_no_grad():
     decoder = lively_decoder()
-    z, x, reference = torch.randn(2, 10, 8, 8).double(), torch.rand(2, 3, 64, 64).double(), random_reference(decoder)
+    z, x, reference = (
+        torch.randn(2, 10, 8, 8).double(),
+        torch.rand(2, 3, 64, 64).double(),
+        random_reference(decoder),
+    )
     _, expected = decode_with_gradient_loss(decoder, z, x, reference)
     decoder.requires_grad_(False)
     with torch.no_grad():
@@ -81,7 +90,11 @@ def test_works_on_frozen_weights_and_under_no_grad():
 
 def test_refuses_training_mode_and_inference_mode():
     decoder = lively_decoder()
-    z, x, reference = torch.randn(2, 10, 8, 8).double(), torch.rand(2, 3, 64, 64).double(), random_reference(decoder)
+    z, x, reference = (
+        torch.randn(2, 10, 8, 8).double(),
+        torch.rand(2, 3, 64, 64).double(),
+        random_reference(decoder),
+    )
     with torch.inference_mode(), pytest.raises(RuntimeError, match="inference_mode=False"):
         decode_with_gradient_loss(decoder, z, x, reference)
     with pytest.raises(RuntimeError, match="batch norm"):
@@ -90,7 +103,10 @@ def test_refuses_training_mode_and_inference_mode():
 
 @settings(deadline=None, max_examples=25)
 @given(
-    seed=st.integers(0, 1000), channels_in=st.integers(1, 5), channels_out=st.integers(1, 5), size=st.integers(1, 6)
+    seed=st.integers(0, 1000),
+    channels_in=st.integers(1, 5),
+    channels_out=st.integers(1, 5),
+    size=st.integers(1, 6),
 )
 def test_weight_gradient_cosine_of_any_layer(seed, channels_in, channels_out, size):
     generator = torch.Generator().manual_seed(seed)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.distributions import Independent, Normal, kl_divergence as distributions_kl
+from torch.distributions import Independent, Normal
+from torch.distributions import kl_divergence as distributions_kl
 
 from solder_vae.errors import UserError
 from solder_vae.losses import check_reduction, kl_divergence, kl_term, reparameterize, squared_error
@@ -54,7 +55,8 @@ def test_mean_reduction_weighs_the_divergence_as_the_published_code():
 def test_squared_error_against_a_loop():
     x, recon = draw(0, 3, 3, 4, 5), draw(1, 3, 3, 4, 5)
     expected = [
-        sum((a - b) ** 2 for a, b in zip(image.flatten().tolist(), other.flatten().tolist(), strict=True)) / image.numel()
+        sum((a - b) ** 2 for a, b in zip(image.flatten().tolist(), other.flatten().tolist(), strict=True))
+        / image.numel()
         for image, other in zip(x, recon, strict=True)
     ]
     assert squared_error(x, recon).tolist() == pytest.approx(expected)

@@ -156,10 +156,15 @@ def test_noise_depends_on_seed_stream_and_step():
     [
         (lambda: VAE(beta=3), r"model=vae is beta = 1: for another weight type model=beta_vae beta=3"),
         (lambda: CAE(beta=3), r"model=cae has no KL divergence .* use model=beta_vae"),
-        (lambda: CAE(score="elbo"), r"score=elbo does not fit model=cae: use one of score=recon, score=gradcon"),
+        (
+            lambda: CAE(score="elbo"),
+            r"score=elbo does not fit model=cae: use one of score=recon, score=gradcon",
+        ),
         (lambda: BetaVAE(score="f1"), r"score=f1 does not fit"),
-        (lambda: BetaVAE(beta=-1), r"beta of 0 or more"),
-        (lambda: BetaVAE(beta=float("nan")), r"beta of 0 or more"),
+        (lambda: BetaVAE(beta=-1), r"0 or more for beta"),
+        (lambda: BetaVAE(beta=float("nan")), r"0 or more for beta"),
+        (lambda: BetaVAE(beta="abc"), r"0 or more for beta"),
+        (lambda: BetaVAE(lr="fast"), r"model\.lr must be a number"),
         (lambda: BetaVAE(reduction="median"), r"use sum .* or mean"),
         (lambda: VAE(latent="mode"), r"use mean or sample"),
         (lambda: VAE(latent="sample", draws=0), r"use 1 or more"),

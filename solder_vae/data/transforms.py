@@ -71,7 +71,9 @@ def read_image(path: str | Path) -> Image:
     if raw.ndim == 3 and raw.shape[2] == 4:
         return _over_black(_to_8_bit(cv2.cvtColor(raw, cv2.COLOR_BGRA2RGBA)))
     # OpenCV turns EXIF-rotated images upright in its colour modes only; these drop alpha, hence the two ways.
-    return _to_8_bit(_decode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH, path))
+    # IMREAD_COLOR_RGB would save the conversion, but scrambles TIFF of 16 bits (OpenCV 5.0).
+    bgr = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, path)
+    return _to_8_bit(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
 
 
 def _read_bytes(path: str | Path) -> Image:
@@ -201,7 +203,7 @@ def augmentation(transforms: Sequence[Any] | None = None) -> A.Compose:
         UserError: one of the transforms changes shape or dtype.
     """
     compose = A.Compose([A.HorizontalFlip(p=0.5)] if transforms is None else list(transforms))
-    before = np.zeros((64, 64, 3), np.uint8)
+    before = np.zeros((97, 97, 3), np.uint8)  # a size that no transform asks for
     after = compose(image=before)["image"]
     if after.shape != before.shape or after.dtype != before.dtype:
         raise UserError(

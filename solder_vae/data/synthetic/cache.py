@@ -12,7 +12,6 @@ import hashlib
 import io
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -80,18 +79,15 @@ def store(path: Path, identity: str, arrays: Mapping[str, NDArray[np.generic]]) 
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
     body = buffer.getvalue()
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(f"{identity}\n{_checksum(body)}\n".encode() + body)
-        os.replace(temporary, path)
+        temporary.write_bytes(f"{identity}\n{_checksum(body)}\n".encode() + body)
+        temporary.replace(path)
     except OSError as error:
         log.warning("the rendered images can't be cached in %s (%s): going on without.", path.parent, error)
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -52,9 +52,7 @@ def photograph(radiance: Field, camera: Camera, rng: np.random.Generator) -> NDA
     sigma = camera.blur * scale
     picture = cv2.GaussianBlur(picture, (0, 0), max(sigma, 0.3), borderType=cv2.BORDER_REFLECT_101)
     for channel, sign in ((0, 0.5), (2, -0.5)):
-        shift = np.array(
-            [[1, 0, sign * camera.fringe[0] * scale], [0, 1, sign * camera.fringe[1] * scale]], np.float32
-        )
+        shift = np.array([[1, 0, sign * camera.fringe[0] * scale], [0, 1, sign * camera.fringe[1] * scale]], np.float32)
         picture[..., channel] = cv2.warpAffine(
             picture[..., channel], shift, (width, height), borderMode=cv2.BORDER_REPLICATE
         )

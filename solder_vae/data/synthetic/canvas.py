@@ -34,9 +34,7 @@ class Canvas:
         return self.x.shape[0], self.x.shape[1]
 
 
-def make_canvas(
-    shape: tuple[int, int], view: float, center: tuple[float, float], angle: float
-) -> Canvas:
+def make_canvas(shape: tuple[int, int], view: float, center: tuple[float, float], angle: float) -> Canvas:
     """Lay a camera frame of ``shape`` pixels over the board.
 
     Args:

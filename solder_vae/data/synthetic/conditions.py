@@ -17,8 +17,8 @@ RGB = tuple[float, float, float]
 
 # Linear albedo of solder masks as sold; black and white are in use too.
 MASKS: dict[str, RGB] = {
-    "green": (0.010, 0.085, 0.035),
-    "blue": (0.010, 0.030, 0.130),
+    "green": (0.012, 0.110, 0.045),
+    "blue": (0.012, 0.040, 0.150),
     "red": (0.200, 0.012, 0.010),
     "black": (0.012, 0.013, 0.014),
     "white": (0.62, 0.62, 0.58),
@@ -44,17 +44,24 @@ class Conditions:
 
     Attributes:
         mask: name of the solder mask colour; ``mask_colour`` is its linear albedo.
+        ground: linear albedo of the board at large: mask with the copper, glare and print on it.
         finish: name of the pad finish; ``finish_colour`` is its linear F0.
         body: name of the chip's body; ``body_colour`` is its linear albedo.
         solder_colour: linear F0 of the solder.
         solder_roughness: GGX alpha of the solder.
         grain: height of the solder's surface texture, in pad widths.
+        streaks: height of the ridges along the fillet's fall, as a share of the solder's height.
+        tin: linear F0 of plated terminals, bright when fresh, grey when oxidised.
+        tin_roughness: their GGX alpha.
+        dents: unevenness of plated terminals, in pad widths.
+        clearance: gap between pad and solder mask, in pad widths.
         light: name of the kind of light in ``lighting``.
         camera: how the picture is taken.
     """
 
     mask: str
     mask_colour: RGB
+    ground: RGB
     finish: str
     finish_colour: RGB
     body: str
@@ -62,6 +69,11 @@ class Conditions:
     solder_colour: RGB
     solder_roughness: float
     grain: float
+    streaks: float
+    tin: RGB
+    tin_roughness: float
+    dents: float
+    clearance: float
     light: str
     lighting: Lighting
     camera: Camera
@@ -74,16 +86,25 @@ def draw_conditions(rng: np.random.Generator) -> Conditions:
     body = str(rng.choice(list(BODIES)))
     light = str(rng.choice(LIGHTS, p=[0.3, 0.25, 0.2, 0.1, 0.15]))
     tint = rng.uniform(0.94, 1.0, 3)
+    red, green, blue = _vary(rng, MASKS[mask], 0.25)
+    shine = float(rng.uniform(0.4, 0.75))
+    haze = float(rng.uniform(0.0, 0.08))
     return Conditions(
         mask=mask,
-        mask_colour=_vary(rng, MASKS[mask], 0.25),
+        mask_colour=(red, green, blue),
+        ground=(1.2 * red + haze, 1.2 * green + haze, 1.2 * blue + haze),
         finish=finish,
         finish_colour=FINISHES[finish],
         body=body,
         body_colour=_vary(rng, BODIES[body], 0.15),
         solder_colour=(0.66 * tint[0], 0.65 * tint[1], 0.63 * tint[2]),
         solder_roughness=float(rng.uniform(0.12, 0.4)),
-        grain=float(rng.uniform(0.0005, 0.004)),
+        grain=float(rng.uniform(0.0003, 0.0025)),
+        streaks=float(rng.uniform(0.0, 0.05)),
+        tin=(shine, shine * float(rng.uniform(0.95, 1.0)), shine * float(rng.uniform(0.9, 1.0))),
+        tin_roughness=float(rng.uniform(0.2, 0.55)),
+        dents=float(rng.uniform(0.0, 0.015)),
+        clearance=float(rng.uniform(0.0, 0.05)),
         light=light,
         lighting=_lighting(rng, light),
         camera=_camera(rng),
@@ -104,25 +125,30 @@ def _cast(rng: np.random.Generator, sigma: float) -> NDArray[np.float32]:
     return (colour / colour.mean()).astype(np.float32)
 
 
-def _lighting(rng: np.random.Generator, kind: str) -> Lighting:
-    cast = _cast(rng, 0.12)
-    azimuth = float(rng.uniform(-np.pi, np.pi))
+def _direction(polar: float, azimuth: float) -> NDArray[np.float32]:
+    sin = np.sin(polar)
+    return np.array([sin * np.cos(azimuth), sin * np.sin(azimuth), np.cos(polar)], np.float32)
 
-    def lobe(elevation: float, width: float, radiance: float, lean: float = 0.0) -> Lobe:
-        return Lobe(elevation, width, cast * np.float32(radiance), lean, azimuth)
+
+def _lighting(rng: np.random.Generator, kind: str) -> Lighting:
+    cast = _cast(rng, 0.09)
+    azimuth = float(rng.uniform(-np.pi, np.pi))
+    tilt = abs(float(rng.normal(0, 0.12)))  # no lamp hangs exactly above the joint
+
+    def lobe(cosine: float, width: float, radiance: float, lean: float = 0.0) -> Lobe:
+        return Lobe(_direction(tilt, azimuth), cosine, width, cast * np.float32(radiance), lean, azimuth)
 
     def lamp(polar: float, turn: float, irradiance: float) -> Lamp:
-        direction = (np.sin(polar) * np.cos(turn), np.sin(polar) * np.sin(turn), np.cos(polar))
-        colour = cast * _cast(rng, 0.08) * np.float32(irradiance)
-        return Lamp(np.array(direction, np.float32), colour, radius=float(rng.uniform(0.05, 0.2)))
+        colour = cast * _cast(rng, 0.06) * np.float32(irradiance)
+        return Lamp(_direction(polar, turn), colour, radius=float(rng.uniform(0.05, 0.2)))
 
     lamps: list[Lamp] = []
     if kind == "coaxial":
-        lobes = [lobe(1.0, rng.uniform(0.2, 0.45), 1.0), lobe(0.2, 0.3, rng.uniform(0, 0.25), lean=0.8)]
+        lobes = [lobe(1.0, rng.uniform(0.08, 0.35), 1.0), lobe(0.2, 0.3, rng.uniform(0, 0.3), lean=0.8)]
         ambient = rng.uniform(0.03, 0.12)
     elif kind == "dome":
-        lobes = [lobe(0.8, rng.uniform(0.4, 0.8), 1.0, lean=rng.uniform(0, 0.4))]
-        ambient = rng.uniform(0.1, 0.25)
+        lobes = [lobe(0.8, rng.uniform(0.3, 0.7), 1.0, lean=rng.uniform(0, 0.5))]
+        ambient = rng.uniform(0.08, 0.2)
     elif kind == "ring":
         polar = rng.uniform(0.35, 0.9)
         lobes = [lobe(float(np.cos(polar)), rng.uniform(0.08, 0.2), 1.0, lean=rng.uniform(0, 0.3))]
@@ -130,25 +156,28 @@ def _lighting(rng: np.random.Generator, kind: str) -> Lighting:
         lamps = [lamp(polar, azimuth + 2 * np.pi * i / count, 1.2 / count) for i in range(count)]
         ambient = rng.uniform(0.1, 0.25)
     elif kind == "side":
-        lobes = [lobe(0.5, 0.35, 0.7, lean=0.9)]
-        lamps = [lamp(rng.uniform(0.6, 1.1), azimuth + turn, 1.0) for turn in (0.0, rng.normal(0, 0.6))]
+        lobes = [lobe(0.7, 0.35, 0.7, lean=0.9)]
+        lamps = [lamp(rng.uniform(0.6, 1.1), azimuth + turn, 0.8) for turn in (0.0, rng.normal(0, 0.6))]
         ambient = rng.uniform(0.15, 0.3)
     else:
-        lobes = [lobe(0.9, 0.3, rng.uniform(0.4, 1.0), lean=0.5), lobe(0.3, 0.25, rng.uniform(0.1, 0.5), lean=0.7)]
+        lobes = [
+            lobe(1.0, rng.uniform(0.1, 0.4), rng.uniform(0.5, 1.0)),
+            lobe(0.3, 0.25, rng.uniform(0.1, 0.5), 0.7),
+        ]
         lamps = [lamp(rng.uniform(0.1, 0.8), rng.uniform(-np.pi, np.pi), rng.uniform(0.3, 1.0)) for _ in range(2)]
-        ambient = rng.uniform(0.1, 0.3)
+        ambient = rng.uniform(0.08, 0.25)
     return Lighting(tuple(lobes), tuple(lamps), cast * np.float32(ambient))
 
 
 def _camera(rng: np.random.Generator) -> Camera:
-    short = int(np.clip(round(float(np.exp(rng.normal(np.log(44), 0.5)))), 20, 200))
+    short = int(np.clip(round(float(np.exp(rng.normal(np.log(36), 0.5)))), 20, 200))
     aspect = 1.0 if rng.random() < 0.6 else float(rng.uniform(1.0, 1.45))
     long = min(round(short * aspect), 200)
     size = (short, long) if rng.random() < 0.5 else (long, short)
     return Camera(
         size=size,
         clipped=float(rng.uniform(0.05, 0.4)),
-        blur=float(rng.uniform(0.35, 0.8)) * (short / 44) ** 0.7,
+        blur=float(rng.uniform(0.45, 0.9)) * (short / 36) ** 0.75,
         fringe=(float(rng.normal(0, 0.25)), float(rng.normal(0, 0.25))),
         balance=_cast(rng, 0.06),
         contrast=float(rng.uniform(1.0, 1.25)),

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from solder_vae.data.synthetic.canvas import Canvas, Field, cover, disc, fractal, noise, segment
-from solder_vae.data.synthetic.painting import PAD_HEIGHT, pad_distance, terminal_distance
+from solder_vae.data.synthetic.painting import pad_distance, terminal_distance
 from solder_vae.data.synthetic.scene import CHIP, Scene
 from solder_vae.data.synthetic.shading import Surfaces
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from solder_vae.data.synthetic.canvas import Canvas, Field, box, cover, disc, fractal, noise, segment
-from solder_vae.data.synthetic.conditions import BODIES, FINISHES, Conditions
+from solder_vae.data.synthetic.conditions import BODIES, Conditions
 from solder_vae.data.synthetic.scene import CHIP, Joint, Scene
 from solder_vae.data.synthetic.shading import Surfaces
 
 PAD_HEIGHT = 0.02  # copper and finish above the laminate, pad widths
 _LAMINATE = (0.20, 0.17, 0.09)
 _DIELECTRIC = (0.04, 0.04, 0.04)
-_TIN = (0.72, 0.71, 0.69)
 
 
 def paint_board(canvas: Canvas, scene: Scene, look: Conditions, rng: np.random.Generator) -> Surfaces:
@@ -39,7 +39,7 @@ def paint_board(canvas: Canvas, scene: Scene, look: Conditions, rng: np.random.G
         surfaces.paint(hole, (0.005, 0.005, 0.005), (0.01, 0.01, 0.01), 0.8)
         surfaces.height -= np.float32(0.1) * hole
     for x0, y0, x1, y1, half in scene.silkscreen:
-        distance = segment(canvas, (x0, y0), (x1, y1))[0] - np.float32(half) + 0.015 * noise(rng, shape, 30)
+        distance = segment(canvas, (x0, y0), (x1, y1))[0] - np.float32(half) + 0.006 * noise(rng, shape, 20)
         surfaces.paint(0.92 * cover(distance, canvas.pixel), (0.75, 0.75, 0.72), _DIELECTRIC, 0.6)
     return surfaces
 
@@ -58,47 +58,76 @@ def terminal_distance(canvas: Canvas, joint: Joint, x: float = 0.0) -> Field:
     # Rotation is about the terminal's end, as the component swims on its solder.
     sin, cos = np.sin(joint.rotation), np.cos(joint.rotation)
     center = (x + joint.offset_x + sin * (back / 2), end + joint.offset_y - cos * (back / 2))
-    return box(canvas, (float(center[0]), float(center[1])), (joint.terminal_width / 2, back / 2), 0.05, joint.rotation)
+    return box(
+        canvas,
+        (float(center[0]), float(center[1])),
+        (joint.terminal_width / 2, back / 2),
+        0.05,
+        joint.rotation,
+    )
 
 
 def paint_pad(surfaces: Surfaces, canvas: Canvas, joint: Joint, look: Conditions, x: float = 0.0) -> None:
     """The bare pad in its mask opening."""
     distance = pad_distance(canvas, joint, x)
-    opening = cover(distance - np.float32(0.05), canvas.pixel)
-    surfaces.paint(opening, _LAMINATE, _DIELECTRIC, 0.5)
+    opening = cover(distance - np.float32(look.clearance), canvas.pixel)
+    surfaces.paint(0.8 * opening, _LAMINATE, _DIELECTRIC, 0.5)
     pad = cover(distance, canvas.pixel)
-    surfaces.paint(pad, (0.02, 0.02, 0.02), FINISHES[look.finish], 0.3)
+    surfaces.paint(pad, (0.02, 0.02, 0.02), look.finish_colour, 0.3)
     surfaces.height += pad * (np.float32(PAD_HEIGHT) - surfaces.height)
 
 
 def paint_solder(
-    surfaces: Surfaces, canvas: Canvas, wetted: Field, meniscus: Field, look: Conditions, rng: np.random.Generator
+    surfaces: Surfaces,
+    canvas: Canvas,
+    joint: Joint,
+    wetted: Field,
+    meniscus: Field,
+    look: Conditions,
+    rng: np.random.Generator,
 ) -> None:
-    """Solder of the given height where wetted, with the grain of its dendrites."""
-    grain = fractal(rng, canvas.shape, 26) * np.float32(look.grain)
-    ripple = noise(rng, canvas.shape, 9) * np.float32(look.grain * 2)
-    surfaces.height += wetted * (PAD_HEIGHT + meniscus + grain + ripple - surfaces.height)
-    rough = look.solder_roughness * (1 + np.float32(0.2) * noise(rng, canvas.shape, 8))
+    """Solder of the given height where wetted, with the grain of its dendrites and the streaks of its flow."""
+    shape = canvas.shape
+    grain = fractal(rng, shape, 22) * np.float32(look.grain)
+    ripple = noise(rng, shape, 7) * np.float32(look.grain * 3)
+    # Solder froze as it ran down from the terminal: ridges along the fall, stronger where the fillet is high.
+    dx, dy = canvas.x, canvas.y - np.float32(joint.terminal_end - 0.45)
+    around = np.arctan2(dx, dy) * np.float32(96 / np.pi) + 96
+    outwards = np.clip(np.sqrt(dx * dx + dy * dy) * 24, 0, 63).astype(np.float32)
+    ridges = cv2.remap(noise(rng, (64, 192), 60, stretch=9), around.astype(np.float32), outwards, cv2.INTER_LINEAR)
+    streaks = ridges * np.float32(look.streaks) * np.minimum(meniscus, np.float32(0.4))
+    surfaces.height += wetted * (PAD_HEIGHT + meniscus + grain + ripple + streaks - surfaces.height)
+    rough = look.solder_roughness * (1 + np.float32(0.2) * noise(rng, shape, 8))
     surfaces.paint(wetted, (0.02, 0.02, 0.02), look.solder_colour, np.clip(rough, 0.06, 0.8))
 
 
 def paint_component(
-    surfaces: Surfaces, canvas: Canvas, joint: Joint, look: Conditions, rng: np.random.Generator, x: float = 0.0
+    surfaces: Surfaces,
+    canvas: Canvas,
+    joint: Joint,
+    look: Conditions,
+    rng: np.random.Generator,
+    x: float = 0.0,
 ) -> None:
     """The chip's terminal and body, or the gull-wing lead and the package's edge."""
-    distance = terminal_distance(canvas, joint, x)
+    distance = terminal_distance(canvas, joint, x) + np.float32(0.008) * noise(rng, canvas.shape, 10)
     inside = cover(distance, canvas.pixel)
     # How far back from the end face, along the component.
-    dx, dy = canvas.x - np.float32(x + joint.offset_x), canvas.y - np.float32(joint.terminal_end + joint.offset_y)
+    dx, dy = (
+        canvas.x - np.float32(x + joint.offset_x),
+        canvas.y - np.float32(joint.terminal_end + joint.offset_y),
+    )
     back = np.float32(np.sin(joint.rotation)) * dx - np.float32(np.cos(joint.rotation)) * dy
     bevel = 0.07 if joint.kind == CHIP else 0.05
     edge = np.maximum(distance + np.float32(bevel), 0)
     top = PAD_HEIGHT + joint.terminal_height - edge * edge * np.float32(0.5 / bevel)
-    top = top + np.float32(0.003) * fractal(rng, canvas.shape, 14)
-    rough = np.clip(0.3 + 0.06 * noise(rng, canvas.shape, 20), 0.1, 0.8)
+    # Plated tin: dents that move the highlight about, fine scratches, patches of matte.
+    top = top + np.float32(look.dents) * fractal(rng, canvas.shape, 4)
+    top = top + np.float32(0.3 * look.grain) * noise(rng, canvas.shape, 40)
+    rough = np.clip(look.tin_roughness + 0.1 * fractal(rng, canvas.shape, 6), 0.1, 0.8)
     if joint.kind == CHIP:
         surfaces.height += inside * (np.maximum(top, surfaces.height) - surfaces.height)
-        surfaces.paint(inside, (0.03, 0.03, 0.03), _TIN, rough)
+        surfaces.paint(inside, (0.03, 0.03, 0.03), look.tin, rough)
         ragged = np.float32(joint.terminal_band) - back + np.float32(0.012) * noise(rng, canvas.shape, 12)
         body = inside * cover(ragged, canvas.pixel)
         surfaces.paint(body, look.body_colour, _DIELECTRIC, 0.35)
@@ -110,7 +139,7 @@ def paint_component(
     rise = np.maximum(back - np.float32(joint.terminal_band), 0)
     top = top + np.minimum(rise * np.float32(1.6), np.float32(0.7))
     surfaces.height += inside * (np.maximum(top, surfaces.height) - surfaces.height)
-    surfaces.paint(inside, (0.03, 0.03, 0.03), _TIN, rough)
+    surfaces.paint(inside, (0.03, 0.03, 0.03), look.tin, rough)
     package = cover(np.float32(joint.terminal_band + 0.75) - back, canvas.pixel)
     surfaces.paint(package, (0.025, 0.025, 0.028), _DIELECTRIC, 0.5)
     surfaces.height += package * (np.float32(1.0) - surfaces.height)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solder_vae.data.synthetic.camera import photograph
-from solder_vae.data.synthetic.canvas import Canvas, Field, cover, fractal, make_canvas
+from solder_vae.data.synthetic.canvas import Canvas, cover, fractal, make_canvas
 from solder_vae.data.synthetic.conditions import Conditions, draw_conditions
 from solder_vae.data.synthetic.defects import DEFECTS, Defect
 from solder_vae.data.synthetic.painting import (
@@ -70,7 +70,7 @@ def render(
     texture_seed = int(grain_rng.integers(2**32))
     sound, _ = _build(canvas, scene, look, Defect(0.0, defect_rng), texture_seed) if defect != NORMAL else (None, None)
     surfaces, built = _build(canvas, scene, look, flaw, texture_seed)
-    picture = photograph(shade(surfaces, look.lighting, canvas.pixel), look.camera, grain_rng)
+    picture = photograph(shade(surfaces, look.lighting, look.ground, canvas.pixel), look.camera, grain_rng)
     mask = np.zeros(picture.shape[:2], bool) if sound is None else _difference(sound, surfaces, picture.shape[:2])
     return Rendered(picture, mask, defect, _factors(built, look, 0.0 if defect == NORMAL else drawn))
 
@@ -81,9 +81,7 @@ def _frame(scene: Scene, look: Conditions) -> Canvas:
     return make_canvas((round(height * scale), round(width * scale)), scene.view, scene.center, scene.angle)
 
 
-def _build(
-    canvas: Canvas, scene: Scene, look: Conditions, flaw: Defect, texture_seed: int
-) -> tuple[Surfaces, Scene]:
+def _build(canvas: Canvas, scene: Scene, look: Conditions, flaw: Defect, texture_seed: int) -> tuple[Surfaces, Scene]:
     """Surfaces of the scene with the defect applied, and the scene as changed by it."""
     rng = np.random.default_rng(texture_seed)  # the same texture for a joint and its sound twin
     scene = flaw.on_scene(scene)
@@ -107,7 +105,7 @@ def _build(
     wetted = cover(distance, canvas.pixel)
     height = meniscus(wetted, terminal, climb, volume, _BARE)
     height, wetted = flaw.on_height(canvas, scene, height, wetted)
-    paint_solder(surfaces, canvas, wetted, height, look, rng)
+    paint_solder(surfaces, canvas, scene.joint, wetted, height, look, rng)
     for x, joint in joints:
         if joint.present:
             paint_component(surfaces, canvas, joint, look, rng, x)
@@ -131,9 +129,8 @@ def _difference(sound: Surfaces, flawed: Surfaces, size: tuple[int, int]) -> NDA
 
 def _factors(scene: Scene, look: Conditions, severity: float) -> dict[str, float | str]:
     joint, camera = scene.joint, look.camera
-    lamp = look.lighting.lamps[0].direction if look.lighting.lamps else None
-    lobe = look.lighting.lobes[0]
-    azimuth = float(np.arctan2(lamp[1], lamp[0])) if lamp is not None else lobe.azimuth
+    lamps, lobe = look.lighting.lamps, look.lighting.lobes[0]
+    key = lamps[0].direction if lamps else lobe.axis  # the direction of the main light
     colour = lobe.colour / lobe.colour.sum()
     return {
         "component": joint.kind,
@@ -157,8 +154,8 @@ def _factors(scene: Scene, look: Conditions, severity: float) -> dict[str, float
         "solder_roughness": look.solder_roughness,
         "grain": look.grain,
         "light": look.light,
-        "light_elevation": float(np.degrees(np.arccos(lobe.elevation if lamp is None else lamp[2]))),
-        "light_azimuth": float(np.degrees(azimuth)),
+        "light_elevation": 90 - float(np.degrees(np.arccos(key[2]))),
+        "light_azimuth": float(np.degrees(np.arctan2(key[1], key[0]))),
         "light_red": float(colour[0]),
         "light_blue": float(colour[2]),
         "exposure": camera.clipped,

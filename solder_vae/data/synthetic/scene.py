@@ -95,7 +95,7 @@ def draw_joint(rng: np.random.Generator, kind: str) -> Joint:
         pad_radius=rng.choice([0.03, 0.12, 0.3], p=[0.5, 0.35, 0.15]),
         terminal_width=rng.uniform(0.72, 0.9) if chip else rng.uniform(0.45, 0.68),
         terminal_end=pad_length * (rng.uniform(0.36, 0.56) if chip else rng.uniform(0.58, 0.78)),
-        terminal_height=rng.uniform(0.35, 0.6) if chip else rng.uniform(0.14, 0.24),
+        terminal_height=rng.uniform(0.35, 0.6) if chip else rng.uniform(0.28, 0.45),
         terminal_band=rng.uniform(0.3, 0.5) if chip else pad_length * rng.uniform(0.4, 0.55),
         volume=rng.uniform(0.55, 1.0),
         wetting_angle=rng.uniform(8, 32),
@@ -112,7 +112,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     pitch = rng.uniform(1.5, 2.2) if kind == CHIP else rng.uniform(1.45, 1.9)
     sides = [side for side in (-1, 1) if rng.random() < (0.4 if kind == CHIP else 0.85)]
     neighbours = tuple((side * pitch, _like(rng, joint)) for side in sides)
-    view = rng.uniform(1.1, 1.5)
+    view = rng.uniform(0.95, 1.45)
     center = (
         float(rng.normal(0, 0.04)),
         joint.pad_length + rng.uniform(0.06, 0.22) - view / 2 + float(rng.normal(0, 0.03)),
@@ -141,7 +141,9 @@ def _like(rng: np.random.Generator, joint: Joint) -> Joint:
     )
 
 
-def _traces(rng: np.random.Generator, joint: Joint, pitch: float) -> tuple[tuple[float, float, float, float, float], ...]:
+def _traces(
+    rng: np.random.Generator, joint: Joint, pitch: float
+) -> tuple[tuple[float, float, float, float, float], ...]:
     lines = []
     if rng.random() < 0.6:  # the pad's own connection, out over the toe
         half = rng.uniform(0.1, 0.3)

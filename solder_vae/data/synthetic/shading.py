@@ -47,17 +47,19 @@ Colour = NDArray[np.float32] | tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Lobe:
-    """A band of light in the environment, a Gaussian in the cosine of the polar angle.
+    """A disc or band of light in the environment, a Gaussian in the cosine of the angle to its axis.
 
     Attributes:
-        elevation: cosine of the band's polar angle: 1 overhead, 0 at the horizon.
+        axis: ``(3,)`` unit vector towards its centre.
+        cosine: cosine of the angle between axis and band: 1 for a disc about the axis.
         width: its standard deviation, in cosine.
         colour: ``(3,)`` radiance.
-        lean: how much stronger it is on one side, in [0, 1].
+        lean: how much stronger a band is on one side, in [0, 1].
         azimuth: that side's direction, radians.
     """
 
-    elevation: float
+    axis: NDArray[np.float32]
+    cosine: float
     width: float
     colour: NDArray[np.float32]
     lean: float
@@ -113,7 +115,10 @@ def shadow(height: Field, pixel: float, direction: NDArray[np.float32], steps: i
         dx, dy = far * float(direction[0]) / flat / pixel, far * float(direction[1]) / flat / pixel
         shift = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
         ahead = cv2.warpAffine(
-            height, shift, height.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            height,
+            shift,
+            height.shape[::-1],
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
         blocked = (ahead - height - np.float32(far * slope)) * np.float32(12)
@@ -121,8 +126,18 @@ def shadow(height: Field, pixel: float, direction: NDArray[np.float32], steps: i
     return lit
 
 
-def shade(surfaces: Surfaces, lighting: Lighting, pixel: float) -> Field:
-    """Linear radiance towards a camera straight above, ``(H, W, 3)``, at least 0, no upper bound."""
+def shade(surfaces: Surfaces, lighting: Lighting, ground: Colour, pixel: float) -> Field:
+    """Linear radiance towards a camera straight above.
+
+    Args:
+        surfaces: what is seen.
+        lighting: the light on it.
+        ground: ``(3,)`` albedo of the board beyond the frame, which steep metal mirrors.
+        pixel: width of a pixel in pad widths.
+
+    Returns:
+        ``(H, W, 3)``, at least 0, no upper bound.
+    """
     normal = normals(surfaces.height, pixel)
     nx, ny, nz = normal
     alpha = surfaces.roughness
@@ -130,21 +145,21 @@ def shade(surfaces: Surfaces, lighting: Lighting, pixel: float) -> Field:
 
     # Environment along the mirror direction r = 2 (n.v) n - v.
     rz = 2 * nz * nz - 1
-    flat = np.sqrt(np.maximum(1 - rz * rz, np.float32(1e-6)))
-    rx, ry = 2 * nz * nx / flat, 2 * nz * ny / flat
+    rx, ry = 2 * nz * nx, 2 * nz * ny
     spread = (np.float32(0.5) * alpha) ** 2
     environment = np.broadcast_to(lighting.ambient, (*rz.shape, 3)).copy()
     irradiance = lighting.ambient * np.float32(np.pi)
     for lobe in lighting.lobes:
         width = np.float32(lobe.width**2) + spread
-        band = np.exp(-((rz - np.float32(lobe.elevation)) ** 2) / (2 * width)) * np.sqrt(lobe.width**2 / width)
+        cosine = rx * lobe.axis[0] + ry * lobe.axis[1] + rz * lobe.axis[2]
+        band = np.exp((cosine - np.float32(lobe.cosine)) ** 2 / (-2 * width)) * np.sqrt(lobe.width**2 / width)
         side = rx * np.float32(np.cos(lobe.azimuth)) + ry * np.float32(np.sin(lobe.azimuth))
-        environment += (band * (1 + np.float32(lobe.lean) * side * flat))[..., None] * lobe.colour
-        irradiance = irradiance + lobe.colour * np.float32(5 * lobe.width * max(lobe.elevation, 0.1))
+        environment += (band * (1 + np.float32(lobe.lean) * side))[..., None] * lobe.colour
+        irradiance = irradiance + lobe.colour * np.float32(5 * lobe.width * max(lobe.cosine, 0.1))
     # Below the horizon the mirror shows the board itself, lit as it is.
-    board = np.median(surfaces.diffuse.reshape(-1, 3)[::7], axis=0) * irradiance * np.float32(1 / np.pi)
+    board = np.asarray(ground, np.float32) * irradiance * np.float32(1 / np.pi)
     horizon = np.clip((rz + np.float32(0.1)) / (np.float32(0.3) + alpha), 0, 1)[..., None]
-    environment = board + horizon * (environment * open_sky[..., None] - board)
+    environment = (board + horizon * (environment - board)) * open_sky[..., None]
     grazing = ((1 - nz) ** 5 * (1 - alpha))[..., None]
     specular = environment * (surfaces.f0 + (1 - surfaces.f0) * grazing)
     diffuse = np.broadcast_to(irradiance, environment.shape) * (open_sky * (0.5 + 0.5 * nz))[..., None]

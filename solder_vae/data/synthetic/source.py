@@ -39,7 +39,7 @@ class SyntheticSource:
         defects: Sequence[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         use_cache: bool = True,
-        num_workers: int | None = None,
+        render_workers: int | None = None,
     ) -> None:
         """Args:
             image_size: side of the squares, pixels.
@@ -52,7 +52,7 @@ class SyntheticSource:
             defects: which defects, by name; None for all nine.
             cache_dir: where the rendered set is kept; None for the user's cache directory.
             use_cache: whether to keep it at all.
-            num_workers: rendering processes; None for one per CPU.
+            render_workers: rendering processes; None for one per CPU.
 
         Raises:
             UserError: a value out of its range, or an unknown defect.
@@ -79,7 +79,7 @@ class SyntheticSource:
         self.severity = (low_high[0], low_high[1])
         self.cache_dir = Path(cache_dir) if cache_dir is not None else cache.default_directory()
         self.use_cache = use_cache
-        self.num_workers = num_workers if num_workers is not None else len(os.sched_getaffinity(0))
+        self.render_workers = render_workers or os.cpu_count() or 1
 
     def tables(self) -> dict[str, ImageTable]:
         """The tables ``train``, ``val`` and ``test`` (good joints first), from the cache or rendered now."""
@@ -109,12 +109,17 @@ class SyntheticSource:
         return arrays
 
     def _render(self) -> Arrays:
-        columns = (TextColumn("rendering the synthetic set"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("rendering the synthetic set"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         jobs = self._jobs()
         with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
             task = bar.add_task("", total=len(jobs))
             order = Order(self.seed, self.severity, self.image_size, jobs)
-            return render_many(order, self.num_workers, lambda count: bar.advance(task, count))
+            return render_many(order, self.render_workers, lambda count: bar.advance(task, count))
 
     def _tables(self, arrays: Arrays) -> dict[str, ImageTable]:
         jobs = self._jobs()

@@ -1,0 +1,80 @@
+"""Trivial baselines: how far colour, contrast, sharpness or size alone tell defects from normals.
+
+Where one of these does as well as a network, the photographs of normals and defects differ in how they were
+taken, and the network's result proves little. So they stand beside every result.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solder_vae.data.table import ImageTable
+
+Floats = NDArray[np.float64]
+
+LUMA = np.array([0.299, 0.587, 0.114])
+"""Weights of red, green and blue in a grey image (ITU-R BT.601)."""
+
+
+def trivial_scores(train: ImageTable, other: ImageTable) -> dict[str, Floats]:
+    """Mahalanobis distance of trivial features from the training normals.
+
+    Args:
+        train: normal images that the distance is fitted to; 1 at least.
+        other: N images to score.
+
+    Returns:
+        ``(N,)`` scores by feature, higher = more anomalous; the features are "mean colour", "contrast",
+        "sharpness" and "size".
+    """
+    of_train, of_other = trivial_features(train), trivial_features(other)
+    return {name: mahalanobis(of_train[name], of_other[name]) for name in of_train}
+
+
+def trivial_features(table: ImageTable) -> dict[str, Floats]:
+    """The features, each ``(N, D)``.
+
+    "mean colour": mean RGB (D = 3); "contrast": mean and standard deviation of RGB (6); "sharpness":
+    logarithm of the variance of the grey image's Laplacian (1); "size": logarithm of native height and
+    width (2).
+    """
+    pixels = [image.reshape(-1, 3) for image in table.images]
+    mean = np.array([rgb.mean(axis=0) for rgb in pixels]).reshape(-1, 3)
+    std = np.array([rgb.std(axis=0) for rgb in pixels]).reshape(-1, 3)
+    edges = np.array([_laplacian_variance(image) for image in table.images]).reshape(-1, 1)
+    return {
+        "mean colour": mean,
+        "contrast": np.hstack([mean, std]),
+        "sharpness": np.log(edges + 1.0),  # + 1 grey level, so that a constant image has a logarithm
+        "size": np.log(table.native_size.astype(np.float64)),
+    }
+
+
+def _laplacian_variance(image: NDArray[np.uint8]) -> float:
+    grey = np.pad(image @ LUMA, 1, mode="reflect")
+    centre = grey[1:-1, 1:-1]
+    return float((grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * centre).var())
+
+
+def mahalanobis(fitted_to: Floats, features: Floats) -> Floats:
+    """Mahalanobis distance sqrt((f - m)^T S^-1 (f - m)); m, S are the mean and covariance of ``fitted_to``.
+
+    S gets a small ridge, a millionth of its own scale plus 1e-9, so that constant or collinear features
+    (grey images, one size for all) don't make it singular.
+
+    Args:
+        fitted_to: ``(M, D)``, M >= 1.
+        features: ``(N, D)``.
+
+    Returns:
+        ``(N,)``.
+    """
+    mean = fitted_to.mean(axis=0)
+    centred = fitted_to - mean
+    covariance = centred.T @ centred / len(fitted_to)
+    ridge = 1e-6 * np.trace(covariance) / len(mean) + 1e-9
+    offset = features - mean
+    solved = np.linalg.solve(covariance + ridge * np.eye(len(mean)), offset.T).T
+    squared: Floats = np.einsum("nd,nd->n", offset, solved)
+    return np.sqrt(squared)

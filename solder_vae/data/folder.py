@@ -1,0 +1,309 @@
+"""Images on disk as a source: find, decode once, split, hand over as tables (docs/data.md: the rules)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from solder_vae.data.datamodule import SolderDataModule
+from solder_vae.data.layouts import LAYOUTS, Record, find_records, printable
+from solder_vae.data.splits import PAPER_FRACTIONS, SPLITS, TEST, TRAIN, VAL, assign, leaks, straddling
+from solder_vae.data.table import NORMAL, ImageTable
+from solder_vae.data.transforms import MIN_SIDE, Image, prepare, read_image
+from solder_vae.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def folder_data(
+    batch_size: int = 64,
+    num_workers: int = 0,
+    seed: int = 0,
+    transforms: Sequence[Any] | None = None,
+    **source: Any,
+) -> SolderDataModule:
+    """What ``conf/data/folder.yaml`` makes; :class:`FolderSource` takes the keys not listed here."""
+    return SolderDataModule(FolderSource(seed=seed, **source), batch_size, num_workers, seed, transforms)
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    r"""Images on disk in one of the layouts of :mod:`solder_vae.data.layouts`.
+
+    Attributes:
+        root: folder of the images, or path of a manifest.
+        layout: "auto", "class_folders", "split_folders" or "manifest".
+        image_size: side of the prepared images in pixels.
+        fractions: proportions of the normal images in training, validation and test, where the layout gives
+            no splits. Where it gives all but validation, that is taken from training in the proportion of
+            the first two.
+        seed: of the split.
+        on_bad_file: "error" refuses to go on with unreadable images, "skip" leaves them out with a warning.
+        group_regex: searched for in each file's name; what its first parentheses match is the image's group:
+            ``^(b\d+)_`` keeps b0001_s1.png and b0001_s2.png in one split.
+
+    Raises:
+        UserError: a value is not one of those, or the root doesn't exist.
+    """
+
+    root: str | Path | None
+    layout: str = "auto"
+    image_size: int = 64
+    fractions: Sequence[float] = PAPER_FRACTIONS
+    seed: int = 0
+    on_bad_file: str = "error"
+    group_regex: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.root is None:
+            raise UserError("data.root is not set: give data.root=PATH of your images.")
+        if not Path(self.root).exists():
+            raise UserError(f"{self.root}: does not exist; give data.root=PATH of your images.")
+        if self.layout not in LAYOUTS:
+            raise UserError(f"data.layout={self.layout} is unknown; use one of {', '.join(LAYOUTS)}.")
+        if self.image_size < MIN_SIDE:
+            raise UserError(f"data.image_size={self.image_size} is too small: give {MIN_SIDE} or more.")
+        if self.on_bad_file not in ("error", "skip"):
+            raise UserError(f"data.on_bad_file={self.on_bad_file} is unknown; use error or skip.")
+        _check_fractions(self.fractions)
+        _check_regex(self.group_regex)
+
+    def tables(self) -> dict[str, ImageTable]:
+        """Find, decode and split the images.
+
+        Returns:
+            "train", "val" (normals only) and "test". Rows are ordered by defect type and content, so that
+            neither order nor names of the files change anything.
+
+        Raises:
+            UserError: there are no images, no normal ones, too few to split, or bad ones (all are listed).
+        """
+        records = find_records(Path(str(self.root)), self.layout)
+        if self.group_regex is not None:
+            records = [_with_group(record, self.group_regex) for record in records]
+        photos = sorted(_good(decode_all(records, self.image_size), self.on_bad_file), key=Photo.sort_key)
+        if not any(photo.defect == NORMAL for photo in photos):
+            found = ", ".join(sorted({photo.defect for photo in photos})) or "nothing"
+            raise UserError(
+                f"{self.root}: has no normal images, which training needs; call their folder or label "
+                f"normal, good or ok. Found: {printable(found)}."
+            )
+        _warn_of_contradictions(photos)
+        photos = split_photos(photos, self.fractions, self.seed)
+        tables = {
+            split: _table([photo for photo in photos if photo.split == split], self.image_size) for split in SPLITS
+        }
+        log.info("%s: %s", self.root, describe(tables))
+        if not tables[TEST].labels.any():
+            log.warning("%s: has no defective images, so nothing can tell how well they are found.", self.root)
+        return tables
+
+
+@dataclass(frozen=True)
+class Photo(Record):
+    """A record with its decoded image.
+
+    Attributes:
+        image: ``(S, S, 3)`` uint8, cropped and resized.
+        native_size: height and width in pixels before that.
+        digest: of all the pixels as decoded, which tells copies whatever their files' names and formats.
+    """
+
+    image: Image
+    native_size: tuple[int, int]
+    digest: str
+
+    def sort_key(self) -> tuple[bool, str, str, Path]:
+        """By defect type, normals first, then by content; the path only orders copies."""
+        return (self.defect != NORMAL, self.defect, self.digest, self.path)
+
+
+def decode(record: Record, image_size: int) -> Photo:
+    """Read, digest, crop and resize one image.
+
+    Raises:
+        UserError: see :func:`solder_vae.data.transforms.read_image`.
+    """
+    image = read_image(record.path)
+    height, width = image.shape[:2]
+    digest = blake2b(f"{height}x{width}".encode(), digest_size=16)
+    digest.update(image.tobytes())
+    return Photo(
+        **vars(record),
+        image=prepare(image, image_size),
+        native_size=(height, width),
+        digest=digest.hexdigest(),
+    )
+
+
+def decode_all(records: Sequence[Record], image_size: int) -> list[Photo | UserError]:
+    """Decode in threads, with a progress bar on a terminal; an error stands in its image's place."""
+    console = Console(stderr=True)
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
+        return list(
+            track(
+                pool.map(partial(_decode_or_error, image_size=image_size), records),
+                description="Reading images",
+                total=len(records),
+                console=console,
+                transient=True,
+                disable=not console.is_terminal,
+            )
+        )
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the rest of the images
+
+
+def _decode_or_error(record: Record, image_size: int) -> Photo | UserError:
+    try:
+        return decode(record, image_size)
+    except UserError as error:
+        return error
+
+
+def _good(results: Sequence[Photo | UserError], on_bad_file: str) -> list[Photo]:
+    """The photos among the results; the errors are all told at once, or counted and skipped."""
+    bad = [f"\n  {printable(str(result))}" for result in results if isinstance(result, UserError)]
+    if bad and on_bad_file == "error":
+        raise UserError(
+            f"{len(bad)} of {len(results)} images can't be used; mend them, or leave them out with "
+            f"data.on_bad_file=skip:{''.join(bad)}"
+        )
+    if bad:
+        log.warning("Skipped %d of %d images:%s", len(bad), len(results), "".join(bad))
+    return [result for result in results if isinstance(result, Photo)]
+
+
+def split_photos(photos: Sequence[Photo], fractions: Sequence[float], seed: int) -> list[Photo]:
+    """Complete the splits that the layout gives (all, all but validation, or none).
+
+    Where it gives them, copies of test images are dropped from training and validation with a warning, as are
+    copies of validation images from training.
+
+    Raises:
+        UserError: a group straddles the given splits, or there are too few images to split.
+    """
+    if all(photo.split is None for photo in photos):
+        return _assigned(photos, fractions, seed)
+    _check_groups(photos)
+    photos = _without_leaks(photos)
+    train = [photo for photo in photos if photo.split == TRAIN]
+    if not train:
+        raise UserError("No training images are left; give the split train to more normal images.")
+    if any(photo.split == VAL for photo in photos):
+        return list(photos)
+    rest = [photo for photo in photos if photo.split != TRAIN]
+    return sorted(_assigned(train, (*fractions[:2], 0), seed) + rest, key=Photo.sort_key)
+
+
+def _assigned(photos: Sequence[Photo], fractions: Sequence[float], seed: int) -> list[Photo]:
+    digests, groups = [photo.digest for photo in photos], [photo.group for photo in photos]
+    abnormal = np.array([photo.defect != NORMAL for photo in photos])
+    names = assign(digests, abnormal, groups, fractions, seed)
+    return [replace(photo, split=name) for photo, name in zip(photos, names, strict=True)]
+
+
+def _check_groups(photos: Sequence[Photo]) -> None:
+    torn = straddling([photo.group for photo in photos], [str(photo.split) for photo in photos])
+    if torn:
+        group, names = min(torn.items())
+        raise UserError(
+            f"{len(torn)} groups are in more than one split, such as {printable(group)} in "
+            f"{' and '.join(names)}; give each group one split, or no splits, or leave the groups out."
+        )
+
+
+def _without_leaks(photos: Sequence[Photo]) -> list[Photo]:
+    dropped = leaks([photo.digest for photo in photos], [str(photo.split) for photo in photos])
+    if dropped:
+        index, copy = next(iter(dropped.items()))
+        log.warning(
+            "Dropped %d images from training or validation, since validation or testing has the same pixels; "
+            "such as %s (copy of %s).",
+            len(dropped),
+            photos[index].name,
+            photos[copy].name,
+        )
+    return [photo for index, photo in enumerate(photos) if index not in dropped]
+
+
+def _warn_of_contradictions(photos: Sequence[Photo]) -> None:
+    """Equal pixels with different labels are somebody's mistake, which only the user can put right."""
+    first: dict[str, Photo] = {}
+    pairs = [(first.setdefault(photo.digest, photo), photo) for photo in photos]
+    unlike = [(one, other) for one, other in pairs if one.defect != other.defect]
+    if unlike:
+        one, other = unlike[0]
+        log.warning(
+            "%d images have the same pixels as one of another class, such as %s and %s; check their labels.",
+            len(unlike),
+            one.name,
+            other.name,
+        )
+
+
+def _table(photos: Sequence[Photo], image_size: int) -> ImageTable:
+    images = np.empty((len(photos), image_size, image_size, 3), np.uint8)
+    for row, photo in enumerate(photos):
+        images[row] = photo.image
+    return ImageTable(
+        images=images,
+        paths=[photo.name for photo in photos],
+        defects=[photo.defect for photo in photos],
+        native_size=np.array([photo.native_size for photo in photos], np.int64).reshape(-1, 2),
+    )
+
+
+def describe(tables: dict[str, ImageTable]) -> str:
+    """One line: how many images of which class are in which split."""
+    parts = []
+    for split, table in tables.items():
+        counts = Counter(table.defects)
+        classes = ", ".join(f"{printable(name)} {count}" for name, count in counts.items())
+        parts.append(f"{split} {len(table)} ({classes or 'none'})")
+    return "; ".join(parts)
+
+
+def _with_group(record: Record, regex: str) -> Record:
+    """The record with the group that its file's name tells; a manifest's own group comes first."""
+    if record.group is not None:
+        return record
+    match = re.search(regex, record.path.name)
+    if match is None or match[1] is None:
+        raise UserError(f"{record.name}: doesn't match data.group_regex={regex}; mend that or rename the file.")
+    return replace(record, group=match[1])
+
+
+def _check_regex(regex: str | None) -> None:
+    try:
+        if regex is not None and re.compile(regex).groups < 1:
+            raise UserError(f"data.group_regex={regex} needs parentheses around the group: '^(b\\d+)_'.")
+    except re.error as error:
+        raise UserError(f"data.group_regex={regex} is no regular expression ({error}).") from error
+
+
+def _check_fractions(fractions: Sequence[float]) -> None:
+    try:
+        train, val, test = (float(fraction) for fraction in fractions)
+        good = train > 0 and val > 0 and test >= 0 and np.isfinite(train + val + test)
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise UserError(
+            f"data.fractions={fractions} is wrong: give three numbers for training, validation and test, "
+            "such as [80,15,5]; only the last may be 0."
+        )

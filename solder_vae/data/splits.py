@@ -1,0 +1,161 @@
+"""Who trains, who validates, who tests.
+
+Two images belong together if their decoded pixels are equal or if they share a group (a board, say). What
+belongs together, through any number of steps, is a *part* and stays in one split. The assignment depends on
+the images' content, the groups and the seed: not on the order of the files, and not on their names.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solder_vae.errors import UserError
+
+TRAIN, VAL, TEST = SPLITS = ("train", "val", "test")
+
+PAPER_FRACTIONS = (2513.0, 567.0, 84.0)
+"""The paper's normal images in training, validation and test."""
+
+
+def connect(*keys: Sequence[Hashable]) -> list[list[int]]:
+    """Connected parts of the images, where two images are linked if they agree in any of the keys.
+
+    Args:
+        keys: sequences of N values each, one value for an image; ``None`` links nothing.
+
+    Returns:
+        The parts, each a list of ascending indices; together they hold 0 .. N-1 once.
+    """
+    count = len(keys[0])
+    parent = list(range(count))
+
+    def find(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for values in keys:
+        first: dict[Hashable, int] = {}
+        for index, value in enumerate(values):
+            if value is not None:
+                parent[find(index)] = find(first.setdefault(value, index))
+
+    parts: dict[int, list[int]] = defaultdict(list)
+    for index in range(count):
+        parts[find(index)].append(index)
+    return list(parts.values())
+
+
+def apportion(total: int, weights: Sequence[float]) -> list[int]:
+    """Divide ``total`` into whole numbers in proportion to the weights (largest remainder)."""
+    shares = total * np.asarray(weights, dtype=np.float64) / sum(weights)
+    counts = np.floor(shares).astype(int)
+    most_cut = np.argsort(counts - shares, kind="stable")
+    counts[most_cut[: total - counts.sum()]] += 1
+    return [int(count) for count in counts]
+
+
+def assign(
+    digests: Sequence[str],
+    abnormal: NDArray[np.bool_],
+    groups: Sequence[str | None],
+    fractions: Sequence[float] = PAPER_FRACTIONS,
+    seed: int = 0,
+) -> list[str]:
+    """Give every image its split.
+
+    A part that holds an abnormal image is for testing, as a whole. The other parts, in an order shuffled by
+    the seed, go each to the split that is furthest below its share of the normal images. Training and
+    validation get a part each at least; testing too, if there are three and its fraction is not 0.
+
+    Args:
+        digests: N digests of the decoded pixels.
+        abnormal: ``(N,)`` bool.
+        groups: N groups, ``None`` for an image of no group.
+        fractions: proportions of the *normal* images in training, validation and test.
+        seed: any integer.
+
+    Returns:
+        N times "train", "val" or "test".
+
+    Raises:
+        UserError: fewer than two parts are free of abnormal images: one to train, one to validate.
+    """
+    splits = [TEST] * len(digests)
+    free: list[list[int]] = []
+    pinned = 0  # normal images that share a part with an abnormal one
+    for part in connect(digests, groups):
+        if abnormal[part].any():
+            pinned += int((~abnormal[part]).sum())
+        else:
+            free.append(part)
+    if len(free) < 2:
+        raise UserError(_too_few(len(free), pinned, any(group is not None for group in groups)))
+
+    free.sort(key=lambda part: _shuffle_key(seed, {digests[index] for index in part}))
+    missing = _targets(sum(map(len, free)), pinned, fractions)
+    test_too = fractions[2] > 0 and pinned == 0 and len(free) > 2
+    empty = [TRAIN, VAL, TEST] if test_too else [TRAIN, VAL]
+    for position, part in enumerate(free):
+        choice = empty if len(empty) >= len(free) - position else list(SPLITS)
+        split = max(choice, key=lambda name: missing[name])
+        missing[split] -= len(part)
+        empty = [name for name in empty if name != split]
+        for index in part:
+            splits[index] = split
+    return splits
+
+
+def _targets(free: int, pinned: int, fractions: Sequence[float]) -> dict[str, int]:
+    """How many of the free normal images each split should get, with ``pinned`` more in testing already."""
+    train, val, test = apportion(free + pinned, fractions)
+    if pinned > test:  # then the surplus is missed by training and validation alike
+        train, val, test = (*apportion(free, fractions[:2]), pinned)
+    return {TRAIN: train, VAL: val, TEST: test - pinned}
+
+
+def _shuffle_key(seed: int, content: Iterable[str]) -> bytes:
+    return blake2b("\n".join([str(seed), *sorted(content)]).encode(), digest_size=16).digest()
+
+
+def _too_few(free: int, pinned: int, grouped: bool) -> str:
+    what = "groups (or single images) without a defect" if grouped else "different normal images"
+    why = f" {pinned} normal images are tied to defective ones and serve for testing." if pinned else ""
+    return (
+        f"Only {free} {what} to train and to validate on, which takes 2 at least (copies count once)."
+        f"{why} Add normal images, or give the splits yourself in folders or a manifest (see docs/data.md)."
+    )
+
+
+def leaks(digests: Sequence[str], splits: Sequence[str]) -> dict[int, int]:
+    """Copies across given splits: which image to leave out, and for the sake of which.
+
+    Testing keeps its images, validation keeps what testing has not: what is measured must not be trained on.
+
+    Returns:
+        The index of every training or validation image whose pixels a later split holds too, and the index
+        of that copy.
+    """
+    kept: dict[str, int] = {}
+    left_out: dict[int, int] = {}
+    for split in reversed(SPLITS):
+        for index in (index for index, name in enumerate(splits) if name == split):
+            first = kept.setdefault(digests[index], index)
+            if splits[first] != split:
+                left_out[index] = first
+    return left_out
+
+
+def straddling(groups: Sequence[str | None], splits: Sequence[str]) -> dict[str, list[str]]:
+    """The groups that are in more than one of the given splits, and in which."""
+    seen: dict[str, set[str]] = defaultdict(set)
+    for group, split in zip(groups, splits, strict=True):
+        if group is not None:
+            seen[group].add(split)
+    return {group: [name for name in SPLITS if name in found] for group, found in seen.items() if len(found) > 1}
