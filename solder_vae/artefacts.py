@@ -4,35 +4,95 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from pytorch_lightning.loggers import Logger, WandbLogger
+
 from solder_vae import plots
+from solder_vae.data.transforms import to_tensor
 from solder_vae.evaluation import Evaluation
 from solder_vae.files import replacing
-from solder_vae.models import CAE
+from solder_vae.models import CAE, BetaVAE
 
 
-def write_artefacts(directory: Path, model: CAE, evaluation: Evaluation, validation: Mapping[str, float]) -> None:
-    """Write metrics.json, predictions.csv and all pictures of a run.
+def write_artefacts(directory: Path, model: CAE, evaluation: Evaluation, numbers: Mapping[str, Any]) -> None:
+    """Write metrics.json, predictions.csv and the pictures of a run.
 
     Args:
         directory: the run's; it holds the CSV logger's ``metrics.csv``.
         model: the tested model, in evaluation mode.
         evaluation: its test.
-        validation: its losses on the validation set.
+        numbers: see :func:`run_metrics`.
     """
-    numbers = run_metrics(model, evaluation, validation)
     with replacing(directory / "metrics.json") as path:
         path.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    with (
-        replacing(directory / "predictions.csv") as path,
-        path.open("w", encoding="utf-8", newline="") as file,
-    ):
-        csv.writer(file).writerows(prediction_rows(evaluation))
+    write_csv(directory / "predictions.csv", prediction_rows(evaluation))
+    if isinstance(model, BetaVAE) and model.kl_per_unit is not None:
+        rows = enumerate(model.kl_per_unit.tolist())
+        write_csv(directory / "kl_per_unit.csv", [["unit", "kl"], *([str(unit), f"{kl:.9g}"] for unit, kl in rows)])
     for name, figure in figures(directory, model, evaluation):
         plots.save(figure, directory / f"{name}.png")
+
+
+def write_csv(path: Path, rows: Iterable[list[str]]) -> None:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+def figures(directory: Path, model: CAE, evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
+    """A run's pictures by name."""
+    table, primary, metrics = evaluation.table, evaluation.primary, evaluation.metrics
+    labels, threshold = table.labels, evaluation.threshold.value
+    yield "loss_curves", plots.loss_curves(read_history(directory / "metrics.csv"))
+    val, test = evaluation.val[primary], evaluation.test[primary]
+    yield "score_histogram", plots.score_histogram(val, test, labels, threshold, primary)
+    yield "roc", plots.roc_curves(evaluation.test, labels, metrics, primary)
+    yield "pr", plots.pr_curves(evaluation.test, labels, metrics, primary)
+    yield "defect_recall", plots.defect_recall(metrics[primary], primary)
+    if isinstance(model, BetaVAE) and model.kl_per_unit is not None and model.active_units is not None:
+        yield "kl_per_unit", plots.kl_per_unit(model.kl_per_unit.cpu().numpy(), int(model.active_units.sum()))
+    shown = plots.choose_examples(test, table.defects)
+    images = table.images[shown]
+    yield (
+        "reconstructions",
+        plots.reconstruction_grid(
+            images,
+            reconstruct(model, images),
+            [table.defects[row] for row in shown],
+            test[shown],
+            threshold,
+        ),
+    )
+
+
+def reconstruct(model: CAE, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Reconstructions ``(N, S, S, 3)`` of images of the same shape, as they are scored."""
+    recon = model.score(to_tensor(images).to(model.device)).recon
+    pixels: NDArray[np.uint8] = recon.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    return pixels
+
+
+def read_history(path: Path) -> dict[str, list[float | None]]:
+    """The CSV logger's ``train/...`` and ``val/...`` series, one value an epoch (None where there is none)."""
+    epochs: dict[int, dict[str, float]] = {}
+    names: dict[str, None] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["epoch"]:
+                values = {key: float(value) for key, value in row.items() if value and is_series(key)}
+                epochs.setdefault(int(row["epoch"]), {}).update(values)
+                names |= dict.fromkeys(values)
+    last = max(epochs, default=-1)
+    return {name: [epochs.get(epoch, {}).get(name) for epoch in range(last + 1)] for name in sorted(names)}
+
+
+def is_series(name: str) -> bool:
+    return name.startswith(("train/", "val/"))
 
 
 def run_metrics(model: CAE, evaluation: Evaluation, validation: Mapping[str, float]) -> dict[str, Any]:
@@ -72,3 +132,17 @@ def prediction_rows(evaluation: Evaluation) -> Iterator[list[str]]:
         scores = [f"{evaluation.test[name][row]:.9g}" for name in names]  # 9 digits tell all float32 apart
         margin = evaluation.test[primary][row] - threshold
         yield [path, str(label), defect, *scores, repr(threshold), f"{margin:.9g}", str(int(called))]
+
+
+def log_artefacts(
+    directory: Path, evaluation: Evaluation, numbers: Mapping[str, Any], loggers: Iterable[Logger]
+) -> None:
+    """Send the test's numbers to every logger, and pictures and predictions to Weights & Biases."""
+    scalars = {key: value for key, value in numbers.items() if "/" in key and isinstance(value, int | float)}
+    for logger in loggers:
+        logger.log_metrics(scalars)
+        if isinstance(logger, WandbLogger):
+            header, *rows = prediction_rows(evaluation)
+            for picture in sorted(directory.glob("*.png")):
+                logger.log_image(f"pictures/{picture.stem}", [str(picture)])
+            logger.log_table("predictions", header, rows)

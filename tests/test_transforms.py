@@ -212,7 +212,7 @@ def read_in_a_fresh_process(path: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_decompression_bomb_is_refused_by_its_header(tmp_path):
-    """In a process of its own, since OpenCV takes the limit when it is first imported, and this file imports it."""
+    """In a process of its own: OpenCV takes the limit when it is first imported, as this file does."""
     path = tmp_path / "bomb.png"
     side = math.isqrt(MAX_PIXELS) + 1
     path.write_bytes(png_file(side, side, bytes(side * (3 * side + 1))))

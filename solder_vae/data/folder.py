@@ -78,7 +78,7 @@ class FolderSource:
             raise UserError(f"data.image_size={self.image_size} is too small: give {MIN_SIDE} or more.")
         if self.on_bad_file not in ("error", "skip"):
             raise UserError(f"data.on_bad_file={self.on_bad_file} is unknown; use error or skip.")
-        _check_fractions(self.fractions)
+        object.__setattr__(self, "fractions", _three_fractions(self.fractions))
         _check_regex(self.group_regex)
 
     def tables(self) -> dict[str, ImageTable]:
@@ -296,14 +296,14 @@ def _check_regex(regex: str | None) -> None:
         raise UserError(f"data.group_regex={regex} is no regular expression ({error}).") from error
 
 
-def _check_fractions(fractions: Sequence[float]) -> None:
+def _three_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
     try:
         train, val, test = (float(fraction) for fraction in fractions)
-        good = train > 0 and val > 0 and test >= 0 and np.isfinite(train + val + test)
     except (TypeError, ValueError):
-        good = False
-    if not good:
+        train = val = test = np.nan
+    if not (train > 0 and val > 0 and test >= 0 and np.isfinite(train + val + test)):
         raise UserError(
             f"data.fractions={fractions} is wrong: give three numbers for training, validation and test, "
             "such as [80,15,5]; only the last may be 0."
         )
+    return train, val, test

@@ -20,6 +20,7 @@ class Camera:
     Attributes:
         size: native height and width, pixels.
         clipped: share of the picture that the metering lets burn out, in [0, 1).
+        gain: linear exposure against what the metering asks for; 1 trusts it.
         blur: standard deviation of the optical blur, in native pixels.
         fringe: lateral chromatic shift between red and blue, in native pixels, x and y.
         balance: ``(3,)`` white-balance gains.
@@ -32,6 +33,7 @@ class Camera:
 
     size: tuple[int, int]
     clipped: float
+    gain: float
     blur: float
     fringe: tuple[float, float]
     balance: NDArray[np.float32]
@@ -48,7 +50,7 @@ def photograph(radiance: Field, camera: Camera, rng: np.random.Generator) -> NDA
     scale = height / camera.size[0]  # scene pixels per native pixel
     luma = radiance[::2, ::2] @ _LUMA
     white = float(np.quantile(luma, 1 - camera.clipped))
-    picture = np.minimum(radiance * np.float32(1 / max(white, 1e-4)), 4)  # the sensor's wells overflow
+    picture = np.minimum(radiance * np.float32(camera.gain / max(white, 1e-4)), 4)  # the sensor's wells overflow
     sigma = camera.blur * scale
     picture = cv2.GaussianBlur(picture, (0, 0), max(sigma, 0.3), borderType=cv2.BORDER_REFLECT_101)
     for channel, sign in ((0, 0.5), (2, -0.5)):

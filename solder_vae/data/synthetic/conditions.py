@@ -19,9 +19,9 @@ RGB = tuple[float, float, float]
 MASKS: dict[str, RGB] = {
     "green": (0.012, 0.110, 0.045),
     "blue": (0.012, 0.040, 0.150),
-    "red": (0.200, 0.012, 0.010),
+    "red": (0.140, 0.014, 0.012),
     "black": (0.012, 0.013, 0.014),
-    "white": (0.62, 0.62, 0.58),
+    "white": (0.45, 0.45, 0.42),
 }
 # Linear F0 of pad finishes (measured indices of the metals at 650, 550 and 450 nm; tin and silver nearly neutral).
 FINISHES: dict[str, RGB] = {
@@ -81,12 +81,12 @@ class Conditions:
 
 def draw_conditions(rng: np.random.Generator) -> Conditions:
     """Draw the look of one picture."""
-    mask = str(rng.choice(list(MASKS), p=[0.52, 0.2, 0.1, 0.13, 0.05]))
+    mask = str(rng.choice(list(MASKS), p=[0.62, 0.22, 0.04, 0.1, 0.02]))
     finish = str(rng.choice(list(FINISHES), p=[0.5, 0.35, 0.15]))
     body = str(rng.choice(list(BODIES)))
     light = str(rng.choice(LIGHTS, p=[0.3, 0.25, 0.2, 0.1, 0.15]))
     tint = rng.uniform(0.94, 1.0, 3)
-    red, green, blue = _vary(rng, MASKS[mask], 0.25)
+    red, green, blue = _vary(rng, MASKS[mask], 0.15)
     shine = float(rng.uniform(0.4, 0.75))
     haze = float(rng.uniform(0.0, 0.08))
     return Conditions(
@@ -100,7 +100,7 @@ def draw_conditions(rng: np.random.Generator) -> Conditions:
         solder_colour=(0.66 * tint[0], 0.65 * tint[1], 0.63 * tint[2]),
         solder_roughness=float(rng.uniform(0.12, 0.4)),
         grain=float(rng.uniform(0.0003, 0.0025)),
-        streaks=float(rng.uniform(0.0, 0.05)),
+        streaks=float(rng.uniform(0.0, 0.12)),
         tin=(shine, shine * float(rng.uniform(0.95, 1.0)), shine * float(rng.uniform(0.9, 1.0))),
         tin_roughness=float(rng.uniform(0.2, 0.55)),
         dents=float(rng.uniform(0.0, 0.015)),
@@ -170,19 +170,20 @@ def _lighting(rng: np.random.Generator, kind: str) -> Lighting:
 
 
 def _camera(rng: np.random.Generator) -> Camera:
-    short = int(np.clip(round(float(np.exp(rng.normal(np.log(36), 0.5)))), 20, 200))
+    short = int(np.clip(round(float(np.exp(rng.normal(np.log(36), 0.45)))), 20, 200))
     aspect = 1.0 if rng.random() < 0.6 else float(rng.uniform(1.0, 1.45))
     long = min(round(short * aspect), 200)
     size = (short, long) if rng.random() < 0.5 else (long, short)
     return Camera(
         size=size,
-        clipped=float(rng.uniform(0.05, 0.4)),
-        blur=float(rng.uniform(0.45, 0.9)) * (short / 36) ** 0.75,
+        clipped=float(rng.uniform(0.08, 0.38)),
+        gain=float(np.exp(rng.normal(-0.08, 0.22))),
+        blur=float(rng.uniform(0.5, 0.8)) * max(short / 36, 0.8),
         fringe=(float(rng.normal(0, 0.25)), float(rng.normal(0, 0.25))),
         balance=_cast(rng, 0.06),
-        contrast=float(rng.uniform(1.0, 1.25)),
+        contrast=float(rng.uniform(1.0, 1.15)),
         saturation=float(rng.uniform(0.8, 1.2)),
         noise=float(np.exp(rng.uniform(np.log(0.001), np.log(0.006)))),
-        sharpen=float(rng.choice([0.0, rng.uniform(0.3, 1.0)])),
-        quality=100 if rng.random() < 0.5 else int(rng.integers(70, 98)),
+        sharpen=float(rng.choice([0.0, rng.uniform(0.2, 0.6)])),
+        quality=100 if rng.random() < 0.5 else int(rng.integers(80, 98)),
     )

@@ -58,13 +58,19 @@ class Bridge(Defect):
     def on_wetting(self, canvas: Canvas, scene: Scene, distance: Field) -> Field:
         sides = [np.sign(x) for x, _ in scene.neighbours] or [-1, 1]
         side = float(self.rng.choice(sides))
-        y = scene.joint.pad_length * self.rng.uniform(0.55, 0.9)
-        half = 0.05 + 0.3 * self.severity
-        lean = float(self.rng.normal(0, 0.08))
-        reach, along = segment(canvas, (side * 0.4, y), (side * (scene.pitch - 0.4), y + lean))
+        y = scene.joint.pad_length * self.rng.uniform(0.5, 0.9)
+        half = 0.06 + 0.34 * self.severity
+        lean = float(self.rng.normal(0, 0.12))
+        reach, along = segment(canvas, (side * 0.35, y), (side * (scene.pitch - 0.35), y + lean))
         waist = half * (1 - (0.5 - 0.3 * self.severity) * 4 * along * (1 - along))
-        neck = reach - waist + np.float32(0.02) * noise(self.rng, canvas.shape, 8)
+        neck = reach - waist + np.float32(0.025) * fractal(self.rng, canvas.shape, 7, octaves=2)
+        self._neck = cover(neck, 6 * canvas.pixel)
         return _smooth_union(distance, neck, 0.1)
+
+    def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
+        # The neck hangs as a sagging web between the joints, wrinkled where it tore free of the flux.
+        wrinkles = np.abs(fractal(self.rng, canvas.shape, 9, octaves=2))
+        return height + self._neck * (0.05 + 0.07 * self.severity * wrinkles), wetted
 
 
 class InsufficientSolder(Defect):
@@ -86,7 +92,14 @@ class InsufficientSolder(Defect):
         bare = self.severity * (0.2 + 0.06 * fractal(self.rng, canvas.shape, 4))
         toe = self.severity * 0.25 * np.clip(canvas.y / scene.joint.pad_length, 0, 1)
         own = np.abs(canvas.x) < scene.pitch / 2
-        return np.where(own, distance + np.float32(1) * (bare + toe), distance).astype(np.float32)
+        return np.where(own, distance + bare + toe, distance).astype(np.float32)
+
+    def on_surfaces(self, canvas: Canvas, scene: Scene, surfaces: Surfaces, wetted: Field) -> None:
+        # What solder never covered tarnished in the oven.
+        bare = cover(pad_distance(canvas, scene.joint), canvas.pixel) * (1 - wetted)
+        bare *= cover(-terminal_distance(canvas, scene.joint), canvas.pixel)
+        stain = np.clip(0.5 + 0.5 * fractal(self.rng, canvas.shape, 9, octaves=2), 0, 1)
+        surfaces.paint(bare * stain * np.float32(0.3 + 0.6 * self.severity), (0.07, 0.04, 0.02), (0.2, 0.15, 0.1), 0.5)
 
 
 class ExcessiveSolder(Defect):
@@ -107,7 +120,14 @@ class ExcessiveSolder(Defect):
 
     def on_wetting(self, canvas: Canvas, scene: Scene, distance: Field) -> Field:
         own = np.clip((scene.pitch / 2 - np.abs(canvas.x)) * 8, 0, 1)
-        return distance - own * np.float32(0.02 + 0.1 * self.severity)
+        bulge = 1 + 0.5 * fractal(self.rng, canvas.shape, 4, octaves=2)
+        return (distance - own * bulge * np.float32(0.02 + 0.08 * self.severity)).astype(np.float32)
+
+    def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
+        # So much solder freezes last in its middle and shrinks there: folds and dimples.
+        own = np.clip((scene.pitch / 2 - np.abs(canvas.x)) * 8, 0, 1)
+        folds = np.abs(fractal(self.rng, canvas.shape, 6)) * np.minimum(height, 0.3) * 4
+        return height + own * folds * np.float32(0.05 * self.severity), wetted
 
 
 class SolderFlag(Defect):
@@ -120,16 +140,16 @@ class SolderFlag(Defect):
         joint = scene.joint
         start = (self.rng.uniform(-0.3, 0.3), joint.pad_length * self.rng.uniform(0.6, 0.85))
         turn = self.rng.uniform(-1.9, 1.9)  # mostly outwards or sideways
-        length = 0.2 + 0.65 * self.severity
+        length = 0.2 + 0.8 * self.severity
         end = (start[0] + length * float(np.sin(turn)), start[1] + length * float(np.cos(turn)))
         reach, along = segment(canvas, start, end)
-        radius = (0.07 + 0.07 * self.severity) * (1 - 0.85 * along)
+        radius = (0.06 + 0.12 * self.severity) * (1 - 0.8 * along)
         ridge = np.sqrt(np.maximum(radius * radius - reach * reach, 0))
         base = joint.climb * (0.6 + 0.6 * self.severity * along)
         spike = cover(reach - radius, canvas.pixel)
         # The foot of the spike rises smoothly out of the fillet.
         root = np.clip(along * 4, 0, 1)
-        raised = np.maximum(height, root * (base + 1.5 * ridge) + (1 - root) * height)
+        raised = np.maximum(height, root * (base + 2.0 * ridge) + (1 - root) * height)
         return height + spike * (raised - height), np.maximum(wetted, spike)
 
 
@@ -138,6 +158,10 @@ class Dewetting(Defect):
 
     name = "dewetting"
     ipc = "Dewetting"
+
+    def on_scene(self, scene: Scene) -> Scene:
+        # What drew back stands the higher.
+        return replace(scene, joint=replace(scene.joint, volume=scene.joint.volume * (1 + self.severity)))
 
     def on_wetting(self, canvas: Canvas, scene: Scene, distance: Field) -> Field:
         relief = fractal(self.rng, canvas.shape, 6, octaves=2)
@@ -149,7 +173,7 @@ class Dewetting(Defect):
     def on_surfaces(self, canvas: Canvas, scene: Scene, surfaces: Surfaces, wetted: Field) -> None:
         film = cover(pad_distance(canvas, scene.joint), canvas.pixel) * (1 - wetted)
         film *= cover(-terminal_distance(canvas, scene.joint), canvas.pixel)
-        surfaces.paint(0.85 * film, (0.09, 0.075, 0.06), (0.3, 0.28, 0.25), 0.55)
+        surfaces.paint((0.6 + 0.35 * self.severity) * film, (0.07, 0.06, 0.05), (0.17, 0.16, 0.15), 0.5)
 
 
 class PinHoles(Defect):
@@ -197,38 +221,49 @@ class FluxResidue(Defect):
 
 
 class MissingComponent(Defect):
-    """Pad and solder without the component; a light case keeps the terminal's print in the solder."""
+    """Pad and solder without the component, torn off after soldering: the break is rough, dull and dark."""
 
     name = "missing_component"
     ipc = "Missing component"
 
     def on_scene(self, scene: Scene) -> Scene:
-        gone = replace(scene.joint, present=False, volume=1.2 - 0.7 * self.severity)
         self._was = scene.joint
-        return replace(scene, joint=gone)
+        return replace(scene, joint=replace(scene.joint, present=False, volume=1.5 - 0.5 * self.severity))
 
     def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
-        print_ = cover(terminal_distance(canvas, self._was), 3 * canvas.pixel)
-        return np.maximum(height - (1 - self.severity) * np.float32(0.1) * print_, 0), wetted
+        seat = terminal_distance(canvas, self._was) + 0.03 * fractal(self.rng, canvas.shape, 8, octaves=2)
+        # A brittle fracture follows the grains: facets, where frozen solder is smooth.
+        facets = np.abs(fractal(self.rng, canvas.shape, 13, octaves=2))
+        self._torn = cover(seat, 2 * canvas.pixel) * wetted * np.float32(0.2 + 0.8 * self.severity)
+        fracture = 0.03 + np.float32(0.08) * facets
+        return height + self._torn * (fracture - height), wetted
+
+    def on_surfaces(self, canvas: Canvas, scene: Scene, surfaces: Surfaces, wetted: Field) -> None:
+        surfaces.paint(0.7 * self._torn, (0.05, 0.045, 0.04), (0.36, 0.34, 0.32), 0.35)
 
 
 class ShiftedComponent(Defect):
-    """The component sits beside its pads: side overhang or skew."""
+    """The component sits beside its pad: side overhang or skew. Where it was to stand the solder is dragged."""
 
     name = "shifted_component"
     ipc = "Side overhang, misaligned component"
 
     def on_scene(self, scene: Scene) -> Scene:
-        joint = scene.joint
+        joint = self._was = scene.joint
         side, twist = self.rng.choice([-1, 1]), self.rng.choice([-1, 1])
-        share = self.rng.uniform(0.3, 1.0)  # how much is overhang, the rest is skew
+        share = self.rng.uniform(0.2, 1.0)  # how much is overhang, the rest is skew
         moved = replace(
             joint,
-            offset_x=joint.offset_x + float(side * share * (0.1 + 0.45 * self.severity)),
+            offset_x=joint.offset_x + float(side * share * (0.1 + 0.4 * self.severity)),
             offset_y=joint.offset_y - 0.1 * self.severity * float(self.rng.random()),
-            rotation=joint.rotation + float(twist * (1.1 - share) * (0.1 + 0.6 * self.severity)),
+            rotation=joint.rotation + float(twist * (1.2 - share) * (0.1 + 0.6 * self.severity)),
         )
         return replace(scene, joint=moved)
+
+    def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
+        seat = cover(terminal_distance(canvas, self._was), 4 * canvas.pixel) * wetted
+        smear = np.abs(noise(self.rng, canvas.shape, 12, stretch=3))
+        return height + seat * smear * np.float32(0.06 * self.severity), wetted
 
 
 DEFECTS: dict[str, type[Defect]] = {

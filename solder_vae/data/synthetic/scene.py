@@ -23,6 +23,7 @@ class Joint:
         pad_radius: corner radius of the pad, pad widths.
         terminal_width: width of the terminal or lead, pad widths.
         terminal_end: y of the terminal's end face or the lead's toe, pad widths.
+        terminal_radius: corner radius of the terminal's end, pad widths.
         terminal_height: height of the terminal or thickness of the lead, pad widths.
         terminal_band: chip: depth of the metallisation; gull wing: length of the flat foot. Pad widths.
         volume: solder volume over that of a straight-sided fillet; 1 is between concave and convex.
@@ -39,6 +40,7 @@ class Joint:
     pad_radius: float
     terminal_width: float
     terminal_end: float
+    terminal_radius: float
     terminal_height: float
     terminal_band: float
     volume: float
@@ -95,6 +97,7 @@ def draw_joint(rng: np.random.Generator, kind: str) -> Joint:
         pad_radius=rng.choice([0.03, 0.12, 0.3], p=[0.5, 0.35, 0.15]),
         terminal_width=rng.uniform(0.72, 0.9) if chip else rng.uniform(0.45, 0.68),
         terminal_end=pad_length * (rng.uniform(0.36, 0.56) if chip else rng.uniform(0.58, 0.78)),
+        terminal_radius=rng.uniform(0.03, 0.08) if chip else rng.uniform(0.05, 0.22),
         terminal_height=rng.uniform(0.35, 0.6) if chip else rng.uniform(0.28, 0.45),
         terminal_band=rng.uniform(0.3, 0.5) if chip else pad_length * rng.uniform(0.4, 0.55),
         volume=rng.uniform(0.55, 1.0),
@@ -109,13 +112,13 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     """A good joint, its neighbours, the board's features about it and a tight frame on the pad."""
     kind = CHIP if rng.random() < 0.5 else GULL_WING
     joint = draw_joint(rng, kind)
-    pitch = rng.uniform(1.5, 2.2) if kind == CHIP else rng.uniform(1.45, 1.9)
-    sides = [side for side in (-1, 1) if rng.random() < (0.4 if kind == CHIP else 0.85)]
+    pitch = rng.uniform(1.35, 1.8) if kind == CHIP else rng.uniform(1.3, 1.6)
+    sides = [side for side in (-1, 1) if rng.random() < (0.5 if kind == CHIP else 0.85)]
     neighbours = tuple((side * pitch, _like(rng, joint)) for side in sides)
-    view = rng.uniform(0.95, 1.45)
+    view = rng.uniform(1.05, 1.5)
     center = (
         float(rng.normal(0, 0.04)),
-        joint.pad_length + rng.uniform(0.06, 0.22) - view / 2 + float(rng.normal(0, 0.03)),
+        joint.pad_length + rng.uniform(0.0, 0.3) - view / 2 + float(rng.normal(0, 0.03)),
     )
     quarter = int(rng.integers(4)) * np.pi / 2
     return Scene(

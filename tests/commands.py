@@ -1,0 +1,38 @@
+"""Running the package's commands as a user does: in a process of their own, from another folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# A few small images of the embedded set: enough to go the whole way, too few to learn much.
+TINY = (
+    "data.train=48",
+    "data.val=24",
+    "data.test_normal=9",
+    "data.test_abnormal=9",
+    "data.image_size=16",
+    "data.batch_size=16",
+    "data.render_workers=1",
+    "trainer.max_epochs=2",
+    "model.lr=1e-3",
+)
+
+
+def run_command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """``python -m solder_vae.<arguments>``; its output as text."""
+    module, *rest = arguments
+    return subprocess.run(
+        [sys.executable, "-m", f"solder_vae.{module}", *rest],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def train(*overrides: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A tiny training; ``overrides`` come last, so they win."""
+    return run_command("train", *TINY, *overrides, cwd=cwd, **environment)

@@ -1,0 +1,168 @@
+"""The training command as a user runs it: what it leaves behind, that it repeats and resumes exactly, its errors."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from commands import run_command, train
+
+pytestmark = pytest.mark.slow
+
+FILES = {
+    "best.ckpt",
+    "last.ckpt",
+    "config.yaml",
+    "metrics.csv",
+    "metrics.json",
+    "predictions.csv",
+    "train.log",
+    "loss_curves.png",
+    "score_histogram.png",
+    "roc.png",
+    "pr.png",
+    "reconstructions.png",
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of the default command (beta-VAE, beta 3, GradCon), seed 0."""
+    folder = tmp_path_factory.mktemp("finished")
+    result = train("hydra.run.dir=run", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder / "run", result
+
+
+def test_a_run_leaves_everything_behind(finished):
+    directory, result = finished
+    assert FILES <= {path.name for path in directory.iterdir()}
+    assert not [path for path in directory.iterdir() if path.name.endswith(".tmp")]
+    for picture in directory.glob("*.png"):
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    config = yaml.safe_load((directory / "config.yaml").read_text())
+    assert (config["beta"], config["model"]["beta"], config["score"]["name"], config["seed"]) == (3, 3, "gradcon", 0)
+    for word in (
+        "AUROC",
+        "gradcon *",
+        "elbo",
+        "recon",
+        "all abnormal",
+        "mean colour",
+        "bridge",
+        "Threshold of gradcon",
+    ):
+        assert word in result.stdout
+
+
+def test_numbers_agree_with_each_other(finished):
+    directory, _ = finished
+    metrics = json.loads((directory / "metrics.json").read_text())
+    with (directory / "predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 18
+    labels = np.array([int(row["label"]) for row in rows])
+    predicted = np.array([int(row["predicted"]) for row in rows])
+    scores = np.array([float(row["gradcon"]) for row in rows])
+    threshold = metrics["thresholds"]["gradcon"]["value"]
+    assert {float(row["threshold"]) for row in rows} == {threshold}
+    assert (predicted == (scores > threshold)).all()
+    assert metrics["test/tp"] == (predicted & labels).sum()
+    assert metrics["test/false_call_rate"] == pytest.approx(predicted[labels == 0].mean())
+    assert metrics["test/gradcon/auroc"] == metrics["test/auroc"]
+    pairs = [(a > b) + 0.5 * (a == b) for a in scores[labels == 1] for b in scores[labels == 0]]
+    assert metrics["test/auroc"] == pytest.approx(np.mean(pairs), abs=1e-6)
+    for name in ("recon", "elbo", "gradcon"):
+        assert metrics[f"test/{name}/floor_f1"] == pytest.approx(2 / 3)
+    assert {"baseline/mean colour/auroc", "baseline/size/auroc"} <= set(metrics)
+
+
+def test_checkpoint_decides_alone(finished):
+    """The checkpoint holds what a decision needs: the threshold, the validation scores, the preprocessing."""
+    from solder_vae.checkpoint import load_model
+
+    directory, _ = finished
+    metrics = json.loads((directory / "metrics.json").read_text())
+    model = load_model(directory / "best.ckpt")
+    assert model.preprocessing == {"image_size": 16}
+    assert model.calibration["primary"] == "gradcon"
+    assert model.calibration["thresholds"] == metrics["thresholds"]
+    assert len(model.calibration["validation_scores"]["gradcon"]) == 24
+    assert model.reference.steps == 6 or model.reference.steps == 3  # best after the second or the first epoch
+
+
+def test_same_seed_same_bits_and_another_seed_others(finished, tmp_path):
+    directory, _ = finished
+    assert train("hydra.run.dir=again", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "again/metrics.json").read_bytes() == (directory / "metrics.json").read_bytes()
+    assert (tmp_path / "again/predictions.csv").read_bytes() == (directory / "predictions.csv").read_bytes()
+    assert train("hydra.run.dir=other", "seed=1", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "other/metrics.json").read_bytes() != (directory / "metrics.json").read_bytes()
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize("model", ["cae", "beta_vae"])
+def test_resume_ends_in_the_same_weights(model, tmp_path):
+    """Also across a drop of the learning rate, which is due between the two parts."""
+    common = (f"model={model}", "model.lr=0.02", "model.lr_patience=0", "logger.mode=disabled")
+    assert train(*common, "trainer.max_epochs=6", "hydra.run.dir=whole", cwd=tmp_path).returncode == 0
+    assert train(*common, "trainer.max_epochs=3", "hydra.run.dir=part", cwd=tmp_path).returncode == 0
+    resumed = train(*common, "trainer.max_epochs=6", "resume=part/last.ckpt", "hydra.run.dir=rest", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    for name in ("last.ckpt", "best.ckpt"):
+        whole, rest = weights(tmp_path / "whole" / name), weights(tmp_path / "rest" / name)
+        assert all(torch.equal(whole[key], rest[key]) for key in whole)
+    assert (tmp_path / "whole/metrics.json").read_bytes() == (tmp_path / "rest/metrics.json").read_bytes()
+
+
+def test_sweep_goes_on_past_a_failing_job(tmp_path):
+    result = train(
+        "-m", "model=cae,vae", "score=recon,elbo", "logger.mode=disabled", "hydra.sweep.dir=sweep", cwd=tmp_path
+    )
+    assert result.returncode == 2  # cae with elbo
+    assert "score=elbo does not fit model=cae" in result.stderr
+    done = sorted(path.parent.name for path in (tmp_path / "sweep").glob("*/metrics.json"))
+    assert done == ["0", "2", "3"]
+    assert "Traceback" in (tmp_path / "sweep/1/train.log").read_text()
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model=vae", "beta=3"], "model=beta_vae beta=3"),
+        (["model=cae", "score=elbo"], "use one of score=recon, score=gradcon"),
+        (["model=resnet"], "beta_vae cae vae"),
+        (["score=f1"], "elbo gradcon recon"),
+        (["threshold=best"], "false_call_rate fixed quantile sigma"),
+        (["threshold.q=1.5"], "threshold.q must lie in [0, 1]"),
+        (["betta=3"], "betta"),
+        (["data=folder"], "data.root"),
+        (["data=folder", "data.root=nowhere"], "nowhere"),
+        (["resume=nowhere.ckpt"], "nowhere.ckpt"),
+        (["data.image_size=20"], "multiple of 8"),
+        (["model.lr=1e30"], "The training loss became"),
+        (["logger.mode=loud"], "offline, online, disabled"),
+    ],
+)
+def test_mistakes_get_one_sentence_and_status_2(overrides, message, tmp_path):
+    tiny = () if "data=folder" in overrides else None
+    run = (lambda *args, cwd: run_command("train", *args, cwd=cwd)) if tiny == () else train
+    result = run(*overrides, "hydra.run.dir=run", cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+def test_help_lists_the_choices_at_once(tmp_path):
+    result = run_command("train", "--help", cwd=tmp_path)
+    assert result.returncode == 0
+    for words in ("beta_vae, cae, vae", "elbo, gradcon, recon", "data=folder data.root=PATH"):
+        assert words in result.stdout
