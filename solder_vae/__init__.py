@@ -4,4 +4,10 @@ Importing the package is cheap on purpose: torch and Lightning are imported by t
 so that ``python -m solder_vae.train --help`` answers at once.
 """
 
+import os
+
+# Read by the libraries when they are first imported, so set before any module of the package can import them:
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations asks the network for its newest version
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))  # OpenCV refuses larger images by their header
+
 __version__ = "0.1.0"

@@ -102,7 +102,7 @@ def evaluate_model(model: CAE, data: SolderDataModule, trainer: pl.Trainer, rule
 
 def predict(model: CAE, trainer: pl.Trainer, loader: DataLoader[Any]) -> Scores:
     """Every score of every image, in the order of the images' table."""
-    batches = trainer.predict(model, loader) or []
-    columns = {key: torch.cat([batch[key] for batch in batches]).cpu().numpy() for key in batches[0]}  # type: ignore[index,call-overload]
-    order = np.argsort(columns.pop("index"), kind="stable")
-    return {name: scores[order].astype(np.float64) for name, scores in columns.items()}
+    batches: Any = trainer.predict(model, loader) or []
+    columns = {key: torch.cat([batch[key] for batch in batches]).cpu().numpy() for key in batches[0]}
+    _, rows = np.unique(columns.pop("index"), return_index=True)  # on several ranks images may come twice
+    return {name: scores[rows].astype(np.float64) for name, scores in columns.items()}

@@ -45,7 +45,7 @@ def run(config: DictConfig, directory: Path) -> float:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     # What was typed is checked before the data are read.
     model: CAE = build(config.model)
-    rule = OmegaConf.to_container(config.threshold)
+    rule: dict[str, Any] = OmegaConf.to_container(config.threshold)  # type: ignore[assignment]
     check_rule(**rule)
     if config.resume is not None:
         check_resumable(config.resume, model)
@@ -58,7 +58,8 @@ def run(config: DictConfig, directory: Path) -> float:
         raise UserError(f"data.image_size={image_size} does not fit the network: use a multiple of {STRIDE}.")
     model.preprocessing = {"image_size": image_size}
     log.info("%s", data_line(data))
-    with run_loggers(directory, flat_config(config), **config.logger, **run_names(config)) as loggers:
+    name, group = run_names(config)
+    with run_loggers(directory, flat_config(config), **config.logger, name=name, group=group) as loggers:
         best = fit(model, data, config, directory, loggers)
         trainer = make_trainer(config, directory, logger=False, callbacks=progress_bar())
         (validation,) = trainer.validate(best, data.val_dataloader(), verbose=False)
@@ -127,13 +128,13 @@ def data_line(data: SolderDataModule) -> str:
     )
 
 
-def run_names(config: DictConfig) -> dict[str, str | None]:
+def run_names(config: DictConfig) -> tuple[str, str | None]:
     """The run's name for dashboards, and its group: the sweep it belongs to."""
     hydra = HydraConfig.get()
     beta = f" beta={config.beta:g}" if config.beta is not None else ""
     name = f"{hydra.runtime.choices['model']}{beta} {config.score.name} seed={config.seed}"
     sweep = hydra.mode == RunMode.MULTIRUN
-    return {"name": name, "group": Path(hydra.sweep.dir).name if sweep else None}
+    return name, Path(hydra.sweep.dir).name if sweep else None
 
 
 def flat_config(config: DictConfig) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def quiet_lightning() -> None:
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
-        "does not have many workers",
+        "does not have many workers",  # the images are in memory: none is fastest
         "exists and is not empty",
         "smaller than the logging interval",
         "isinstance.treespec",

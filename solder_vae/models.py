@@ -140,10 +140,10 @@ class CAE(GradCon, pl.LightningModule):
         )
         return objective
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Posterior:
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Posterior]:
         terms, posterior = self.losses(batch["image"], VALIDATION, batch_idx)
         self.log_dict({f"val/{name}": value for name, value in terms.items()}, batch_size=len(batch["image"]))
-        return posterior
+        return {"posterior": posterior}
 
     def configure_optimizers(self) -> Any:
         hparams = self.hparams
@@ -253,10 +253,10 @@ class BetaVAE(CAE):
         kl = kl_term(kl_divergence(mu, logvar), x[0].numel(), self.reduction).mean()
         return {"loss": recon + self.beta * kl, "recon": recon, "kl": kl}, posterior
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Posterior:
-        posterior = super().validation_step(batch, batch_idx)
-        self.posterior.update(*posterior)
-        return posterior
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Posterior]:
+        outputs = super().validation_step(batch, batch_idx)
+        self.posterior.update(*outputs["posterior"])
+        return outputs
 
     def on_validation_epoch_end(self) -> None:
         """Log how many latent units carry information, and warn when hardly any does any more."""

@@ -1,0 +1,130 @@
+"""``python -m solder_vae.data.synthetic --out DIR -n 200 --defect bridge``: rendered joints as files.
+
+Writes ``images/TYPE/TYPE_00000.png`` at native size (a folder that ``data=folder`` reads), ``masks/`` alike,
+``factors.csv`` with one row an image, and ``sheet.png``, a labelled contact sheet of the first hundred.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from solder_vae.cli import fail
+from solder_vae.data.synthetic.defects import DEFECTS
+from solder_vae.data.synthetic.render import render
+from solder_vae.data.synthetic.sheet import contact_sheet
+from solder_vae.data.table import NORMAL
+from solder_vae.errors import UserError
+
+_ON_SHEET = 100
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        write_set(options.out, options.count, options.defect, tuple(options.severity), options.seed)
+    except UserError as error:
+        return fail(str(error), 2)
+    print(f"{options.count} joints written to {options.out}")
+    return 0
+
+
+def write_set(
+    out: Path, count: int, defects: Sequence[str], severity: tuple[float, float], seed: int
+) -> None:
+    """Render joints into a folder.
+
+    Args:
+        out: the folder, new or empty.
+        count: number of images, at least 1.
+        defects: defect types, or ``normal``, taken in turn.
+        severity: lowest and highest, within [0, 1].
+        seed: of the set, at least 0.
+
+    Raises:
+        UserError: a value out of its range, or a folder that holds something or can't be written.
+    """
+    if count < 1:
+        raise UserError(f"-n {count}: give at least 1 image.")
+    if seed < 0:
+        raise UserError(f"--seed {seed}: give 0 or more.")
+    if not 0 <= severity[0] <= severity[1] <= 1:
+        raise UserError(f"--severity {severity[0]} {severity[1]}: give a lowest and a highest value within 0 and 1.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise UserError(f"--out {out} is not empty: name a new folder.")
+        _write_files(out, count, defects, severity, seed)
+    except OSError as error:
+        raise UserError(f"--out {out} can't be written ({error.strerror}): name another folder.") from error
+
+
+def _write_files(out: Path, count: int, defects: Sequence[str], severity: tuple[float, float], seed: int) -> None:
+    rows, shown = [], []
+    quiet = not sys.stderr.isatty()
+    for index in track(range(count), "rendering", console=Console(stderr=True), disable=quiet, transient=True):
+        defect = defects[index % len(defects)]
+        stream = "test_normal" if defect == NORMAL else "test_abnormal"
+        joint = render(seed, stream, index, defect, severity)
+        name = f"{defect}/{defect}_{index:05d}.png"
+        _write_png(out / "images" / name, joint.image)
+        _write_png(out / "masks" / name, joint.mask.astype(np.uint8) * 255)
+        rows.append({"image": f"images/{name}", "mask": f"masks/{name}", "defect": defect} | joint.factors)
+        if len(shown) < _ON_SHEET:
+            shown.append(joint)
+    _write_table(out / "factors.csv", rows)
+    _write_png(out / "sheet.png", contact_sheet(shown))
+
+
+def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    packed = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)[1]
+    _write(path, packed.tobytes())
+
+
+def _write_table(path: Path, rows: Sequence[dict[str, float | str]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows
+    )
+    _write(path, text.getvalue().encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m solder_vae.data.synthetic", description="Render solder joints with masks and factors."
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty folder")
+    parser.add_argument("-n", dest="count", type=int, default=200, metavar="N", help="number of images (%(default)s)")
+    parser.add_argument(
+        "--defect", nargs="+", choices=[NORMAL, *DEFECTS], default=[NORMAL, *DEFECTS], metavar="TYPE",
+        help=f"types, taken in turn: {', '.join([NORMAL, *DEFECTS])} (all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--severity", nargs=2, type=float, default=(0.2, 1.0), metavar=("LOW", "HIGH"), help="0 slight, 1 gross (0.2 1)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the set (%(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
