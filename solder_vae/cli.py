@@ -6,19 +6,25 @@ Anything else is a bug: status 1, with the traceback.
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import functools
 import logging
+import math
 import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from solder_vae.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+T = TypeVar("T")
 
 PACKAGE = Path(__file__).resolve().parent
 #: The configs: inside the package when installed from a wheel, at the top of a checkout otherwise.
@@ -89,3 +95,76 @@ def readable(error: Exception) -> str:
     text = " ".join(line for line in lines if not line.startswith(technical))
     # Hydra's advice to append an unknown key would silence the error and change nothing.
     return re.sub(r"To append to your config use \+.*", "There is no such option: --help lists all.", text)
+
+
+def command(job: Callable[[list[str]], int]) -> None:
+    """Run ``job(arguments)`` for a command without Hydra and exit with the status it returns.
+
+    The user's mistakes end in one sentence on stderr and status 2, Ctrl-C in status 130.
+    """
+    try:
+        sys.exit(job(sys.argv[1:]))
+    except UserError as error:
+        sys.exit(fail(str(error), 2))
+    except KeyboardInterrupt:
+        sys.exit(fail("interrupted.", 130))
+
+
+def parse(schema: type[T], arguments: list[str], usage: str) -> T:
+    """Read ``key=value`` arguments into a dataclass whose fields are the keys.
+
+    Values are taken as they stand and converted to the field's type: no YAML and no interpolation as Hydra has them, so
+    that ``images=*.png`` or a path with colons, brackets or ``${`` means itself. ``--help`` or ``-h`` among the
+    arguments prints the usage and exits.
+
+    Args:
+        schema: dataclass of str, int, float and bool fields (or those ``| None``); a field without a default must be
+            given.
+        arguments: what follows the command's name.
+        usage: the help, printed as it is.
+
+    Raises:
+        UserError: an argument that is no ``key=value``, an unknown or repeated key, a value of another type, or a
+            required key that is missing.
+    """
+    if {"--help", "-h"} & set(arguments):
+        print(usage.strip())
+        sys.exit(0)
+    fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
+    hints = get_type_hints(schema)
+    values: dict[str, Any] = {}
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals:
+            raise UserError(f"{argument!r} is not key=value: the keys are {', '.join(fields)} (--help explains them).")
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(fields)}."
+            raise UserError(f"{key!r} is no option of this command: {hint}")
+        if key in values:
+            raise UserError(f"{key} is given twice: give it once.")
+        values[key] = convert(key, text, hints[key])
+    required = [name for name, field in fields.items() if dataclasses.MISSING is field.default]
+    if missing := [f"{name}=..." for name in required if values.get(name, "") == ""]:
+        raise UserError(f"{' and '.join(missing)} must be given: --help shows an example.")
+    return schema(**values)
+
+
+def convert(key: str, text: str, hint: Any) -> str | int | float | bool:
+    """The value of ``key=text`` as the type that the annotation ``hint`` names (``X`` or ``X | None``).
+
+    Raises:
+        UserError: the text is no such value.
+    """
+    kind = next((kind for kind in get_args(hint) if kind is not NoneType), hint)
+    if kind is bool:
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        raise UserError(f"{key}={text} is neither true nor false: give one of them.")
+    try:
+        value: str | int | float = kind(text)
+    except ValueError:
+        value = math.nan
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key}={text} is no {'whole ' if kind is int else ''}number: give one.")
+    return value

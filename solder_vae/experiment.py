@@ -21,6 +21,7 @@ from solder_vae.artefacts import log_artefacts, run_metrics, write_artefacts
 from solder_vae.callbacks import EpochLog, StopOnNaN, checkpoints, progress_bar
 from solder_vae.checkpoint import check_resumable, load_model, read_checkpoint, write_checkpoint
 from solder_vae.data.datamodule import SolderDataModule
+from solder_vae.data.table import describe
 from solder_vae.errors import UserError
 from solder_vae.evaluation import evaluate_model
 from solder_vae.loggers import flatten, run_loggers
@@ -57,7 +58,7 @@ def run(config: DictConfig, directory: Path) -> float:
     if image_size % STRIDE:
         raise UserError(f"data.image_size={image_size} does not fit the network: use a multiple of {STRIDE}.")
     model.preprocessing = {"image_size": image_size}
-    log.info("%s", data_line(data))
+    log.info("%s", describe(data.tables))
     name, group = run_names(config)
     with run_loggers(directory, flat_config(config), **config.logger, name=name, group=group) as loggers:
         best = fit(model, data, config, directory, loggers)
@@ -116,16 +117,6 @@ def save_calibrated(path: Path, model: CAE) -> None:
     checkpoint = read_checkpoint(path)
     model.on_save_checkpoint(checkpoint)
     write_checkpoint(checkpoint, path)
-
-
-def data_line(data: SolderDataModule) -> str:
-    """What was loaded, in one line."""
-    test = data.tables["test"]
-    abnormal = int(test.labels.sum())
-    return (
-        f"{len(data.tables['train'])} normal joints to train on, {len(data.tables['val'])} to validate, "
-        f"{len(test)} to test ({len(test) - abnormal} normal, {abnormal} abnormal)"
-    )
 
 
 def run_names(config: DictConfig) -> tuple[str, str | None]:

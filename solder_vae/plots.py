@@ -312,7 +312,7 @@ def _log(axes: Axes, which: Literal["x", "y"]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _legend(axes: Axes, number: str, place: str) -> None:
+def _legend(axes: Axes, number: str, place: Literal["lower left", "lower right"]) -> None:
     title = f"{number} (dot: at the threshold)"
     axes.legend(title=title, frameon=False, loc=place, fontsize=9, title_fontsize=9, alignment="left")
 

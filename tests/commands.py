@@ -34,5 +34,7 @@ def run_command(*arguments: str, cwd: Path, **environment: str) -> subprocess.Co
 
 
 def train(*overrides: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A tiny training; ``overrides`` come last, so they win."""
-    return run_command("train", *TINY, *overrides, cwd=cwd, **environment)
+    """A tiny training; ``overrides`` come last, so they win. Flags, such as ``-m``, come first, as Hydra wants."""
+    flags = [override for override in overrides if override.startswith("-")]
+    values = [override for override in overrides if not override.startswith("-")]
+    return run_command("train", *flags, *TINY, *values, cwd=cwd, **environment)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -106,7 +105,6 @@ class FolderSource:
         tables = {
             split: _table([photo for photo in photos if photo.split == split], self.image_size) for split in SPLITS
         }
-        log.info("%s: %s", self.root, describe(tables))
         if not tables[TEST].labels.any():
             log.warning("%s: has no defective images, so nothing can tell how well they are found.", self.root)
         return tables
@@ -266,16 +264,6 @@ def _table(photos: Sequence[Photo], image_size: int) -> ImageTable:
         defects=[photo.defect for photo in photos],
         native_size=np.array([photo.native_size for photo in photos], np.int64).reshape(-1, 2),
     )
-
-
-def describe(tables: dict[str, ImageTable]) -> str:
-    """One line: how many images of which class are in which split."""
-    parts = []
-    for split, table in tables.items():
-        counts = Counter(table.defects)
-        classes = ", ".join(f"{printable(name)} {count}" for name, count in counts.items())
-        parts.append(f"{split} {len(table)} ({classes or 'none'})")
-    return "; ".join(parts)
 
 
 def _with_group(record: Record, regex: str) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,3 +43,12 @@ class ImageTable:
     def labels(self) -> NDArray[np.int64]:
         """``(N,)`` int64: 1 = abnormal (the positive class), 0 = normal."""
         return np.array([defect != NORMAL for defect in self.defects], dtype=np.int64)
+
+
+def describe(tables: dict[str, ImageTable]) -> str:
+    """How many images of which class are in which split, a line a split."""
+    lines = []
+    for split, table in tables.items():
+        counts = ", ".join(f"{count} {defect}" for defect, count in Counter(table.defects).items())
+        lines.append(f"{split:5} {len(table):6} images" + (f": {counts}" if counts else ""))
+    return "\n".join(lines)

@@ -21,7 +21,7 @@ from rich.progress import track
 
 from solder_vae.cli import fail
 from solder_vae.data.synthetic.defects import DEFECTS
-from solder_vae.data.synthetic.render import render
+from solder_vae.data.synthetic.render import Rendered, render
 from solder_vae.data.synthetic.sheet import contact_sheet
 from solder_vae.data.table import NORMAL
 from solder_vae.errors import UserError
@@ -40,9 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write_set(
-    out: Path, count: int, defects: Sequence[str], severity: tuple[float, float], seed: int
-) -> None:
+def write_set(out: Path, count: int, defects: Sequence[str], severity: tuple[float, float], seed: int) -> None:
     """Render joints into a folder.
 
     Args:
@@ -71,7 +69,8 @@ def write_set(
 
 
 def _write_files(out: Path, count: int, defects: Sequence[str], severity: tuple[float, float], seed: int) -> None:
-    rows, shown = [], []
+    rows: list[dict[str, float | str]] = []
+    shown: list[Rendered] = []
     quiet = not sys.stderr.isatty()
     for index in track(range(count), "rendering", console=Console(stderr=True), disable=quiet, transient=True):
         defect = defects[index % len(defects)]
@@ -80,7 +79,7 @@ def _write_files(out: Path, count: int, defects: Sequence[str], severity: tuple[
         name = f"{defect}/{defect}_{index:05d}.png"
         _write_png(out / "images" / name, joint.image)
         _write_png(out / "masks" / name, joint.mask.astype(np.uint8) * 255)
-        rows.append({"image": f"images/{name}", "mask": f"masks/{name}", "defect": defect} | joint.factors)
+        rows.append({"image": f"images/{name}", "mask": f"masks/{name}", "defect": defect, **joint.factors})
         if len(shown) < _ON_SHEET:
             shown.append(joint)
     _write_table(out / "factors.csv", rows)

@@ -24,11 +24,8 @@ Arrays = dict[str, NDArray[np.generic]]
 
 log = logging.getLogger(__name__)
 
-# What the pictures depend on. The rest of the package only moves them about.
-_GENERATOR = (
-    "camera.py", "canvas.py", "conditions.py", "defects.py", "painting.py", "render.py", "scene.py", "shading.py",
-    "surface.py",
-)  # fmt: skip
+# What only moves the pictures about; all other modules here decide how they look.
+_NOT_GENERATOR = {"__init__.py", "__main__.py", "cache.py", "data.py", "sheet.py", "source.py", "worker.py"}
 
 
 @cache
@@ -36,9 +33,9 @@ def generator_version() -> str:
     """Name of the renderer's present state: a hash of its source and of the libraries that do its arithmetic."""
     digest = hashlib.sha256(f"numpy {np.__version__} opencv {cv2.__version__}".encode())
     here = Path(__file__).parent
-    for name in _GENERATOR:
-        digest.update(name.encode() + (here / name).read_bytes())
-    digest.update((here.parent / "transforms.py").read_bytes())  # crops and resizes what is cached
+    modules = [path for path in sorted(here.rglob("*.py")) if path.name not in _NOT_GENERATOR]
+    for path in [*modules, here.parent / "transforms.py"]:  # the latter crops and resizes what is cached
+        digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -77,7 +74,7 @@ def load(path: Path, identity: str) -> Arrays | None:
 def store(path: Path, identity: str, arrays: Mapping[str, NDArray[np.generic]]) -> None:
     """Write a cache file in one move. A directory that can't be written costs a warning, not the run."""
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez(buffer, allow_pickle=False, **arrays)
     body = buffer.getvalue()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -69,13 +69,15 @@ def box(
     qx = np.abs(dx) - np.float32(half[0] - radius)
     qy = np.abs(dy) - np.float32(half[1] - radius)
     outside = np.sqrt(np.maximum(qx, 0) ** 2 + np.maximum(qy, 0) ** 2)
-    return outside + np.minimum(np.maximum(qx, qy), 0) - np.float32(radius)
+    distance: Field = outside + np.minimum(np.maximum(qx, qy), 0) - np.float32(radius)
+    return distance
 
 
 def disc(canvas: Canvas, center: tuple[float, float], radius: float) -> Field:
     """Signed distance to a disc, negative inside, ``(H, W)`` in pad widths."""
     dx, dy = canvas.x - np.float32(center[0]), canvas.y - np.float32(center[1])
-    return np.sqrt(dx * dx + dy * dy) - np.float32(radius)
+    distance: Field = np.sqrt(dx * dx + dy * dy) - np.float32(radius)
+    return distance
 
 
 def segment(canvas: Canvas, start: tuple[float, float], end: tuple[float, float]) -> tuple[Field, Field]:
@@ -83,12 +85,14 @@ def segment(canvas: Canvas, start: tuple[float, float], end: tuple[float, float]
     ax, ay = np.float32(end[0] - start[0]), np.float32(end[1] - start[1])
     px, py = canvas.x - np.float32(start[0]), canvas.y - np.float32(start[1])
     along = np.clip((px * ax + py * ay) / (ax * ax + ay * ay + np.float32(1e-9)), 0, 1)
-    return np.sqrt((px - along * ax) ** 2 + (py - along * ay) ** 2), along
+    distance = np.sqrt((px - along * ax) ** 2 + (py - along * ay) ** 2)
+    return distance.astype(np.float32), along.astype(np.float32)
 
 
 def cover(distance: Field, pixel: float) -> Field:
     """Share of each pixel inside a shape, in [0, 1], from its signed distance (a one-pixel ramp)."""
-    return np.clip(np.float32(0.5) - distance * np.float32(1 / pixel), 0, 1)
+    share: Field = np.clip(np.float32(0.5) - distance * np.float32(1 / pixel), 0, 1)
+    return share
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, int], cells: float, stretch: float = 1.0) -> Field:

@@ -122,7 +122,7 @@ def _cast(rng: np.random.Generator, sigma: float) -> NDArray[np.float32]:
     """A light's colour with unit mean: along warm-cold mostly, a little green-magenta."""
     warm, tint = rng.normal(0, sigma), rng.normal(0, sigma / 3)
     colour = np.exp(np.array([warm, tint, -warm]))
-    return (colour / colour.mean()).astype(np.float32)
+    return np.asarray(colour / colour.mean(), dtype=np.float32)
 
 
 def _direction(polar: float, azimuth: float) -> NDArray[np.float32]:

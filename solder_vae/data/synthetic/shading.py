@@ -100,7 +100,8 @@ def occlusion(height: Field, pixel: float, reach: float = 0.25) -> Field:
     around = cv2.GaussianBlur(small, (0, 0), sigma / 2, borderType=cv2.BORDER_REPLICATE)
     around = cv2.resize(around, (height.shape[1], height.shape[0]), interpolation=cv2.INTER_LINEAR)
     wall = np.maximum(around - height, 0) / np.float32(reach)
-    return 1 / (1 + 2.5 * wall)
+    share: Field = 1 / (1 + np.float32(2.5) * wall)
+    return share
 
 
 def shadow(height: Field, pixel: float, direction: NDArray[np.float32], steps: int = 8, reach: float = 0.8) -> Field:
@@ -184,4 +185,5 @@ def shade(surfaces: Surfaces, lighting: Lighting, ground: Colour, pixel: float) 
         metal += (glint * (1 - schlick))[..., None] * lamp.colour
         edge += (glint * schlick)[..., None] * lamp.colour
         diffuse = diffuse + n_l[..., None] * lamp.colour
-    return diffuse * surfaces.diffuse * np.float32(1 / np.pi) + specular + metal * surfaces.f0 + edge
+    radiance: Field = diffuse * surfaces.diffuse * np.float32(1 / np.pi) + specular + metal * surfaces.f0 + edge
+    return radiance

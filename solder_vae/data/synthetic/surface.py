@@ -22,7 +22,7 @@ from solder_vae.data.synthetic.canvas import Field
 
 _COARSEST = 14  # cells along the short side where the cascade starts
 _SWEEPS = 24  # red-black sweeps per level: residual below 1 % of the load, less than an 8-bit step once shaded
-_OVERRELAX = 1.65
+_OVERRELAX = 1.8
 
 
 def relax(fixed: NDArray[np.bool_], value: Field, load: Field) -> Field:

@@ -137,7 +137,7 @@ def main() -> None:
             waiting = 0
 
     arrays = render_here(order, advance)
-    np.savez(sys.argv[1], allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez(sys.argv[1], allow_pickle=False, **arrays)
     print(waiting, flush=True)
 
 

@@ -1,0 +1,124 @@
+"""Too much solder, too little, or in the wrong place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from solder_vae.data.synthetic.canvas import Canvas, Field, cover, fractal, segment
+from solder_vae.data.synthetic.defects.base import Defect
+from solder_vae.data.synthetic.painting import pad_distance, terminal_distance
+from solder_vae.data.synthetic.scene import CHIP, Scene
+from solder_vae.data.synthetic.shading import Surfaces
+
+
+class Bridge(Defect):
+    """Solder joins the pad to the next one; as one drop they share their pressure."""
+
+    name = "bridge"
+    ipc = "Solder bridging"
+
+    def on_wetting(self, canvas: Canvas, scene: Scene, distance: Field) -> Field:
+        sides = [np.sign(x) for x, _ in scene.neighbours] or [-1, 1]
+        side = float(self.rng.choice(sides))
+        y = scene.joint.pad_length * self.rng.uniform(0.5, 0.9)
+        half = 0.06 + 0.34 * self.severity
+        lean = float(self.rng.normal(0, 0.12))
+        reach, along = segment(canvas, (side * 0.35, y), (side * (scene.pitch - 0.35), y + lean))
+        waist = half * (1 - (0.5 - 0.3 * self.severity) * 4 * along * (1 - along))
+        neck = reach - waist + np.float32(0.025) * fractal(self.rng, canvas.shape, 7, octaves=2)
+        self._neck = cover(neck, 6 * canvas.pixel)
+        return _smooth_union(distance, neck, 0.1)
+
+    def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
+        # The neck hangs as a sagging web between the joints, wrinkled where it tore free of the flux.
+        wrinkles = np.abs(fractal(self.rng, canvas.shape, 9, octaves=2))
+        web = np.float32(0.05) + np.float32(0.045 * self.severity) * wrinkles
+        return height + self._neck * web, wetted
+
+
+class InsufficientSolder(Defect):
+    """Too little solder: a low, poorly wetted fillet that leaves part of the pad bare."""
+
+    name = "insufficient_solder"
+    ipc = "Insufficient solder, minimum fillet height not met"
+
+    def on_scene(self, scene: Scene) -> Scene:
+        joint = scene.joint
+        lean = replace(
+            joint,
+            volume=joint.volume * (1 - 0.8 * self.severity),
+            wetting_angle=joint.wetting_angle + (78 - joint.wetting_angle) * self.severity,
+        )
+        return replace(scene, joint=lean)
+
+    def on_wetting(self, canvas: Canvas, scene: Scene, distance: Field) -> Field:
+        bare = self.severity * (0.2 + 0.06 * fractal(self.rng, canvas.shape, 4))
+        toe = self.severity * 0.25 * np.clip(canvas.y / scene.joint.pad_length, 0, 1)
+        own = np.abs(canvas.x) < scene.pitch / 2
+        return np.where(own, distance + bare + toe, distance).astype(np.float32)
+
+    def on_surfaces(self, canvas: Canvas, scene: Scene, surfaces: Surfaces, wetted: Field) -> None:
+        # What solder never covered tarnished in the oven.
+        bare = cover(pad_distance(canvas, scene.joint), canvas.pixel) * (1 - wetted)
+        bare *= cover(-terminal_distance(canvas, scene.joint), canvas.pixel)
+        stain = np.clip(0.5 + 0.5 * fractal(self.rng, canvas.shape, 9, octaves=2), 0, 1)
+        surfaces.paint(bare * stain * np.float32(0.3 + 0.6 * self.severity), (0.07, 0.04, 0.02), (0.2, 0.15, 0.1), 0.5)
+
+
+class ExcessiveSolder(Defect):
+    """Too much solder: a convex mound that runs over the terminal and the pad's edge."""
+
+    name = "excessive_solder"
+    ipc = "Excess solder"
+
+    def on_scene(self, scene: Scene) -> Scene:
+        joint = scene.joint
+        fat = replace(
+            joint,
+            volume=joint.volume * (1.3 + 2.0 * self.severity),
+            wetting_angle=joint.wetting_angle * (1 - self.severity),
+            buried=(0.05 + 0.45 * self.severity) * joint.terminal_band * (1.0 if joint.kind == CHIP else 0.6),
+        )
+        return replace(scene, joint=fat)
+
+    def on_wetting(self, canvas: Canvas, scene: Scene, distance: Field) -> Field:
+        own = np.clip((scene.pitch / 2 - np.abs(canvas.x)) * 8, 0, 1)
+        bulge = 1 + 0.5 * fractal(self.rng, canvas.shape, 4, octaves=2)
+        return (distance - own * bulge * np.float32(0.02 + 0.08 * self.severity)).astype(np.float32)
+
+    def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
+        # So much solder freezes last in its middle and shrinks there: folds and dimples.
+        own = np.clip((scene.pitch / 2 - np.abs(canvas.x)) * 8, 0, 1)
+        folds = np.abs(fractal(self.rng, canvas.shape, 6)) * np.minimum(height, 0.3) * 4
+        return height + own * folds * np.float32(0.028 * self.severity), wetted
+
+
+class SolderFlag(Defect):
+    """A spike of solder drawn out of the joint as it froze."""
+
+    name = "solder_flag"
+    ipc = "Solder projection (icicle, flag)"
+
+    def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
+        joint = scene.joint
+        start = (self.rng.uniform(-0.3, 0.3), joint.pad_length * self.rng.uniform(0.6, 0.85))
+        turn = self.rng.uniform(-1.9, 1.9)  # mostly outwards or sideways
+        length = 0.2 + 0.8 * self.severity
+        end = (start[0] + length * float(np.sin(turn)), start[1] + length * float(np.cos(turn)))
+        reach, along = segment(canvas, start, end)
+        radius = (0.06 + 0.12 * self.severity) * (1 - 0.8 * along)
+        ridge = np.sqrt(np.maximum(radius * radius - reach * reach, 0))
+        base = joint.climb * (0.6 + 0.6 * self.severity * along)
+        spike = cover(reach - radius, canvas.pixel)
+        # The foot of the spike rises smoothly out of the fillet.
+        root = np.clip(along * 4, 0, 1)
+        raised = np.maximum(height, root * (base + 2.0 * ridge) + (1 - root) * height)
+        return height + spike * (raised - height), np.maximum(wetted, spike)
+
+
+def _smooth_union(first: Field, second: Field, radius: float) -> Field:
+    """Union of two signed distances with a fillet of about ``radius`` where they meet (Quilez's polynomial form)."""
+    mix = np.clip(0.5 + 0.5 * (second - first) / radius, 0, 1)
+    return np.asarray(second + mix * (first - second) - radius * mix * (1 - mix), dtype=np.float32)

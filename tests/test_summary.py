@@ -1,0 +1,158 @@
+"""The table at a run's end: complete, aligned, narrow enough, and honest in words."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from solder_vae.metrics import Metrics, evaluate
+from solder_vae.summary import markdown_defect_table, markdown_table, remarks, result_table, threshold_sentence
+from solder_vae.threshold import Threshold, calibrate
+
+LABELS = np.repeat([0, 1], [84, 66])
+DEFECTS = ["normal"] * 84 + ["excessive_solder"] * 24 + ["insufficient_solder"] * 20 + ["shifted_component"] * 22
+
+
+def measured(separation: float, seed: int, drift: float = 0.0) -> tuple[Metrics, Threshold]:
+    generator = np.random.default_rng(seed)
+    threshold = calibrate(generator.normal(0, 1, 567))
+    scores = np.concatenate([generator.normal(drift, 1, 84), generator.normal(separation, 1.2, 66)])
+    return evaluate(scores, LABELS, DEFECTS, threshold.value, resamples=200), threshold
+
+
+SCORES = {
+    name: measured(separation, seed)[0] for seed, (name, separation) in enumerate({"recon": 1.2, "elbo": 0.9}.items())
+}
+SCORES["gradcon"], THRESHOLD = measured(1.6, 9)
+WEAK = {name: measured(0.2, seed)[0] for seed, name in enumerate(["mean colour", "contrast", "sharpness", "size"], 20)}
+
+
+def printed(scores: dict[str, Metrics], baselines: dict[str, Metrics], primary: str, width: int = 80) -> list[str]:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(result_table(scores, baselines, primary, THRESHOLD))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_one_line_a_row_and_columns_line_up(width: int) -> None:
+    lines = printed(SCORES, WEAK, "gradcon", width)
+    assert max(map(len, lines)) <= width
+    body = {name: next(line for line in lines if line.startswith(name)) for name in [*SCORES, "all abnormal", *WEAK]}
+    assert body["gradcon"].startswith("gradcon *")
+    assert len({len(line.rstrip()) for line in body.values()}) == 1, "the last column ends in one place"
+    for key, digits in (("average_precision", 3), ("recall", 3), ("f1", 3)):
+        ends = {line.index(cell) for name, line in body.items() if (cell := _cell(name, key, digits)) is not None}
+        assert ends, key
+    dots = [[place for place, sign in enumerate(line) if sign == "." and place > 36] for line in body.values()]
+    assert all(places == dots[0] for places in dots), "decimal points line up"
+
+
+def _cell(name: str, key: str, digits: int) -> str | None:
+    metrics = {**SCORES, **WEAK}.get(name)
+    return None if metrics is None else f"{metrics[key]:.{digits}f}"
+
+
+def test_rows_hold_the_numbers() -> None:
+    lines = printed(SCORES, WEAK, "gradcon")
+    metrics = SCORES["gradcon"]
+    row = next(line for line in lines if line.startswith("gradcon *"))
+    expected = [
+        f"{metrics['auroc']:.3f} [{metrics['auroc_low']:.2f}, {metrics['auroc_high']:.2f}]",
+        *(f"{metrics[key]:.3f}" for key in ("average_precision", "precision", "recall", "f1")),
+        *(f"{100 * float(metrics[key] or 0):.1f}" for key in ("false_call_rate", "escape_rate")),
+    ]
+    assert row.removeprefix("gradcon *").split() == " ".join(expected).split()
+    floor = next(line for line in lines if line.startswith("all abnormal"))
+    assert floor.split() == ["all", "abnormal", "0.500", "0.440", "0.440", "1.000", "0.611", "100.0", "0.0"]
+    order = [next(i for i, line in enumerate(lines) if line.startswith(name)) for name in [*SCORES, "all ", *WEAK]]
+    assert order == sorted(order)
+    rules = [i for i, line in enumerate(lines) if set(line.strip()) in ({"\u2500"}, {"-"})]
+    assert {order[0] - 1, order[3] - 1, order[3] + 1} <= set(rules), "lines set the floor apart"
+
+
+def test_defect_types_stand_with_counts_and_the_primarys_interval() -> None:
+    row = next(line for line in printed(SCORES, WEAK, "gradcon") if line.startswith("excessive_solder"))
+    caught = [int(metrics["defect/excessive_solder/caught"] or 0) for metrics in SCORES.values()]
+    cells = " ".join(row.split()).removeprefix("excessive_solder 24 ")
+    assert cells.startswith(" ".join(f"{count} ({100 * count / 24:.0f} %)" for count in caught))
+    low, high = (SCORES["gradcon"][f"defect/excessive_solder/recall_{end}"] or 0 for end in ("low", "high"))
+    assert cells.endswith(f"[{100 * low:.0f}, {100 * high:.0f}]")
+
+
+def test_own_text_is_ascii_so_any_log_takes_it() -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    Console(file=stream, width=80).print(result_table(SCORES, WEAK, "gradcon", THRESHOLD))
+
+
+def test_brackets_in_names_are_no_markup() -> None:
+    lines = printed({"[red]x": SCORES["recon"]}, {"[bold]y": WEAK["size"]}, "[red]x")
+    assert any(line.startswith("[red]x *") for line in lines)
+    assert any(line.startswith("[bold]y") for line in lines)
+
+
+def test_threshold_sentence() -> None:
+    sentence = threshold_sentence(THRESHOLD, "gradcon", SCORES["gradcon"])
+    assert f"{THRESHOLD.value:.4g} (quantile, q = 0.95)" in sentence
+    assert "from 567 validation normals: 5.1 % [3.5, 7.3]" in sentence
+    given = threshold_sentence(calibrate([1.0, 2.0], "fixed", value=1.5), "recon", SCORES["recon"])
+    assert "1.5 (given)" in given
+
+
+def test_nothing_to_remark_on_a_good_score() -> None:
+    assert remarks(SCORES, WEAK, "gradcon", THRESHOLD) == []
+    assert remarks(SCORES, {}, "gradcon", THRESHOLD) == []
+
+
+def test_a_trivial_baseline_above_the_model_is_said() -> None:
+    strong, _ = measured(3.0, 5)
+    (remark,) = remarks(SCORES, {**WEAK, "mean colour": strong}, "gradcon", THRESHOLD)
+    assert remark.startswith(f"mean colour alone reaches AUROC {strong['auroc']:.3f}")
+    assert remark.endswith("this number says little about joints.")
+    tie = remarks(SCORES, {"mean colour": SCORES["gradcon"]}, "gradcon", THRESHOLD)
+    assert len(tie) == 1, "at the model counts as above"
+
+
+def test_worse_than_calling_everything_is_said() -> None:
+    poor, threshold = measured(0.2, 1)
+    assert any(
+        "Calling every joint abnormal scores F1 0.611" in line for line in remarks({"r": poor}, {}, "r", threshold)
+    )
+
+
+def test_backward_ranking_is_said() -> None:
+    backward, threshold = measured(-2.0, 1)
+    assert any("normal joints above abnormal" in line for line in remarks({"r": backward}, {}, "r", threshold))
+
+
+def test_normals_that_differ_from_validation_are_said() -> None:
+    drifted, threshold = measured(3.0, 1, drift=1.5)
+    assert any("called more often" in line for line in remarks({"r": drifted}, {}, "r", threshold))
+
+
+@pytest.mark.parametrize(("labels", "said"), [([0, 0], "no abnormal joints"), ([1, 1], "no normal joints"), ([], "no")])
+def test_one_class_prints_and_says_so(labels: list[int], said: str) -> None:
+    metrics = evaluate([1.0, 3.0][: len(labels)], labels, ["void"] * len(labels), 2.0)
+    lines = printed({"recon": metrics}, {"size": metrics}, "recon")
+    assert any(said in line for line in lines)
+    assert "None" not in "".join(lines)
+    assert "nan" not in "".join(lines)
+
+
+def test_markdown_is_a_table_with_the_same_cells() -> None:
+    lines = markdown_table(SCORES, WEAK, "gradcon").splitlines()
+    assert len(lines) == 2 + 3 + 1 + 4
+    assert len({len(line) for line in lines}) == 1
+    assert {line.count("|") for line in lines} == {9}
+    assert lines[0].split("|")[7].strip() == "False calls %"
+    row = next(line for line in printed(SCORES, WEAK, "gradcon") if line.startswith("recon"))
+    assert lines[2].replace("|", " ").split() == row.split()
+    assert markdown_defect_table(SCORES, "gradcon").count("\n") == 2 + 3
+
+
+def test_markdown_escapes_names() -> None:
+    lines = markdown_table({"a|b": SCORES["recon"]}, {}, "a|b").splitlines()
+    assert lines[2].startswith(r"| a\|b \* ")
