@@ -104,6 +104,7 @@ def run_metrics(model: CAE, evaluation: Evaluation, validation: Mapping[str, flo
         "model": model.name,
         "beta": model.hparams["beta"],
         "score": evaluation.primary,
+        "alpha": model.alpha,
         "seed": model.seed,
         **validation,
         **prefixed("test", evaluation.metrics[evaluation.primary]),
@@ -112,6 +113,8 @@ def run_metrics(model: CAE, evaluation: Evaluation, validation: Mapping[str, flo
         numbers |= prefixed(f"test/{name}", metrics)
     for name, metrics in evaluation.baselines.items():
         numbers |= prefixed(f"baseline/{name}", metrics)
+    if evaluation.localisation is not None:
+        numbers |= prefixed("test/localisation", evaluation.localisation)
     numbers["thresholds"] = {name: threshold.to_dict() for name, threshold in evaluation.thresholds.items()}
     return numbers
 

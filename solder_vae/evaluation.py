@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from solder_vae.anomaly_map import anomaly_maps, map_scale
 from solder_vae.baselines import trivial_scores
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import ImageTable
+from solder_vae.localisation import evaluate_localisation
 from solder_vae.metrics import Metrics, evaluate
 from solder_vae.models import CAE
 from solder_vae.threshold import Threshold, calibrate, same_rule
@@ -33,6 +35,9 @@ class Evaluation:
         metrics: :func:`solder_vae.metrics.evaluate` of each score.
         baselines: the same of each trivial baseline, thresholded by the same rule.
         table: the test images.
+        map_scale: unit of the anomaly maps, from validation normals, see :func:`solder_vae.anomaly_map.map_scale`.
+        localisation: :func:`solder_vae.localisation.evaluate_localisation` of the anomaly maps, where the test
+            table has masks.
     """
 
     primary: str
@@ -42,6 +47,8 @@ class Evaluation:
     metrics: dict[str, Metrics]
     baselines: dict[str, Metrics]
     table: ImageTable
+    map_scale: float
+    localisation: Metrics | None
 
     @property
     def threshold(self) -> Threshold:
@@ -54,12 +61,25 @@ class Evaluation:
         return self.threshold.predict(self.test[self.primary])
 
     def calibration(self) -> dict[str, Any]:
-        """What a checkpoint needs to decide on new images, in plain containers."""
-        return {
-            "primary": self.primary,
-            "thresholds": {name: threshold.to_dict() for name, threshold in self.thresholds.items()},
-            "validation_scores": {name: sorted(scores.tolist()) for name, scores in self.val.items()},
-        }
+        """What a checkpoint needs to decide on new images, see :func:`calibration`."""
+        return calibration(self.primary, self.thresholds, self.val, self.map_scale)
+
+
+def calibration(primary: str, thresholds: dict[str, Threshold], normals: Scores, map_scale: float) -> dict[str, Any]:
+    """What a checkpoint needs to decide on new images, in plain containers.
+
+    Args:
+        primary: the score that decides.
+        thresholds: by score.
+        normals: scores of the normals that the thresholds come from.
+        map_scale: unit of the anomaly maps.
+    """
+    return {
+        "primary": primary,
+        "thresholds": {name: threshold.to_dict() for name, threshold in thresholds.items()},
+        "validation_scores": {name: sorted(scores.tolist()) for name, scores in normals.items()},
+        "map_scale": map_scale,
+    }
 
 
 def evaluate_model(model: CAE, data: SolderDataModule, trainer: pl.Trainer, rule: dict[str, Any]) -> Evaluation:
@@ -79,7 +99,7 @@ def evaluate_model(model: CAE, data: SolderDataModule, trainer: pl.Trainer, rule
     val = predict(model, trainer, data.val_dataloader())
     test = predict(model, trainer, data.test_dataloader())
     threshold = calibrate(val[primary], **rule)
-    thresholds = {name: threshold if name == primary else same_rule(threshold, val[name]) for name in val}
+    thresholds = for_every_score(threshold, primary, val)
     table = data.tables["test"]
 
     def measured(scores: NDArray[np.float64], limit: Threshold) -> Metrics:
@@ -97,7 +117,21 @@ def evaluate_model(model: CAE, data: SolderDataModule, trainer: pl.Trainer, rule
             name: measured(scores, same_rule(threshold, trivial_val[name])) for name, scores in trivial_test.items()
         },
         table=table,
+        map_scale=map_scale(model, data.tables["val"].images),
+        localisation=localise(model, table),
     )
+
+
+def localise(model: CAE, table: ImageTable) -> Metrics | None:
+    """How well the anomaly maps find the defects, where the table knows where they are."""
+    if table.masks is None:
+        return None
+    return evaluate_localisation(anomaly_maps(model, table.images), table.masks, table.defects)
+
+
+def for_every_score(threshold: Threshold, primary: str, normals: Scores) -> dict[str, Threshold]:
+    """The primary score's threshold, and for the other scores the same rule on their own normals."""
+    return {name: threshold if name == primary else same_rule(threshold, normals[name]) for name in normals}
 
 
 def predict(model: CAE, trainer: pl.Trainer, loader: DataLoader[Any]) -> Scores:

@@ -215,3 +215,9 @@ RULES: dict[str, Rule] = {
     "false_call_rate": Rule("rate", 0.05, lambda rate: 0 < rate < 1, "a number between 0 and 1", _false_call_rate),
     "fixed": Rule("value", None, lambda value: True, "a number", _fixed),
 }
+
+
+if __name__ == "__main__":
+    from solder_vae.recalibrate import main
+
+    main()

@@ -153,7 +153,7 @@ def test_the_foot_of_a_wall_sees_less_sky():
     height = np.zeros((40, 80), np.float32)
     height[:, 40:] = 0.5
     seen = occlusion(height, 0.02)[20]
-    assert seen[5] == pytest.approx(1, abs=0.01)
+    assert seen[5] > 0.98
     assert seen[38] < 0.7
 
 

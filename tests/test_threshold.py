@@ -131,7 +131,7 @@ def test_every_config_calibrates(rule: str) -> None:
     assert isinstance(config, dict)
     assert path.read_text().startswith(f"# python -m solder_vae.train threshold={rule} threshold.")
     if rule == "fixed":
-        with pytest.raises(UserError, match="threshold.value=NUMBER"):
+        with pytest.raises(UserError, match=r"threshold\.value=NUMBER"):
             calibrate(NORMALS, **config)
         config["value"] = 0.03
     assert calibrate(NORMALS, **config).rule == rule

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,7 +41,7 @@ def finished(tmp_path_factory):
 
 def test_a_run_leaves_everything_behind(finished):
     directory, result = finished
-    assert FILES <= {path.name for path in directory.iterdir()}
+    assert {path.name for path in directory.iterdir()} >= FILES
     assert not [path for path in directory.iterdir() if path.name.endswith(".tmp")]
     for picture in directory.glob("*.png"):
         assert picture.read_bytes().startswith(b"\x89PNG")
@@ -140,7 +143,7 @@ def test_sweep_goes_on_past_a_failing_job(tmp_path):
         (["model=resnet"], "beta_vae cae vae"),
         (["score=f1"], "elbo gradcon recon"),
         (["threshold=best"], "false_call_rate fixed quantile sigma"),
-        (["threshold.q=1.5"], "threshold.q must lie in [0, 1]"),
+        (["threshold.q=1.5"], "threshold=quantile needs a number from 0 to 1"),
         (["betta=3"], "betta"),
         (["data=folder"], "data.root"),
         (["data=folder", "data.root=nowhere"], "nowhere"),
@@ -166,3 +169,43 @@ def test_help_lists_the_choices_at_once(tmp_path):
     assert result.returncode == 0
     for words in ("beta_vae, cae, vae", "elbo, gradcon, recon", "data=folder data.root=PATH"):
         assert words in result.stdout
+
+
+def inspect_wandb(run_directory):
+    """What an offline Weights & Biases run holds, read back from its files."""
+    command = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--summary", "--json"]
+    offline = run_directory / "wandb/latest-run"
+    return json.loads(subprocess.check_output([*command, offline], text=True, timeout=60))
+
+
+def test_dashboards_get_flat_config_metrics_pictures_and_predictions(finished):
+    logged = inspect_wandb(finished[0])
+    config, summary = logged["config"], logged["summary"]
+    assert (config["model"], config["beta"], config["score"], config["seed"]) == ("beta_vae", 3, "gradcon", 0)
+    assert not [key for key, value in config.items() if isinstance(value, dict)]
+    assert logged["state"] == "finished"
+    for key in ("train/loss", "val/loss", "test/precision", "test/recall", "test/f1", "test/auroc", "test/recon/auroc"):
+        assert isinstance(summary[key], int | float)
+    assert summary["predictions"]["nrows"] == 18
+    assert "pictures/reconstructions" in summary
+
+
+def test_a_sweep_is_one_group_of_finished_runs(tmp_path):
+    result = train("-m", "model=cae,vae", "score=recon", "hydra.sweep.dir=sweeps/mine", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    runs = [inspect_wandb(tmp_path / "sweeps/mine" / job) for job in ("0", "1")]
+    assert [run["name"] for run in runs] == ["cae recon seed=0", "vae beta=1 recon seed=0"]
+    assert {run["state"] for run in runs} == {"finished"}
+    table = run_command("report", "sweeps/mine", cwd=tmp_path)
+    assert table.returncode == 0, table.stderr
+    assert "| cae " in table.stdout
+    assert "| mean colour alone " in table.stdout
+
+
+def test_no_key_and_no_network_do_not_stop_a_run(tmp_path):
+    result = train(
+        "logger.mode=online", "model=cae", "score=recon", "hydra.run.dir=run", cwd=tmp_path, WANDB_API_KEY=""
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Weights & Biases (online) did not start" in result.stderr
+    assert inspect_wandb(tmp_path / "run")["state"] == "finished"

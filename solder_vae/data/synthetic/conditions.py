@@ -177,7 +177,7 @@ def _camera(rng: np.random.Generator) -> Camera:
     return Camera(
         size=size,
         clipped=float(rng.uniform(0.08, 0.38)),
-        gain=float(np.exp(rng.normal(-0.08, 0.22))),
+        gain=float(np.exp(rng.normal(-0.08, 0.26))),
         blur=float(rng.uniform(0.5, 0.8)) * max(short / 36, 0.8),
         fringe=(float(rng.normal(0, 0.25)), float(rng.normal(0, 0.25))),
         balance=_cast(rng, 0.06),

@@ -110,7 +110,7 @@ def paint_component(
     x: float = 0.0,
 ) -> None:
     """The chip's terminal and body, or the gull-wing lead and the package's edge."""
-    distance = terminal_distance(canvas, joint, x) + np.float32(0.008) * noise(rng, canvas.shape, 10)
+    distance = terminal_distance(canvas, joint, x) + np.float32(0.012) * noise(rng, canvas.shape, 10)
     inside = cover(distance, canvas.pixel)
     # How far back from the end face, along the component.
     dx, dy = (

@@ -48,7 +48,7 @@ class Rendered:
 
 
 def render(
-    seed: int, stream: str, index: int, defect: str = NORMAL, severity: tuple[float, float] = (0.2, 1.0)
+    seed: int, stream: str, index: int, defect: str = NORMAL, severity: tuple[float, float] = (0.3, 1.0)
 ) -> Rendered:
     """Render image ``index`` of a stream. The same arguments give the same bytes, in whatever order or process.
 
@@ -86,7 +86,7 @@ def _build(canvas: Canvas, scene: Scene, look: Conditions, flaw: Defect, texture
     rng = np.random.default_rng(texture_seed)  # the same texture for a joint and its sound twin
     scene = flaw.on_scene(scene)
     surfaces = paint_board(canvas, scene, look, rng)
-    edge = fractal(rng, canvas.shape, 10) * np.float32(0.01)
+    edge = fractal(rng, canvas.shape, 10) * np.float32(0.013)
     joints = [(0.0, scene.joint), *scene.neighbours]
     distance = np.full(canvas.shape, 9, np.float32)
     terminal, climb, volume = (np.zeros(canvas.shape, np.float32) for _ in range(3))

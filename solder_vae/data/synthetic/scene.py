@@ -112,7 +112,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     """A good joint, its neighbours, the board's features about it and a tight frame on the pad."""
     kind = CHIP if rng.random() < 0.5 else GULL_WING
     joint = draw_joint(rng, kind)
-    pitch = rng.uniform(1.35, 1.8) if kind == CHIP else rng.uniform(1.3, 1.6)
+    pitch = rng.uniform(1.3, 1.7) if kind == CHIP else rng.uniform(1.25, 1.5)
     sides = [side for side in (-1, 1) if rng.random() < (0.5 if kind == CHIP else 0.85)]
     neighbours = tuple((side * pitch, _like(rng, joint)) for side in sides)
     view = rng.uniform(1.05, 1.5)

@@ -35,7 +35,7 @@ class SyntheticSource:
         val: int = 567,
         test_normal: int = 84,
         test_abnormal: int = 66,
-        severity: Sequence[float] = (0.2, 1.0),
+        severity: Sequence[float] = (0.3, 1.0),
         defects: Sequence[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         use_cache: bool = True,
@@ -71,6 +71,8 @@ class SyntheticSource:
         self.defects = list(DEFECTS) if defects is None else list(defects)
         if unknown := sorted(set(self.defects) - set(DEFECTS)):
             raise UserError(f"unknown defect {', '.join(unknown)}: choose from {', '.join(DEFECTS)}.")
+        if render_workers is not None and render_workers < 1:
+            raise UserError(f"render_workers is {render_workers}: give 1 or more, or null for one per CPU.")
         if not self.defects:
             raise UserError(f"no defects are chosen: name some of {', '.join(DEFECTS)}.")
         self.image_size = image_size

@@ -23,7 +23,7 @@ class Bridge(Defect):
         sides = [np.sign(x) for x, _ in scene.neighbours] or [-1, 1]
         side = float(self.rng.choice(sides))
         y = scene.joint.pad_length * self.rng.uniform(0.5, 0.9)
-        half = 0.06 + 0.34 * self.severity
+        half = 0.07 + 0.37 * self.severity
         lean = float(self.rng.normal(0, 0.12))
         reach, along = segment(canvas, (side * 0.35, y), (side * (scene.pitch - 0.35), y + lean))
         waist = half * (1 - (0.5 - 0.3 * self.severity) * 4 * along * (1 - along))
@@ -92,7 +92,7 @@ class ExcessiveSolder(Defect):
         # So much solder freezes last in its middle and shrinks there: folds and dimples.
         own = np.clip((scene.pitch / 2 - np.abs(canvas.x)) * 8, 0, 1)
         folds = np.abs(fractal(self.rng, canvas.shape, 6)) * np.minimum(height, 0.3) * 4
-        return height + own * folds * np.float32(0.028 * self.severity), wetted
+        return height + own * folds * np.float32(0.034 * self.severity), wetted
 
 
 class SolderFlag(Defect):
@@ -108,7 +108,7 @@ class SolderFlag(Defect):
         length = 0.2 + 0.8 * self.severity
         end = (start[0] + length * float(np.sin(turn)), start[1] + length * float(np.cos(turn)))
         reach, along = segment(canvas, start, end)
-        radius = (0.06 + 0.12 * self.severity) * (1 - 0.8 * along)
+        radius = (0.06 + 0.14 * self.severity) * (1 - 0.8 * along)
         ridge = np.sqrt(np.maximum(radius * radius - reach * reach, 0))
         base = joint.climb * (0.6 + 0.6 * self.severity * along)
         spike = cover(reach - radius, canvas.pixel)

@@ -1,0 +1,151 @@
+"""A whole inspection as one graph of tensor operations, from camera pixels to the decision, ready to be exported.
+
+Everything is written in operations that an exporter can trace. What autograd does elsewhere is written out here:
+GradCon's per-image gradients are the decoder's backward pass in closed form (:func:`decode_with_gradient_loss`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from solder_vae.models import CAE, Result, average
+from solder_vae.networks import BicubicUpsample2x, Decoder, bicubic_matrix
+from solder_vae.resize import prepare_batch
+
+
+class InspectionGraph(nn.Module):
+    """uint8 images ``(B, H, W, 3)`` to (score, label, anomaly map), as :meth:`CAE.score` and the threshold say.
+
+    Args:
+        model: trained, in evaluation mode.
+        score: which of the model's scores decides.
+        threshold: images that score above it are called abnormal.
+        image_size: side S that the model was trained on.
+    """
+
+    threshold: Tensor
+
+    def __init__(self, model: CAE, score: str, threshold: float, image_size: int) -> None:
+        super().__init__()
+        self.model, self.score, self.image_size = model, score, image_size
+        # In double precision, as everywhere: rounded to single, it could end up below a score that it came from.
+        self.register_buffer("threshold", torch.tensor(threshold, dtype=torch.float64))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Score images.
+
+        Args:
+            images: ``(B, H, W, 3)`` uint8 RGB, all of one size, any size.
+
+        Returns:
+            scores ``(B,)`` float32, labels ``(B,)`` int64 (1 = abnormal) and anomaly maps ``(B, S, S)`` float32.
+        """
+        x = (prepare_batch(images, self.image_size) / 127.5 - 1).permute(0, 3, 1, 2)
+        posterior = self.model.encoder(x)
+        results = []
+        for z in self.model.latents(posterior):
+            if self.score == "gradcon":
+                recon, grad_loss = decode_with_gradient_loss(self.model.decoder, z, x, self.model.reference.means)
+            else:
+                recon, grad_loss = self.model.decoder(z), None
+            results.append(Result(recon, self.model.scores_of(x, recon, grad_loss, posterior)))
+        recon, scores = average(results)
+        score = scores[self.score]
+        return score, (score.double() > self.threshold).long(), anomaly_map(x, recon)
+
+
+class Step(NamedTuple):
+    """One decoder block as it went: what the convolution took in, and d output / d convolution's output."""
+
+    inputs: Tensor
+    slope: Tensor
+
+
+def decode_with_gradient_loss(
+    decoder: Decoder, z: Tensor, x: Tensor, reference: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """What :func:`solder_vae.gradcon.decode_with_gradient_loss` computes, without autograd.
+
+    The backward pass of a block in evaluation mode: the activation and the batch norm scale the gradient element by
+    element; the convolution's adjoint is the transposed convolution; the upsampling's adjoint is the products with
+    its transposed matrices.
+    """
+    steps: list[Step | None] = []  # None: an upsampling
+    hidden = z
+    for layer in decoder.layers:
+        if isinstance(layer, BicubicUpsample2x):
+            steps.append(None)
+            hidden = layer(hidden)
+        else:
+            output, slope = _block(cast(nn.Sequential, layer), hidden)
+            steps.append(Step(hidden, slope))
+            hidden = output
+    recon = hidden
+
+    gradient = 2 / x[0].numel() * (recon - x)  # of each image's mean squared error
+    convolutions, means = list(decoder.convolutions), list(reference)
+    cosines = []
+    for step in reversed(steps):
+        if step is None:
+            gradient = _downsample(gradient)
+            continue
+        conv, mean = convolutions.pop(), means.pop()
+        gradient = gradient * step.slope
+        cosines.append(weight_gradient_cosine(step.inputs, gradient, mean))
+        gradient = F.conv_transpose2d(gradient, conv.weight, padding=1)
+    return recon, -torch.stack(cosines).mean(0)
+
+
+def _block(block: nn.Sequential, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Output of convolution, batch norm and activation, and its derivative by the convolution's output."""
+    conv, norm, activation = block
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_var is not None
+    gain = (norm.weight / (norm.running_var + norm.eps).sqrt())[:, None, None]
+    normed = norm(conv(inputs))
+    if isinstance(activation, nn.Tanh):
+        output = torch.tanh(normed)
+        return output, gain * (1 - output.square())
+    assert isinstance(activation, nn.LeakyReLU)
+    return activation(normed), torch.where(normed > 0, gain, gain * activation.negative_slope)
+
+
+def _downsample(gradient: Tensor) -> Tensor:
+    """Adjoint of :class:`BicubicUpsample2x`: ``(B, C, 2H, 2W)`` to ``(B, C, H, W)``."""
+    height, width = gradient.shape[-2] // 2, gradient.shape[-1] // 2
+    rows = bicubic_matrix(height, gradient.device, gradient.dtype)
+    columns = bicubic_matrix(width, gradient.device, gradient.dtype)
+    return rows.T @ gradient @ columns
+
+
+def weight_gradient_cosine(inputs: Tensor, output_gradients: Tensor, reference: Tensor) -> Tensor:
+    """What :func:`solder_vae.gradcon.weight_gradient_cosine` computes, tap by tap.
+
+    The nine slices of a weight gradient are products of shifted inputs with the output gradients; unfolding the
+    inputs first, as is fastest in PyTorch, becomes a slow gather in an exported graph.
+    """
+    height, width = inputs.shape[-2:]
+    padded = F.pad(inputs, (1, 1, 1, 1))
+    dot, square = torch.zeros_like(inputs[:, 0, 0, 0]), torch.zeros_like(inputs[:, 0, 0, 0])
+    for row in range(3):
+        for column in range(3):
+            shifted = padded[:, :, row : row + height, column : column + width].flatten(2)  # (B, I, HW)
+            tap = output_gradients.flatten(2) @ shifted.transpose(1, 2)  # (B, O, I)
+            dot = dot + (tap * reference[:, :, row, column]).flatten(1).sum(1)
+            square = square + tap.square().flatten(1).sum(1)
+    return dot / (square.sqrt().clamp_min(1e-12) * reference.norm().clamp_min(1e-12))
+
+
+def anomaly_map(x: Tensor, recon: Tensor) -> Tensor:
+    s = x.shape[-1] / 32
+    t = torch.arange(-round(3 * s), round(3 * s) + 1, dtype=x.dtype)
+    k = torch.exp(-0.5 * (t / s) ** 2)
+    k = k / k.sum()
+    r = len(t) // 2
+    e = F.pad((x - recon).square().mean(1, keepdim=True), (r, r, r, r), mode="reflect")
+    return F.conv2d(F.conv2d(e, k[None, None, :, None]), k[None, None, None, :])[:, 0]

@@ -1,0 +1,262 @@
+"""Inspecting new joints from Python, a few lines from files to decisions.
+
+    inspector = Inspector.load("outputs/run/best.ckpt")
+    for verdict in inspector.score(["a.png", "b.png"]):
+        print(verdict.name, verdict.label, verdict.margin)
+
+Everything that a decision needs is in the checkpoint: weights, preprocessing, threshold, scores of the validation
+normals, unit of the anomaly map, reference gradients. docs/inspection.md says more.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from solder_vae.anomaly_map import anomaly_map
+from solder_vae.checkpoint import load_model
+from solder_vae.data.layouts import printable
+from solder_vae.data.table import NORMAL
+from solder_vae.data.transforms import MAX_PIXELS, MIN_SIDE, Image, prepare, read_image, to_images, to_tensor
+from solder_vae.errors import UserError
+from solder_vae.models import CAE
+from solder_vae.threshold import Threshold
+
+ABNORMAL = "abnormal"
+
+_BATCH = 32  # larger batches are no faster on a CPU, and later
+_AHEAD = 2  # batches that are decoded while one is scored
+
+
+class Joint(NamedTuple):
+    """A joint to inspect: its picture as a file's path or as ``(H, W, 3)`` uint8 RGB, and the name it goes by."""
+
+    name: str
+    image: Path | Image
+
+
+class Unreadable(NamedTuple):
+    """A joint whose picture cannot be used, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of one joint after inspection.
+
+    Attributes:
+        name: of the joint: its file's path, or ``image <index>``.
+        score: the primary score; higher = more anomalous.
+        threshold: abnormal iff ``score > threshold``.
+        rank: share of the validation normals that score lower, in [0, 1].
+        scores: every score of the model by name.
+        image: ``(S, S, 3)`` uint8, cropped and resized as the network sees it.
+        recon: ``(S, S, 3)`` uint8, its reconstruction.
+        heat_map: ``(S, S)`` float32, 0 or greater: smoothed error of each pixel in the unit that the checkpoint
+            fixes, in which 99 % of the pixels of validation normals are below 1.
+    """
+
+    name: str
+    score: float
+    threshold: float
+    rank: float
+    scores: dict[str, float]
+    image: Image
+    recon: Image
+    heat_map: NDArray[np.float32]
+
+    @property
+    def margin(self) -> float:
+        """Score minus threshold: positive = abnormal, near 0 = a close call."""
+        return self.score - self.threshold
+
+    @property
+    def abnormal(self) -> bool:
+        return self.score > self.threshold
+
+    @property
+    def label(self) -> str:
+        """ "normal" or "abnormal"."""
+        return ABNORMAL if self.abnormal else NORMAL
+
+
+class Inspector:
+    """Scores joints and decides on them as a checkpoint says.
+
+    The same image gets the same verdict whatever else is in the batch, in whatever order, from whatever thread
+    (scores agree to the rounding of single precision, about 1e-6). One inspector may be used by several threads
+    at once: they decode side by side and take turns with the network, which uses all cores by itself.
+
+    Args:
+        model: in evaluation mode, calibrated.
+
+    Raises:
+        UserError: the model lacks what a decision needs.
+    """
+
+    def __init__(self, model: CAE) -> None:
+        calibration, preprocessing = model.calibration, model.preprocessing
+        if calibration is None or preprocessing is None or "map_scale" not in calibration:
+            raise UserError(
+                "The checkpoint has no calibration, so it cannot decide: take the best.ckpt of a finished training."
+            )
+        self.model = model.eval()
+        self.primary: str = calibration["primary"]
+        self.thresholds = {name: Threshold.from_dict(data) for name, data in calibration["thresholds"].items()}
+        self.validation_scores: dict[str, list[float]] = calibration["validation_scores"]
+        self.map_scale: float = calibration["map_scale"]
+        self.image_size: int = preprocessing["image_size"]
+        self._turn = threading.Lock()
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Inspector:
+        """The inspector of a checkpoint.
+
+        Args:
+            path: ``best.ckpt`` of a training, or what ``python -m solder_vae.threshold`` wrote.
+            device: where the network runs.
+
+        Raises:
+            UserError: the file cannot be used or has no calibration.
+        """
+        model = load_model(path)
+        try:
+            inspector = cls(model)
+        except (UserError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} has no usable calibration: give the best.ckpt of a finished training.") from error
+        model.to(device)
+        return inspector
+
+    @property
+    def threshold(self) -> Threshold:
+        """The one that decides, with its rule and the false-call rate to expect."""
+        return self.thresholds[self.primary]
+
+    @property
+    def normals(self) -> list[float]:
+        """The primary score of the validation normals, sorted."""
+        return self.validation_scores[self.primary]
+
+    def score(self, images: str | Path | Image | Iterable[str | Path | Image]) -> list[Verdict]:
+        """Inspect images.
+
+        Args:
+            images: paths of files or uint8 RGB arrays ``(H, W, 3)`` of any size, mixed as you like; one of them
+                alone; or a batch ``(N, H, W, 3)``.
+
+        Returns:
+            A verdict on each, in the same order.
+
+        Raises:
+            UserError: an image cannot be read, or an array is something else. (:meth:`inspect` goes on.)
+        """
+        verdicts = []
+        for result in self.inspect(joints(images)):
+            if isinstance(result, Unreadable):
+                raise UserError(result.reason)
+            verdicts.append(result)
+        return verdicts
+
+    def inspect(self, joints: Iterable[Joint]) -> Iterator[Verdict | Unreadable]:
+        """Inspect joints one by one as they come, decoding ahead; memory does not grow with their number.
+
+        An unreadable picture takes its joint's place in the results.
+        """
+        for batch in read_ahead(joints, self.image_size):
+            images = [image for _, image in batch if not isinstance(image, UserError)]
+            scored = iter(self._score(np.stack(images)) if images else [])
+            for name, image in batch:
+                if isinstance(image, UserError):
+                    yield Unreadable(name, printable(str(image)))
+                else:
+                    yield self._verdict(name, image, *next(scored))
+
+    def _score(self, images: Image) -> list[tuple[Image, NDArray[np.float32], dict[str, float]]]:
+        """Reconstruction, heat map and scores of each of ``(B, S, S, 3)`` prepared images."""
+        # GradCon needs gradients even where the caller has switched them off.
+        with torch.inference_mode(False), self._turn:
+            x = to_tensor(images).to(self.model.device)
+            result = self.model.score(x)
+            maps = (anomaly_map(x, result.recon) / self.map_scale).cpu().numpy()
+            columns = {name: values.double().tolist() for name, values in result.scores.items()}
+            recons = to_images(result.recon)
+        rows = ({name: values[row] for name, values in columns.items()} for row in range(len(images)))
+        return list(zip(recons, maps, rows, strict=True))
+
+    def _verdict(
+        self, name: str, image: Image, recon: Image, heat_map: NDArray[np.float32], scores: dict[str, float]
+    ) -> Verdict:
+        score = scores[self.primary]
+        rank = bisect_left(self.normals, score) / len(self.normals)
+        return Verdict(name, score, self.threshold.value, rank, scores, image, recon, heat_map)
+
+
+def joints(images: Any) -> list[Joint]:
+    """What :meth:`Inspector.score` takes as a list of named joints."""
+    if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3):
+        images = [images]
+    return [
+        Joint(printable(str(image)), Path(image)) if isinstance(image, str | Path) else Joint(f"image {index}", image)
+        for index, image in enumerate(images)
+    ]
+
+
+def read_ahead(joints: Iterable[Joint], image_size: int) -> Iterator[list[tuple[str, Image | UserError]]]:
+    """Batches of names with prepared images ``(S, S, 3)``, or what is wrong with them, decoded in other threads."""
+    source = iter(joints)
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decode")
+    pending: deque[list[tuple[str, Future[Image | UserError]]]] = deque()
+
+    def submit() -> None:
+        if batch := [(joint.name, pool.submit(read, joint.image, image_size)) for joint in islice(source, _BATCH)]:
+            pending.append(batch)
+
+    try:
+        for _ in range(1 + _AHEAD):
+            submit()
+        while pending:
+            batch = pending.popleft()
+            yield [(name, future.result()) for name, future in batch]
+            submit()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def read(image: Path | Image, image_size: int) -> Image | UserError:
+    """The prepared image ``(S, S, 3)``, or what is wrong with it."""
+    try:
+        return prepare(read_image(image) if isinstance(image, Path) else checked(image), image_size)
+    except UserError as error:
+        return error
+
+
+def checked(image: Any) -> Image:
+    """The array, if it is an image.
+
+    Raises:
+        UserError: it is anything but ``(H, W, 3)`` uint8 of sensible size.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise UserError(f"An image must be a uint8 RGB array (H, W, 3), 0 to 255, got {found}: convert it.")
+    height, width = image.shape[:2]
+    if min(height, width) < MIN_SIDE or height * width > MAX_PIXELS:
+        raise UserError(
+            f"An image of {width}x{height} px was given: a side needs {MIN_SIDE} px or more, "
+            f"all together {MAX_PIXELS} at most."
+        )
+    return image
