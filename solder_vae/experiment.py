@@ -27,7 +27,7 @@ from solder_vae.evaluation import evaluate_model
 from solder_vae.loggers import flatten, run_loggers
 from solder_vae.models import CAE
 from solder_vae.networks import STRIDE
-from solder_vae.summary import result_table
+from solder_vae.summary import localisation_table, result_table
 from solder_vae.threshold import check_rule
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,8 @@ def run(config: DictConfig, directory: Path) -> float:
         write_artefacts(directory, best, evaluation, numbers)
         log_artefacts(directory, evaluation, numbers, loggers)
     Console().print(result_table(evaluation.metrics, evaluation.baselines, evaluation.primary, evaluation.threshold))
+    if evaluation.localisation is not None:
+        Console().print(localisation_table(evaluation.localisation))
     log.info("everything of this run is in %s", directory)
     return float(validation["val/loss"])
 

@@ -13,37 +13,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from solder_vae.models import CAE, Result, average
+from solder_vae.anomaly_map import anomaly_map
+from solder_vae.inspector import Inspector
+from solder_vae.models import Result, average
 from solder_vae.networks import BicubicUpsample2x, Decoder, bicubic_matrix
 from solder_vae.resize import prepare_batch
 
 
 class InspectionGraph(nn.Module):
-    """uint8 images ``(B, H, W, 3)`` to (score, label, anomaly map), as :meth:`CAE.score` and the threshold say.
+    """Pixels to decisions as :class:`~solder_vae.inspector.Inspector` takes them, preparation and threshold included.
 
     Args:
-        model: trained, in evaluation mode.
-        score: which of the model's scores decides.
-        threshold: images that score above it are called abnormal.
-        image_size: side S that the model was trained on.
+        inspector: whose model, primary score, threshold and unit of the heat map to use.
     """
 
     threshold: Tensor
 
-    def __init__(self, model: CAE, score: str, threshold: float, image_size: int) -> None:
+    def __init__(self, inspector: Inspector) -> None:
         super().__init__()
-        self.model, self.score, self.image_size = model, score, image_size
+        self.model, self.score = inspector.model, inspector.primary
+        self.image_size, self.map_scale = inspector.image_size, inspector.map_scale
         # In double precision, as everywhere: rounded to single, it could end up below a score that it came from.
-        self.register_buffer("threshold", torch.tensor(threshold, dtype=torch.float64))
+        self.register_buffer("threshold", torch.tensor(inspector.threshold.value, dtype=torch.float64))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Score images.
+        """Inspect images.
 
         Args:
             images: ``(B, H, W, 3)`` uint8 RGB, all of one size, any size.
 
         Returns:
-            scores ``(B,)`` float32, labels ``(B,)`` int64 (1 = abnormal) and anomaly maps ``(B, S, S)`` float32.
+            Scores ``(B,)`` float32, labels ``(B,)`` int64 (1 = abnormal), and heat maps ``(B, S, S)`` float32 in the
+            checkpoint's unit, in which 99 % of the pixels of validation normals are below 1.
         """
         x = (prepare_batch(images, self.image_size) / 127.5 - 1).permute(0, 3, 1, 2)
         posterior = self.model.encoder(x)
@@ -56,7 +57,7 @@ class InspectionGraph(nn.Module):
             results.append(Result(recon, self.model.scores_of(x, recon, grad_loss, posterior)))
         recon, scores = average(results)
         score = scores[self.score]
-        return score, (score.double() > self.threshold).long(), anomaly_map(x, recon)
+        return score, (score.double() > self.threshold).long(), anomaly_map(x, recon) / self.map_scale
 
 
 class Step(NamedTuple):
@@ -112,7 +113,7 @@ def _block(block: nn.Sequential, inputs: Tensor) -> tuple[Tensor, Tensor]:
         output = torch.tanh(normed)
         return output, gain * (1 - output.square())
     assert isinstance(activation, nn.LeakyReLU)
-    return activation(normed), torch.where(normed > 0, gain, gain * activation.negative_slope)
+    return F.leaky_relu(normed, activation.negative_slope), torch.where(normed > 0, gain, gain * activation.negative_slope)
 
 
 def _downsample(gradient: Tensor) -> Tensor:
@@ -124,28 +125,17 @@ def _downsample(gradient: Tensor) -> Tensor:
 
 
 def weight_gradient_cosine(inputs: Tensor, output_gradients: Tensor, reference: Tensor) -> Tensor:
-    """What :func:`solder_vae.gradcon.weight_gradient_cosine` computes, tap by tap.
+    """What :func:`solder_vae.gradcon.weight_gradient_cosine` computes.
 
-    The nine slices of a weight gradient are products of shifted inputs with the output gradients; unfolding the
-    inputs first, as is fastest in PyTorch, becomes a slow gather in an exported graph.
+    The inputs are unfolded by slicing: ``F.unfold`` becomes a slow gather in an exported graph.
     """
     height, width = inputs.shape[-2:]
     padded = F.pad(inputs, (1, 1, 1, 1))
-    dot, square = torch.zeros_like(inputs[:, 0, 0, 0]), torch.zeros_like(inputs[:, 0, 0, 0])
-    for row in range(3):
-        for column in range(3):
-            shifted = padded[:, :, row : row + height, column : column + width].flatten(2)  # (B, I, HW)
-            tap = output_gradients.flatten(2) @ shifted.transpose(1, 2)  # (B, O, I)
-            dot = dot + (tap * reference[:, :, row, column]).flatten(1).sum(1)
-            square = square + tap.square().flatten(1).sum(1)
-    return dot / (square.sqrt().clamp_min(1e-12) * reference.norm().clamp_min(1e-12))
+    shifted = [padded[:, :, row : row + height, column : column + width] for row in range(3) for column in range(3)]
+    patches = torch.cat(shifted, dim=1).flatten(2)  # (B, 9I, HW), tap by tap
+    gradients = output_gradients.flatten(2) @ patches.transpose(1, 2)  # (B, O, 9I)
+    mean = reference.permute(0, 2, 3, 1).flatten(1)  # (O, 9I), in the same order
+    dot = (gradients * mean).sum((1, 2))
+    norms = gradients.square().sum((1, 2)).sqrt()
+    return dot / (norms.clamp_min(1e-12) * mean.norm().clamp_min(1e-12))
 
-
-def anomaly_map(x: Tensor, recon: Tensor) -> Tensor:
-    s = x.shape[-1] / 32
-    t = torch.arange(-round(3 * s), round(3 * s) + 1, dtype=x.dtype)
-    k = torch.exp(-0.5 * (t / s) ** 2)
-    k = k / k.sum()
-    r = len(t) // 2
-    e = F.pad((x - recon).square().mean(1, keepdim=True), (r, r, r, r), mode="reflect")
-    return F.conv2d(F.conv2d(e, k[None, None, :, None]), k[None, None, None, :])[:, 0]

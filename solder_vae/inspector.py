@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from solder_vae.anomaly_map import anomaly_map
 from solder_vae.checkpoint import load_model
@@ -192,7 +193,7 @@ class Inspector:
             x = to_tensor(images).to(self.model.device)
             result = self.model.score(x)
             maps = (anomaly_map(x, result.recon) / self.map_scale).cpu().numpy()
-            columns = {name: values.double().tolist() for name, values in result.scores.items()}
+            columns = {name: finite(values) for name, values in result.scores.items()}
             recons = to_images(result.recon)
         rows = ({name: values[row] for name, values in columns.items()} for row in range(len(images)))
         return list(zip(recons, maps, rows, strict=True))
@@ -203,6 +204,19 @@ class Inspector:
         score = scores[self.primary]
         rank = bisect_left(self.normals, score) / len(self.normals)
         return Verdict(name, score, self.threshold.value, rank, scores, image, recon, heat_map)
+
+
+def finite(scores: Tensor) -> list[float]:
+    """The scores ``(B,)`` as numbers; one too large for single precision becomes the largest that is not.
+
+    Raises:
+        UserError: one is not a number, which would pass for normal.
+    """
+    if scores.isnan().any():
+        raise UserError("The model's scores are not numbers: its checkpoint is damaged or its training diverged.")
+    limit = torch.finfo(scores.dtype).max
+    numbers: list[float] = scores.clamp(-limit, limit).double().tolist()
+    return numbers
 
 
 def joints(images: Any) -> list[Joint]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from solder_vae.errors import UserError
 from solder_vae.gradcon import GradCon
 from solder_vae.losses import check_reduction, kl_divergence, kl_term, reparameterize, squared_error
-from solder_vae.networks import Decoder, Encoder
+from solder_vae.networks import LATENT_CHANNELS, STRIDE, Decoder, Encoder
 from solder_vae.posterior import COLLAPSED_BELOW, PosteriorStatistics
 from solder_vae.scoring import elbo_score, gradcon_score, latent_noise, recon_score
 
@@ -120,14 +120,19 @@ class CAE(GradCon, pl.LightningModule):
 
     # training ---------------------------------------------------------------------------------------------------
 
-    def losses(self, x: Tensor, stream: int, step: int) -> tuple[dict[str, Tensor], Posterior]:
+    def noise(self, x: Tensor, stream: int, step: int) -> Tensor:
+        """The noise that :meth:`losses` needs for a batch: none here."""
+        return x.new_empty(0)
+
+    def losses(self, x: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Posterior]:
         """The objective's terms, averaged over the batch (``loss`` is L, ``recon`` its first term), and the code."""
         (z,) = posterior = self.encoder(x)
         recon = squared_error(x, self.decoder(z)).mean()
         return {"loss": recon, "recon": recon}, posterior
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        terms, _ = self.losses(batch["image"], TRAINING, self.global_step)
+        x = batch["image"]
+        terms, _ = self.losses(x, self.noise(x, TRAINING, self.global_step))
         objective = terms["loss"]  # J = L + alpha * L_grad
         if self.alpha > 0:
             terms["grad_loss"] = self.gradient_constraint(terms["recon"])
@@ -136,13 +141,14 @@ class CAE(GradCon, pl.LightningModule):
             {f"train/{name}": value.detach() for name, value in terms.items()},
             on_step=False,
             on_epoch=True,
-            batch_size=len(batch["image"]),
+            batch_size=len(x),
         )
         return objective
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Posterior]:
-        terms, posterior = self.losses(batch["image"], VALIDATION, batch_idx)
-        self.log_dict({f"val/{name}": value for name, value in terms.items()}, batch_size=len(batch["image"]))
+        x = batch["image"]
+        terms, posterior = self.losses(x, self.noise(x, VALIDATION, batch_idx))
+        self.log_dict({f"val/{name}": value for name, value in terms.items()}, batch_size=len(x))
         return {"posterior": posterior}
 
     def configure_optimizers(self) -> Any:
@@ -239,17 +245,17 @@ class BetaVAE(CAE):
         if not is_number(beta):
             raise UserError(f"model={self.name} needs a number of 0 or more for beta, got beta={beta}.")
 
-    def posterior_noise(self, like: Tensor, stream: int, step: int) -> Tensor:
-        """Standard normal noise of the shape of ``like`` that depends on seed, stream, step and rank alone."""
+    def noise(self, x: Tensor, stream: int, step: int) -> Tensor:
+        """Standard normal noise ``(B, 10, H/8, W/8)`` that depends on seed, stream, step and rank alone."""
         state = np.random.SeedSequence((self.seed, stream, step, self.global_rank)).generate_state(1, np.uint64)
-        generator = torch.Generator(like.device).manual_seed(int(state[0]) % 2**63)
-        return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+        generator = torch.Generator(x.device).manual_seed(int(state[0]) % 2**63)
+        shape = (len(x), LATENT_CHANNELS, x.shape[-2] // STRIDE, x.shape[-1] // STRIDE)
+        return torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
 
-    def losses(self, x: Tensor, stream: int, step: int) -> tuple[dict[str, Tensor], Posterior]:
+    def losses(self, x: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Posterior]:
         """As for the CAE, and ``kl``: the divergence as it enters L, before beta."""
         mu, logvar = posterior = self.encoder(x)
-        z = reparameterize(mu, logvar, self.posterior_noise(mu, stream, step))
-        recon = squared_error(x, self.decoder(z)).mean()
+        recon = squared_error(x, self.decoder(reparameterize(mu, logvar, noise))).mean()
         kl = kl_term(kl_divergence(mu, logvar), x[0].numel(), self.reduction).mean()
         return {"loss": recon + self.beta * kl, "recon": recon, "kl": kl}, posterior
 

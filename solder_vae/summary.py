@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from solder_vae.localisation import CHANCE_AUPRO, FPR_LIMIT
 from solder_vae.metrics import Metrics, defect_recalls
 from solder_vae.threshold import Threshold
 
@@ -64,18 +65,48 @@ def markdown_defect_table(scores: Results, primary: str) -> str:
 
 def threshold_sentence(threshold: Threshold, primary: str, metrics: Metrics) -> str:
     """The threshold, how it was set, the false-call rate to expect of it and the one on the test set."""
-    ((parameter, number),) = threshold.params.items()
-    rule = "given" if threshold.rule == "fixed" else f"{threshold.rule}, {parameter} = {number:g}"
-    low, high = threshold.interval
-    expected = f"{_percent(threshold.expected_false_call_rate)} % [{_percent(low)}, {_percent(high)}]"
-    sentence = (
-        f"Threshold of {primary}: {threshold.value:.4g} ({rule}). False calls to expect from "
-        f"{threshold.n} validation normals: {expected}"
-    )
+    sentence = rule_sentence(threshold, primary).removesuffix(".")
     if metrics["n_normal"]:
         low_high = ", ".join(_percent(metrics[f"false_call_rate_{end}"]) for end in ("low", "high"))
         sentence += f"; on the test set: {_percent(metrics['false_call_rate'])} % [{low_high}]"
     return f"{sentence}."
+
+
+def rule_sentence(threshold: Threshold, primary: str) -> str:
+    """The threshold, how it was set, and the false-call rate to expect of it."""
+    parameters = ", ".join(f"{name} = {number:g}" for name, number in threshold.params.items())
+    rule = "given" if threshold.rule == "fixed" else f"{threshold.rule}, {parameters}"
+    low, high = threshold.interval
+    expected = f"{_percent(threshold.expected_false_call_rate)} % [{_percent(low)}, {_percent(high)}]"
+    return (
+        f"Threshold of {primary}: {threshold.value:.4g} ({rule}). False calls to expect from "
+        f"{threshold.n} validation normals: {expected}."
+    )
+
+
+def localisation_table(metrics: Metrics) -> RenderableType:
+    """How well the anomaly maps find the defects, type by type.
+
+    Args:
+        metrics: what :func:`~solder_vae.localisation.evaluate_localisation` returned.
+    """
+    names = [key.split("/")[1] for key in metrics if key.startswith("defect/") and key.endswith("/n")]
+    rows = [["all defects", "", *_located(metrics, "")]]
+    rows += [[name, str(metrics[f"defect/{name}/n"]), *_located(metrics, f"defect/{name}/")] for name in names]
+    return Group(
+        Text("Where the anomaly map finds them", style="bold"),
+        _rich(["", "n", "Regions", "Pixel\nAUROC", "AUPRO"], [rows[:1], rows[1:]]),
+        Text(
+            f"\nAUPRO: share of each defect region found, up to a false-positive rate of {FPR_LIMIT:g} of the pixels; "
+            f"a random map has {CHANCE_AUPRO:.2f}, and a pixel AUROC of 0.50.",
+            style="dim",
+        ),
+    )
+
+
+def _located(metrics: Metrics, prefix: str) -> list[str]:
+    numbers = [_decimal(metrics[f"{prefix}{key}"]) for key in ("pixel_auroc", "aupro")]
+    return [str(metrics[f"{prefix}regions"]), *numbers]
 
 
 def remarks(scores: Results, baselines: Results, primary: str, threshold: Threshold) -> list[str]:

@@ -65,7 +65,7 @@ def test_two_steps_of_training_by_hand(tmp_path):
     history: list[list[torch.Tensor]] = []
     for step, x in enumerate(batches):
         mu, logvar = twin.encoder(x)
-        noise = twin.posterior_noise(mu, 0, step)
+        noise = twin.noise(x, 0, step)
         recon = twin.decoder(mu + (0.5 * logvar).exp() * noise)
         error = ((recon - x) ** 2).sum() / 4 / x[0].numel()
         kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum() / 4 / x[0].numel()
@@ -140,15 +140,15 @@ def test_sampled_scores_average_draws_and_do_not_depend_on_the_batch():
 
 
 def test_noise_depends_on_seed_stream_and_step():
-    like = torch.zeros(2, 10, 2, 2)
+    x = torch.zeros(2, 3, 16, 16)
     noise = {
-        (seed, stream, step): VAE(seed=seed).posterior_noise(like, stream, step)
+        (seed, stream, step): VAE(seed=seed).noise(x, stream, step)
         for seed in (0, 1)
         for stream in (0, 1)
         for step in (0, 1)
     }
     assert len({tuple(value.flatten().tolist()) for value in noise.values()}) == 8
-    assert torch.equal(noise[0, 0, 1], VAE(seed=0).posterior_noise(like, 0, 1))
+    assert torch.equal(noise[0, 0, 1], VAE(seed=0).noise(x, 0, 1))
 
 
 @pytest.mark.parametrize(

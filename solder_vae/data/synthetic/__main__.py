@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from solder_vae.data.synthetic.render import Rendered, render
 from solder_vae.data.synthetic.sheet import contact_sheet
 from solder_vae.data.table import NORMAL
 from solder_vae.errors import UserError
+from solder_vae.files import new_directory
 
 _ON_SHEET = 100
 
@@ -44,14 +44,14 @@ def write_set(out: Path, count: int, defects: Sequence[str], severity: tuple[flo
     """Render joints into a folder.
 
     Args:
-        out: the folder, new or empty.
+        out: the folder, new or empty; it appears once all is in it.
         count: number of images, at least 1.
         defects: defect types, or ``normal``, taken in turn.
         severity: lowest and highest, within [0, 1].
         seed: of the set, at least 0.
 
     Raises:
-        UserError: a value out of its range, or a folder that holds something or can't be written.
+        UserError: a value out of its range, a folder that holds something, or one that can't be made.
     """
     if count < 1:
         raise UserError(f"-n {count}: give at least 1 image.")
@@ -59,13 +59,8 @@ def write_set(out: Path, count: int, defects: Sequence[str], severity: tuple[flo
         raise UserError(f"--seed {seed}: give 0 or more.")
     if not 0 <= severity[0] <= severity[1] <= 1:
         raise UserError(f"--severity {severity[0]} {severity[1]}: give a lowest and a highest value within 0 and 1.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()):
-            raise UserError(f"--out {out} is not empty: name a new folder.")
-        _write_files(out, count, defects, severity, seed)
-    except OSError as error:
-        raise UserError(f"--out {out} can't be written ({error.strerror}): name another folder.") from error
+    with new_directory(out) as folder:
+        _write_files(folder, count, defects, severity, seed)
 
 
 def _write_files(out: Path, count: int, defects: Sequence[str], severity: tuple[float, float], seed: int) -> None:
@@ -88,24 +83,16 @@ def _write_files(out: Path, count: int, defects: Sequence[str], severity: tuple[
 
 def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
     packed = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)[1]
-    _write(path, packed.tobytes())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(packed.tobytes())
 
 
 def _write_table(path: Path, rows: Sequence[dict[str, float | str]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows
-    )
-    _write(path, text.getvalue().encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,6 +20,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from solder_vae.files import replacing
+
 Arrays = dict[str, NDArray[np.generic]]
 
 log = logging.getLogger(__name__)
@@ -76,15 +78,12 @@ def store(path: Path, identity: str, arrays: Mapping[str, NDArray[np.generic]]) 
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     body = buffer.getvalue()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(f"{identity}\n{_checksum(body)}\n".encode() + body)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(f"{identity}\n{_checksum(body)}\n".encode() + body)
     except OSError as error:
         log.warning("the rendered images can't be cached in %s (%s): going on without.", path.parent, error)
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
