@@ -57,6 +57,13 @@ class StopOnNaN(Callback):
         )
 
 
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the best epoch so far also when a training goes on in another directory, where Lightning forgets it."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+
+
 def checkpoints(directory: Path) -> list[ModelCheckpoint]:
     """``best.ckpt`` by validation loss, and ``last.ckpt`` to resume from, in ``directory``."""
     common: dict[str, Any] = {
@@ -66,7 +73,7 @@ def checkpoints(directory: Path) -> list[ModelCheckpoint]:
         "save_on_train_epoch_end": True,  # when the epoch is over for the learning rate's schedule, too
     }
     return [
-        ModelCheckpoint(filename="best", monitor="val/loss", mode="min", **common),
+        BestCheckpoint(filename="best", monitor="val/loss", mode="min", **common),
         ModelCheckpoint(filename="last", **common),
     ]
 

@@ -15,13 +15,16 @@ from typing import Any
 from zipfile import BadZipFile
 
 import torch
+from torch import Tensor
 
 from solder_vae.errors import UserError
 from solder_vae.files import replacing
 from solder_vae.models import CAE, MODELS
 
+Checkpoint = dict[str, Any]
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint as a dict of tensors and plain values.
 
     Raises:
@@ -45,19 +48,37 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def load_model(path: str | Path) -> CAE:
-    """The model of a checkpoint, in evaluation mode on the CPU, with its reference gradients and calibration.
+    """The model of a checkpoint file, in evaluation mode on the CPU, with its reference gradients and calibration.
 
     Raises:
         UserError: the file cannot be used, see :func:`read_checkpoint`, or holds another architecture.
     """
     checkpoint = read_checkpoint(path)
     try:
-        model = MODELS[checkpoint["model"]](**checkpoint["hyper_parameters"])
-        model.load_state_dict(checkpoint["state_dict"])
-        model.on_load_checkpoint(checkpoint)
+        return model_of(checkpoint)
     except (RuntimeError, TypeError, KeyError) as error:
         raise UserError(f"{path} holds another architecture than this version's {checkpoint['model']}.") from error
+
+
+def model_of(checkpoint: Checkpoint) -> CAE:
+    """The model of a checkpoint that was read already, in evaluation mode on the CPU."""
+    model = MODELS[checkpoint["model"]](**checkpoint["hyper_parameters"])
+    model.load_state_dict(checkpoint["state_dict"])
+    model.on_load_checkpoint(checkpoint)
     return model.eval()
+
+
+def member_checkpoint(model: CAE, state: dict[str, Tensor], epoch: int) -> Checkpoint:
+    """The checkpoint of a model that was trained outside Lightning, as an ensemble's member is; not resumable.
+
+    Args:
+        model: of the class and settings of the trained one.
+        state: its ``state_dict``.
+        epoch: of the state, from 0.
+    """
+    checkpoint: Checkpoint = {"state_dict": state, "epoch": epoch, "hyper_parameters": dict(model.hparams)}
+    model.on_save_checkpoint(checkpoint)
+    return checkpoint
 
 
 def check_resumable(path: str | Path, model: CAE) -> None:
@@ -80,7 +101,7 @@ def check_resumable(path: str | Path, model: CAE) -> None:
         raise UserError(f"{path} was trained with other settings ({'; '.join(changed)}): resume it with the same.")
 
 
-def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
+def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     """Write a checkpoint whole or not at all."""
     with replacing(Path(path)) as temporary:
         torch.save(checkpoint, temporary)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
@@ -19,9 +21,17 @@ from rich.console import Console
 
 from solder_vae.artefacts import log_artefacts, run_metrics, write_artefacts
 from solder_vae.callbacks import EpochLog, StopOnNaN, checkpoints, progress_bar
-from solder_vae.checkpoint import check_resumable, load_model, read_checkpoint, write_checkpoint
+from solder_vae.checkpoint import (
+    Checkpoint,
+    check_resumable,
+    member_checkpoint,
+    model_of,
+    read_checkpoint,
+    write_checkpoint,
+)
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import describe
+from solder_vae.ensemble import Member, train_ensemble
 from solder_vae.errors import UserError
 from solder_vae.evaluation import evaluate_model
 from solder_vae.loggers import flatten, run_loggers
@@ -31,6 +41,8 @@ from solder_vae.summary import localisation_table, result_table
 from solder_vae.threshold import check_rule
 
 log = logging.getLogger(__name__)
+
+ENSEMBLE_KEYS = ("ensemble", "betas")  # of the trainer's config; the others are the Trainer's own
 
 
 def run(config: DictConfig, directory: Path) -> float:
@@ -46,8 +58,7 @@ def run(config: DictConfig, directory: Path) -> float:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     # What was typed is checked before the data are read.
     model: CAE = build(config.model)
-    rule: dict[str, Any] = OmegaConf.to_container(config.threshold)  # type: ignore[assignment]
-    check_rule(**rule)
+    check_rule(**config.threshold)
     if config.resume is not None:
         check_resumable(config.resume, model)
     OmegaConf.save(config, directory / "config.yaml", resolve=True)
@@ -59,39 +70,116 @@ def run(config: DictConfig, directory: Path) -> float:
         raise UserError(f"data.image_size={image_size} does not fit the network: use a multiple of {STRIDE}.")
     model.preprocessing = {"image_size": image_size}
     log.info("%s", describe(data.tables))
-    name, group = run_names(config)
-    with run_loggers(directory, flat_config(config), **config.logger, name=name, group=group) as loggers:
+    if members := ensemble_configs(config):
+        return run_ensemble(members, data, config, directory)
+    with run_loggers(directory, **logging_options(config)) as loggers:
         best = fit(model, data, config, directory, loggers)
-        trainer = make_trainer(config, directory, logger=False, callbacks=progress_bar())
-        (validation,) = trainer.validate(best, data.val_dataloader(), verbose=False)
-        evaluation = evaluate_model(best, data, trainer, rule)
-        best.calibration = evaluation.calibration()
-        save_calibrated(directory / "best.ckpt", best)
-        numbers = run_metrics(best, evaluation, validation)
-        write_artefacts(directory, best, evaluation, numbers)
-        log_artefacts(directory, evaluation, numbers, loggers)
-    Console().print(result_table(evaluation.metrics, evaluation.baselines, evaluation.primary, evaluation.threshold))
-    if evaluation.localisation is not None:
-        Console().print(localisation_table(evaluation.localisation))
-    log.info("everything of this run is in %s", directory)
-    return float(validation["val/loss"])
+        return finish(best, data, config, directory, loggers)
 
 
-def fit(model: CAE, data: SolderDataModule, config: DictConfig, directory: Path, loggers: list[Logger]) -> CAE:
-    """Train ``model`` and return the best one by validation loss, in evaluation mode."""
+def fit(model: CAE, data: SolderDataModule, config: DictConfig, directory: Path, loggers: list[Logger]) -> Checkpoint:
+    """Train ``model``; the best checkpoint by validation loss."""
     best, last = checkpoints(directory)
     callbacks = [EpochLog(), *progress_bar(), LearningRateMonitor("epoch"), StopOnNaN(), best, last]
     trainer = make_trainer(config, directory, logger=loggers, callbacks=callbacks)
     trainer.fit(model, datamodule=data, ckpt_path=config.resume, weights_only=True)
     if not best.best_model_path:
         raise UserError("No epoch was trained: trainer.max_epochs must exceed the epochs of the resumed checkpoint.")
-    return load_model(best.best_model_path)
+    return read_checkpoint(best.best_model_path)
+
+
+def finish(
+    checkpoint: Checkpoint, data: SolderDataModule, config: DictConfig, directory: Path, loggers: list[Logger]
+) -> float:
+    """Calibrate, test and report a trained model, write it as ``best.ckpt``; its validation loss."""
+    model = model_of(checkpoint)
+    trainer = make_trainer(config, directory, logger=False, callbacks=progress_bar())
+    (validation,) = trainer.validate(model, data.val_dataloader(), verbose=False)
+    rule: dict[str, Any] = OmegaConf.to_container(config.threshold)  # type: ignore[assignment]
+    evaluation = evaluate_model(model, data, trainer, rule)
+    model.calibration = evaluation.calibration()
+    model.on_save_checkpoint(checkpoint)
+    write_checkpoint(checkpoint, directory / "best.ckpt")
+    numbers = run_metrics(model, evaluation, validation)
+    write_artefacts(directory, model, evaluation, numbers)
+    log_artefacts(directory, evaluation, numbers, loggers)
+    console = Console()
+    console.print(result_table(evaluation.metrics, evaluation.baselines, evaluation.primary, evaluation.threshold))
+    if evaluation.localisation is not None:
+        console.print(localisation_table(evaluation.localisation))
+    log.info("everything of this run is in %s", directory)
+    return float(validation["val/loss"])
+
+
+def ensemble_configs(config: DictConfig) -> list[DictConfig]:
+    """The config of each member of an ensemble: every beta with every seed; none without ``trainer.ensemble``.
+
+    Raises:
+        UserError: the ensemble is not possible.
+    """
+    seeds, betas = config.trainer.ensemble, config.trainer.betas or [config.beta]
+    if not isinstance(seeds, int) or seeds < 1:
+        raise UserError(f"trainer.ensemble={seeds} is no number of seeds: use 1 or more.")
+    if seeds == len(betas) == 1:
+        return []
+    if config.resume is not None:
+        raise UserError("An ensemble cannot be resumed: drop resume=..., or train its members one by one.")
+    members = []
+    for beta in betas:
+        for seed in range(config.seed, config.seed + seeds):
+            member = config.copy()
+            # All members see the same data in the same order.
+            member.data.seed, member.seed, member.beta = config.data.seed, seed, beta
+            member.trainer.ensemble, member.trainer.betas = 1, None
+            members.append(member)
+    return members
+
+
+def run_ensemble(configs: list[DictConfig], data: SolderDataModule, config: DictConfig, directory: Path) -> float:
+    """Train all members at once, then leave in ``directory/<number>`` what a run of its own would leave."""
+    models = []
+    for member in configs:
+        pl.seed_everything(member.seed, workers=True, verbose=False)
+        models.append(build(member.model))
+        models[-1].preprocessing = {"image_size": data.tables["train"].images.shape[1]}
+    log.info("training %d members at once", len(models))
+    trained = train_ensemble(models, data, config.trainer.max_epochs, ensemble_device(config), log_members)
+    losses = []
+    for number, (member, model, result) in enumerate(zip(configs, models, trained, strict=True)):
+        folder = directory / str(number)
+        folder.mkdir(exist_ok=True)
+        OmegaConf.save(member, folder / "config.yaml", resolve=True)
+        with run_loggers(folder, **logging_options(member)) as loggers:
+            for logger in loggers:
+                for epoch, values in enumerate(result.history):
+                    logger.log_metrics({**values, "epoch": epoch}, step=epoch)
+                logger.save()
+            checkpoint = member_checkpoint(model, result.best_state, result.best_epoch)
+            losses.append(finish(checkpoint, data, member, folder, loggers))
+    return min(losses)
+
+
+def ensemble_device(config: DictConfig) -> torch.device:
+    """Where Lightning would train: the first GPU, unless there is none or ``trainer.accelerator=cpu``."""
+    wanted = config.trainer.accelerator in ("auto", "gpu", "cuda")
+    return torch.device("cuda" if wanted and torch.cuda.is_available() else "cpu")
+
+
+def log_members(epoch: int, members: Sequence[Member]) -> None:
+    losses = [member.history[-1]["val/loss"] for member in members]
+    log.info("epoch %d  val/loss of the members %.5g to %.5g", epoch + 1, min(losses), max(losses))
+
+
+def logging_options(config: DictConfig) -> dict[str, Any]:
+    """What :func:`~solder_vae.loggers.run_loggers` wants to know of a run."""
+    name, group = run_names(config)
+    return {"config": flat_config(config), **config.logger, "name": name, "group": group}
 
 
 def make_trainer(config: DictConfig, directory: Path, **options: Any) -> pl.Trainer:
     """The config's Trainer, with what every run of this package needs."""
     trainer: pl.Trainer = build(
-        config.trainer,
+        OmegaConf.masked_copy(config.trainer, [key for key in config.trainer if key not in ENSEMBLE_KEYS]),
         default_root_dir=directory,
         inference_mode=False,  # GradCon needs gradients when testing, too
         deterministic="warn",
@@ -112,13 +200,6 @@ def build(config: DictConfig, **options: Any) -> Any:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
         raise
-
-
-def save_calibrated(path: Path, model: CAE) -> None:
-    """Put the model's calibration into its checkpoint."""
-    checkpoint = read_checkpoint(path)
-    model.on_save_checkpoint(checkpoint)
-    write_checkpoint(checkpoint, path)
 
 
 def run_names(config: DictConfig) -> tuple[str, str | None]:

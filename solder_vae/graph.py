@@ -19,6 +19,8 @@ from solder_vae.models import Result, average
 from solder_vae.networks import BicubicUpsample2x, Decoder, bicubic_matrix
 from solder_vae.resize import prepare_batch
 
+OUTPUTS = ("score", "label", "heat_map")
+
 
 class InspectionGraph(nn.Module):
     """Pixels to decisions as :class:`~solder_vae.inspector.Inspector` takes them, preparation and threshold included.
@@ -113,7 +115,9 @@ def _block(block: nn.Sequential, inputs: Tensor) -> tuple[Tensor, Tensor]:
         output = torch.tanh(normed)
         return output, gain * (1 - output.square())
     assert isinstance(activation, nn.LeakyReLU)
-    return F.leaky_relu(normed, activation.negative_slope), torch.where(normed > 0, gain, gain * activation.negative_slope)
+    return F.leaky_relu(normed, activation.negative_slope), torch.where(
+        normed > 0, gain, gain * activation.negative_slope
+    )
 
 
 def _downsample(gradient: Tensor) -> Tensor:
@@ -137,5 +141,5 @@ def weight_gradient_cosine(inputs: Tensor, output_gradients: Tensor, reference: 
     mean = reference.permute(0, 2, 3, 1).flatten(1)  # (O, 9I), in the same order
     dot = (gradients * mean).sum((1, 2))
     norms = gradients.square().sum((1, 2)).sqrt()
-    return dot / (norms.clamp_min(1e-12) * mean.norm().clamp_min(1e-12))
-
+    cosine: Tensor = dot / (norms.clamp_min(1e-12) * mean.norm().clamp_min(1e-12))
+    return cosine

@@ -37,6 +37,8 @@ from solder_vae.threshold import Threshold
 
 ABNORMAL = "abnormal"
 
+UNCALIBRATED = "The checkpoint has no usable calibration: take the best.ckpt of a finished training."
+
 _BATCH = 32  # larger batches are no faster on a CPU, and later
 _AHEAD = 2  # batches that are decoded while one is scored
 
@@ -110,17 +112,20 @@ class Inspector:
     """
 
     def __init__(self, model: CAE) -> None:
-        calibration, preprocessing = model.calibration, model.preprocessing
-        if calibration is None or preprocessing is None or "map_scale" not in calibration:
-            raise UserError(
-                "The checkpoint has no calibration, so it cannot decide: take the best.ckpt of a finished training."
-            )
+        calibration: Any = model.calibration
+        preprocessing: Any = model.preprocessing
+        try:
+            self.primary: str = calibration["primary"]
+            self.thresholds = {name: Threshold.from_dict(data) for name, data in calibration["thresholds"].items()}
+            self.validation_scores: dict[str, list[float]] = calibration["validation_scores"]
+            self.map_scale: float = calibration["map_scale"]
+            self.image_size: int = preprocessing["image_size"]
+            usable = self.primary in self.thresholds and bool(self.normals) and self.map_scale > 0
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise UserError(UNCALIBRATED) from error
+        if not usable:
+            raise UserError(UNCALIBRATED)
         self.model = model.eval()
-        self.primary: str = calibration["primary"]
-        self.thresholds = {name: Threshold.from_dict(data) for name, data in calibration["thresholds"].items()}
-        self.validation_scores: dict[str, list[float]] = calibration["validation_scores"]
-        self.map_scale: float = calibration["map_scale"]
-        self.image_size: int = preprocessing["image_size"]
         self._turn = threading.Lock()
 
     @classmethod
@@ -137,8 +142,8 @@ class Inspector:
         model = load_model(path)
         try:
             inspector = cls(model)
-        except (UserError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} has no usable calibration: give the best.ckpt of a finished training.") from error
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
         model.to(device)
         return inspector
 

@@ -94,7 +94,7 @@ def localisation_table(metrics: Metrics) -> RenderableType:
     rows = [["all defects", "", *_located(metrics, "")]]
     rows += [[name, str(metrics[f"defect/{name}/n"]), *_located(metrics, f"defect/{name}/")] for name in names]
     return Group(
-        Text("Where the anomaly map finds them", style="bold"),
+        Text("\nWhere the anomaly map finds them", style="bold"),
         _rich(["", "n", "Regions", "Pixel\nAUROC", "AUPRO"], [rows[:1], rows[1:]]),
         Text(
             f"\nAUPRO: share of each defect region found, up to a false-positive rate of {FPR_LIMIT:g} of the pixels; "

@@ -209,3 +209,34 @@ def test_no_key_and_no_network_do_not_stop_a_run(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "Weights & Biases (online) did not start" in result.stderr
     assert inspect_wandb(tmp_path / "run")["state"] == "finished"
+
+
+def test_an_ensemble_leaves_what_solo_runs_leave(tmp_path):
+    common = ("logger.mode=disabled", "score=recon")
+    result = train(*common, "trainer.ensemble=2", "trainer.betas=[0.5,3]", "hydra.run.dir=all", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert train(*common, "seed=1", "data.seed=0", "beta=3", "hydra.run.dir=solo", cwd=tmp_path).returncode == 0
+    members = [json.loads((tmp_path / "all" / str(k) / "metrics.json").read_text()) for k in range(4)]
+    assert [(member["beta"], member["seed"]) for member in members] == [(0.5, 0), (0.5, 1), (3, 0), (3, 1)]
+    solo = json.loads((tmp_path / "solo/metrics.json").read_text())
+    for key in ("val/loss", "val/kl", "test/recon/threshold", "test/elbo/auroc"):
+        assert members[3][key] == pytest.approx(solo[key], rel=1e-4)
+    mine, theirs = weights(tmp_path / "all/3/best.ckpt"), weights(tmp_path / "solo/best.ckpt")
+    for key, value in theirs.items():
+        torch.testing.assert_close(mine[key], value, rtol=1e-3, atol=1e-4)
+
+
+def test_best_epoch_survives_a_resumption_elsewhere(tmp_path):
+    """The best epoch came before the interruption: it must be found, though the training goes on in another folder."""
+    common = ("model=cae", "score=recon", "model.lr=0.05", "logger.mode=disabled")
+    assert train(*common, "trainer.max_epochs=3", "hydra.run.dir=whole", cwd=tmp_path).returncode == 0
+    assert train(*common, "trainer.max_epochs=2", "hydra.run.dir=part", cwd=tmp_path).returncode == 0
+    part = torch.load(tmp_path / "part/best.ckpt", weights_only=True)
+    whole = torch.load(tmp_path / "whole/best.ckpt", weights_only=True)
+    assert whole["epoch"] < 2, "this setting must have its best epoch early, or the test shows nothing"
+    resumed = train(*common, "trainer.max_epochs=3", "resume=part/last.ckpt", "hydra.run.dir=rest", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    rest = torch.load(tmp_path / "rest/best.ckpt", weights_only=True)
+    assert rest["epoch"] == whole["epoch"] == part["epoch"]
+    assert all(torch.equal(rest["state_dict"][key], value) for key, value in whole["state_dict"].items())
+    assert (tmp_path / "rest/metrics.json").read_bytes() == (tmp_path / "whole/metrics.json").read_bytes()

@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from solder_vae.data.synthetic import cache
+from solder_vae.data.synthetic.cache import Arrays
 from solder_vae.data.synthetic.defects import DEFECTS
-from solder_vae.data.synthetic.worker import Arrays, Job, Order, render_many
+from solder_vae.data.synthetic.render import Rendered
+from solder_vae.data.synthetic.worker import Job, Order, render_many
 from solder_vae.data.table import NORMAL, ImageTable
 from solder_vae.errors import UserError
 
@@ -35,7 +37,7 @@ class SyntheticSource:
         val: int = 567,
         test_normal: int = 84,
         test_abnormal: int = 66,
-        severity: Sequence[float] = (0.3, 1.0),
+        severity: Sequence[float] = (0.4, 1.0),
         defects: Sequence[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         use_cache: bool = True,
@@ -111,17 +113,13 @@ class SyntheticSource:
         return arrays
 
     def _render(self) -> Arrays:
-        columns = (
-            TextColumn("rendering the synthetic set"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
+        columns = (TextColumn("rendering the synthetic set"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         jobs = self._jobs()
         with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
             task = bar.add_task("", total=len(jobs))
-            order = Order(self.seed, self.severity, self.image_size, jobs)
-            return render_many(order, self.render_workers, lambda count: bar.advance(task, count))
+            order = Order(self.seed, self.severity, jobs)
+            joints = render_many(order, self.render_workers, lambda count: bar.advance(task, count))
+        return _prepared(joints, self.image_size)
 
     def _tables(self, arrays: Arrays) -> dict[str, ImageTable]:
         jobs = self._jobs()
@@ -142,3 +140,18 @@ class SyntheticSource:
                 },
             )
         return tables
+
+
+def _prepared(joints: list[Rendered], size: int) -> Arrays:
+    """What is cached: ``images`` (N, S, S, 3), ``masks`` (N, S, S), ``native_size`` (N, 2), ``factor/NAME`` (N,)."""
+    # Here and not above: it brings torch, which takes seconds to import, and rendering processes need none.
+    from solder_vae.data.transforms import prepare, prepare_mask
+
+    count = len(joints)
+    arrays: Arrays = {
+        "images": np.array([prepare(joint.image, size) for joint in joints], np.uint8).reshape(count, size, size, 3),
+        "masks": np.array([prepare_mask(joint.mask, size) for joint in joints], bool).reshape(count, size, size),
+        "native_size": np.array([joint.image.shape[:2] for joint in joints], np.int64).reshape(count, 2),
+    }
+    names = joints[0].factors if joints else {}
+    return arrays | {f"factor/{name}": np.array([joint.factors[name] for joint in joints]) for name in names}

@@ -23,7 +23,7 @@ class Bridge(Defect):
         sides = [np.sign(x) for x, _ in scene.neighbours] or [-1, 1]
         side = float(self.rng.choice(sides))
         y = scene.joint.pad_length * self.rng.uniform(0.5, 0.9)
-        half = 0.07 + 0.37 * self.severity
+        half = 0.08 + 0.42 * self.severity
         lean = float(self.rng.normal(0, 0.12))
         reach, along = segment(canvas, (side * 0.35, y), (side * (scene.pitch - 0.35), y + lean))
         waist = half * (1 - (0.5 - 0.3 * self.severity) * 4 * along * (1 - along))
@@ -34,7 +34,7 @@ class Bridge(Defect):
     def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
         # The neck hangs as a sagging web between the joints, wrinkled where it tore free of the flux.
         wrinkles = np.abs(fractal(self.rng, canvas.shape, 9, octaves=2))
-        web = np.float32(0.05) + np.float32(0.045 * self.severity) * wrinkles
+        web = np.float32(0.05) + np.float32(0.065 * self.severity) * wrinkles
         return height + self._neck * web, wetted
 
 
@@ -105,10 +105,10 @@ class SolderFlag(Defect):
         joint = scene.joint
         start = (self.rng.uniform(-0.3, 0.3), joint.pad_length * self.rng.uniform(0.6, 0.85))
         turn = self.rng.uniform(-1.9, 1.9)  # mostly outwards or sideways
-        length = 0.2 + 0.8 * self.severity
+        length = 0.2 + 0.9 * self.severity
         end = (start[0] + length * float(np.sin(turn)), start[1] + length * float(np.cos(turn)))
         reach, along = segment(canvas, start, end)
-        radius = (0.06 + 0.14 * self.severity) * (1 - 0.8 * along)
+        radius = (0.06 + 0.17 * self.severity) * (1 - 0.8 * along)
         ridge = np.sqrt(np.maximum(radius * radius - reach * reach, 0))
         base = joint.climb * (0.6 + 0.6 * self.severity * along)
         spike = cover(reach - radius, canvas.pixel)

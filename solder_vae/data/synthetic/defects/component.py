@@ -21,14 +21,14 @@ class MissingComponent(Defect):
 
     def on_scene(self, scene: Scene) -> Scene:
         self._was = scene.joint
-        return replace(scene, joint=replace(scene.joint, present=False, volume=1.5 - 0.5 * self.severity))
+        return replace(scene, joint=replace(scene.joint, present=False, volume=0.8 + 0.7 * self.severity))
 
     def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
         seat = terminal_distance(canvas, self._was) + 0.03 * fractal(self.rng, canvas.shape, 8, octaves=2)
         # A brittle fracture follows the grains: facets, where frozen solder is smooth.
         facets = np.abs(fractal(self.rng, canvas.shape, 13, octaves=2))
-        self._torn = cover(seat, 2 * canvas.pixel) * wetted * np.float32(0.35 + 0.65 * self.severity)
-        fracture = 0.03 + np.float32(0.08) * facets
+        self._torn = cover(seat, 2 * canvas.pixel) * wetted * np.float32(0.25 + 0.75 * self.severity)
+        fracture = 0.03 + np.float32(0.04 + 0.08 * self.severity) * facets
         return height + self._torn * (fracture - height), wetted
 
     def on_surfaces(self, canvas: Canvas, scene: Scene, surfaces: Surfaces, wetted: Field) -> None:
@@ -47,13 +47,13 @@ class ShiftedComponent(Defect):
         share = self.rng.uniform(0.2, 1.0)  # how much is overhang, the rest is skew
         moved = replace(
             joint,
-            offset_x=joint.offset_x + float(side * share * (0.12 + 0.46 * self.severity)),
+            offset_x=joint.offset_x + float(side * share * (0.12 + 0.5 * self.severity)),
             offset_y=joint.offset_y - 0.1 * self.severity * float(self.rng.random()),
-            rotation=joint.rotation + float(twist * (1.2 - share) * (0.1 + 0.7 * self.severity)),
+            rotation=joint.rotation + float(twist * (1.2 - share) * (0.1 + 0.8 * self.severity)),
         )
         return replace(scene, joint=moved)
 
     def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
         seat = cover(terminal_distance(canvas, self._was), 4 * canvas.pixel) * wetted
         smear = np.abs(noise(self.rng, canvas.shape, 12, stretch=3))
-        return height + seat * smear * np.float32(0.08 * self.severity), wetted
+        return height + seat * smear * np.float32(0.12 * self.severity), wetted

@@ -46,7 +46,7 @@ class PinHoles(Defect):
         own = (np.abs(canvas.x) < 0.45) & (wetted > 0.9) & (terminal_distance(canvas, scene.joint) > 0.05)
         places = np.flatnonzero(own)
         self._pit = np.zeros(canvas.shape, np.float32)
-        for _ in range(1 + int(self.severity * 5)):
+        for _ in range(1 + int(self.severity * 7)):
             if not len(places):
                 break
             at = int(self.rng.choice(places))

@@ -1,0 +1,271 @@
+"""The training step's operations in the forms that a CPU computes fastest; each equals the layer it stands for.
+
+* :func:`winograd_conv3x3`: a 3x3 convolution of a small map in a quarter of the multiplications (Lavin and Gray 2016).
+* :func:`interpolated_conv3x3`: interpolation and convolution at once, with the channels mixed at low resolution.
+* :func:`batch_norm`: batch norm whose *second* derivative is in closed form. GradCon's constraint differentiates a
+  gradient, and autograd would take the batch norm's backward pass apart into a dozen passes over the map.
+
+The two convolutions are products of matrices, which autograd differentiates as often as it is asked to. All are made
+for training: they take plain tensors and return them as ``(B, C, H, W)``, in whatever memory order falls out.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from numpy.polynomial import polynomial
+from torch import Tensor, nn
+
+aten = torch.ops.aten
+
+# convolutions -------------------------------------------------------------------------------------------------------
+
+TILE = 4  # outputs of a tile along each axis: F(4x4, 3x3)
+POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)  # and infinity; these keep the rounding error low (Barabasz et al. 2018)
+
+
+def toom_cook() -> tuple[Tensor, Tensor, Tensor]:
+    """Matrices with ``y = A @ ((G @ w) * (B @ x))`` for the 4 outputs of 6 inputs ``x`` under a 3-tap kernel ``w``.
+
+    Correlation is the transpose of a product of polynomials, which is pointwise once they are evaluated at 6 points.
+
+    Returns:
+        A ``(4, 6)``, B ``(6, 6)`` and G ``(6, 3)``, in double precision.
+    """
+    taps, points = 3, len(POINTS) + 1
+    a, b, g = (torch.zeros(shape, dtype=torch.float64) for shape in ((TILE, points), (points, points), (points, taps)))
+    for row, point in enumerate(POINTS):
+        others = [other for other in POINTS if other != point]
+        a[:, row] = point ** torch.arange(TILE)
+        g[row] = point ** torch.arange(taps) / prod(point - other for other in others)
+        b[row, : points - 1] = torch.from_numpy(polynomial.polyfromroots(others))
+    a[-1, -1] = g[-1, -1] = 1  # the point at infinity: the leading coefficients
+    b[-1] = torch.from_numpy(polynomial.polyfromroots(POINTS))
+    return a, b, g
+
+
+@cache
+def winograd_matrices(height: int, width: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """:func:`toom_cook` on all tiles of a zero-padded map at once, both axes.
+
+    Returns:
+        Output ``(HW, 36T)``, input ``(36T, HW)`` and kernel ``(36, 9)`` transforms, T the number of tiles.
+    """
+    a, b, g = toom_cook()
+    outputs, inputs = [], []
+    for size in (height, width):
+        tiles = size // TILE
+        one_output = torch.zeros(size, 6, tiles, dtype=torch.float64)
+        one_input = torch.zeros(6, tiles, size + 2, dtype=torch.float64)
+        for tile in range(tiles):
+            start = TILE * tile
+            one_output[start : start + TILE, :, tile] = a
+            one_input[:, tile, start : start + TILE + 2] = b
+        outputs.append(one_output)
+        inputs.append(one_input[..., 1:-1])  # what lies on the padding meets zeros
+    output = torch.einsum("hat,wbu->hwabtu", *outputs).reshape(height * width, -1)
+    input_ = torch.einsum("ath,buw->abtuhw", *inputs).reshape(-1, height * width)
+    return tuple(matrix.to(device, dtype) for matrix in (output, input_, torch.kron(g, g)))
+
+
+def winograd_pays(channels_in: int, channels_out: int, height: int, width: int) -> bool:
+    """Whether :func:`winograd_conv3x3` needs fewer multiply-adds than the sum over 9 taps, its transforms counted."""
+    pixels = height * width
+    transforms = 36 / 16 * pixels * (channels_in + channels_out)
+    products = 36 / 16 * channels_in * channels_out
+    return height % TILE == width % TILE == 0 and transforms + products < 9 * channels_in * channels_out
+
+
+def winograd_conv3x3(x: Tensor, weight: Tensor) -> Tensor:
+    """``F.conv2d(x, weight, padding=1)`` for maps whose height and width are multiples of 4.
+
+    The map is kept with the pixels first and the batch next to the channels, so that each transform is one product
+    for all images, and the 36 products of tiles with kernels are one batched product.
+
+    Args:
+        x: ``(B, I, H, W)``.
+        weight: ``(O, I, 3, 3)``.
+    """
+    batch, channels_in, height, width = x.shape
+    channels_out = len(weight)
+    output, input_, kernel = winograd_matrices(height, width, x.device, x.dtype)
+    pixels = x.permute(2, 3, 0, 1).reshape(height * width, batch * channels_in)
+    tiles = (input_ @ pixels).reshape(36, -1, channels_in)
+    kernels = (kernel @ weight.permute(2, 3, 1, 0).reshape(9, -1)).reshape(36, channels_in, channels_out)
+    y = output @ torch.bmm(tiles, kernels).reshape(-1, batch * channels_out)
+    return y.reshape(height, width, batch, channels_out).permute(2, 3, 0, 1)
+
+
+def interpolation_pays(channels_in: int, channels_out: int, height: int, width: int) -> bool:
+    """Whether :func:`interpolated_conv3x3` to twice the size needs fewer multiply-adds than doing one after the other.
+
+    Args:
+        channels_in: of the convolution.
+        channels_out: of the convolution.
+        height: before the interpolation.
+        width: before the interpolation.
+    """
+    together = 9 * channels_in * channels_out + (18 * height + 12 * width) * channels_out
+    apart = 36 * channels_in * channels_out + (2 * height + 4 * width) * channels_in
+    return together < apart
+
+
+def interpolated_conv3x3(x: Tensor, weight: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """``F.conv2d(rows @ x @ columns.T, weight, padding=1)`` with the channels mixed before the interpolation.
+
+    A tap of the kernel mixes the channels and shifts the map. Mixing commutes with the interpolation, so it is done
+    on the small map, and the shift joins the interpolation: ``y = sum_ij rows_i @ (x mixed by tap ij) @ columns_j.T``.
+
+    Args:
+        x: ``(B, I, h, w)``.
+        weight: ``(O, I, 3, 3)``.
+        rows: interpolation of the height ``(H, h)``.
+        columns: interpolation of the width ``(W, w)``.
+
+    Returns:
+        ``(B, O, H, W)``.
+    """
+    batch, channels_in, small_height, small_width = x.shape
+    channels_out, height, width = len(weight), len(rows), len(columns)
+    pixels = x.permute(0, 2, 3, 1).reshape(-1, channels_in)
+    y = None
+    for shifted_rows, taps in zip(shifts(rows), weight.permute(2, 1, 3, 0), strict=True):
+        mixed = (pixels @ taps.reshape(channels_in, -1)).reshape(batch, small_height, -1)  # (B, h, w * 3 * O)
+        operator = shifted_rows.expand(batch, -1, -1)
+        y = torch.bmm(operator, mixed) if y is None else torch.baddbmm(y, operator, mixed)
+    assert y is not None
+    operator = shifts(columns).permute(1, 2, 0).reshape(width, -1)  # (W, w * 3)
+    if channels_out < 8:
+        # Products with so few columns crawl. One large product is faster, though most of what it multiplies is 0.
+        identity = torch.eye(channels_out, device=x.device, dtype=x.dtype)
+        operator = torch.einsum("ak,op->oakp", operator, identity).reshape(channels_out * width, -1)
+        y = y.reshape(batch * height, -1) @ operator.T
+        return y.reshape(batch, height, channels_out, width).permute(0, 2, 1, 3)
+    y = operator @ y.reshape(batch * height, small_width * 3, channels_out)
+    return y.reshape(batch, height, width, channels_out).permute(0, 3, 1, 2)
+
+
+def shifts(matrix: Tensor) -> Tensor:
+    """The rows moved down by one, as they are, and up by one, zeros moving in: ``(3, *matrix.shape)``."""
+    padded = F.pad(matrix, (0, 0, 1, 1))
+    return torch.stack([padded[tap : tap + len(matrix)] for tap in range(3)])
+
+
+# batch norm ---------------------------------------------------------------------------------------------------------
+
+
+def batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """``norm(x)`` in training mode, running statistics updated, in the memory order of ``x``.
+
+    Args:
+        x: ``(B, C, H, W)`` in any dense memory order.
+        norm: affine, with running statistics and a momentum.
+    """
+    order = sorted(range(4), key=lambda axis: -x.stride(axis))
+    permuted = x.permute(order)
+    channel = order.index(1)
+    y, mean, rstd = BatchNorm.apply(  # type: ignore[no-untyped-call]
+        permuted.reshape(prod(permuted.shape[:channel]), x.shape[1], -1), norm.weight, norm.bias, norm.eps
+    )
+    with torch.no_grad():
+        count = x.numel() // x.shape[1]
+        variance = (rstd.pow(-2) - norm.eps) * (count / (count - 1))
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.num_batches_tracked is not None
+        assert norm.momentum is not None
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(variance, norm.momentum)
+        norm.num_batches_tracked.add_(1)
+    result: Tensor = y.reshape(permuted.shape).permute(*(order.index(axis) for axis in range(4)))
+    return result
+
+
+class BatchNorm(torch.autograd.Function):
+    """Batch norm of ``(N, C, L)`` by the statistics of each channel; also returns its mean and 1 / deviation."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Any:
+        return aten.native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, weight, _, ctx.eps = inputs
+        _, mean, rstd = output
+        ctx.save_for_backward(x, weight, mean, rstd)
+        ctx.mark_non_differentiable(mean, rstd)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> Any:
+        return *BatchNormBackward.apply(gradient, *ctx.saved_tensors, ctx.eps), None  # type: ignore[no-untyped-call]
+
+
+class BatchNormBackward(torch.autograd.Function):
+    r"""The backward pass of :class:`BatchNorm`, and its own backward pass.
+
+    Per channel, with n values, r = 1 / deviation, :math:`\hat x = r (x - \mu)`, sums and means over the channel, and
+    the projection :math:`P(g) = r (g - \overline{g} - \hat x\,\overline{g \hat x})`, the backward pass maps g to
+
+    .. math:: d = \gamma P(g), \quad d_\gamma = \textstyle\sum g \hat x, \quad d_\beta = \sum g.
+
+    Given the gradients u, v, w with respect to these three, the second pass gives
+
+    .. math::
+        \bar g &= \gamma P(u) + v \hat x + w \\
+        \bar\gamma &= \textstyle\sum u\,P(g)
+            = r \big(\sum u g - \sum u \sum g / n - \sum u \hat x \sum g \hat x / n\big) \\
+        \bar x &= -r\,\overline{g \hat x}\;\gamma P(u) - r\,\overline{u \hat x}\; d
+            - \gamma \bar\gamma\, r \hat x / n + v P(g)
+
+    P is symmetric, hence the first; in the last, the products with :math:`\hat x` are differentiated through
+    :math:`\hat x` (whose own backward pass is P) and the factor r through :math:`dr = -r^2\,\overline{\hat x\,dx}`.
+    So all it takes is one more ordinary backward pass (of u), one sum, and one linear combination.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(gradient: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, eps: float) -> Any:
+        return native_backward(gradient, x, weight, mean, rstd, eps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *tensors, ctx.eps = inputs
+        ctx.save_for_backward(*tensors, *output)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, u: Tensor | None, v: Tensor | None, w: Tensor | None) -> Any:
+        g, x, weight, mean, rstd, d, sum_gx, sum_g = ctx.saved_tensors
+        n = x.numel() // len(weight)
+        u = torch.zeros_like(g) if u is None else u
+        projected, sum_ux, sum_u = native_backward(u, x, weight, mean, rstd, ctx.eps)  # gamma P(u), sums
+        weight_bar = rstd * ((u * g).sum((0, 2)) - sum_u * sum_g / n - sum_ux * sum_gx / n)
+        scale = -weight * weight_bar * rstd.square() / n  # of x - mean
+        x_bar = torch.addcmul(column(-scale * mean), projected, column(-rstd * sum_gx / n))
+        x_bar = x_bar.addcmul_(d, column(-rstd * sum_ux / n)).addcmul_(x, column(scale))
+        g_bar = projected
+        if v is not None:
+            x_bar += column(v) * native_backward(g, x, torch.ones_like(weight), mean, rstd, ctx.eps)[0]
+            g_bar = g_bar + column(v * rstd) * (x - column(mean))
+        if w is not None:
+            g_bar = g_bar + column(w)
+        return g_bar, x_bar, weight_bar, None, None, None
+
+
+def native_backward(gradient: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, eps: float) -> Any:
+    """d, sum of g x-hat and sum of g, as :class:`BatchNormBackward` names them."""
+    mask = [True, True, True]
+    return aten.native_batch_norm_backward(gradient, x, weight, None, None, mean, rstd, True, eps, mask)
+
+
+def column(channels: Tensor) -> Tensor:
+    """``(C,)`` to ``(C, 1)``, which broadcasts against ``(N, C, L)``."""
+    return channels[:, None]

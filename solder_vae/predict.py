@@ -1,0 +1,55 @@
+"""``python -m solder_vae.predict``: inspect new joints, write predictions.csv, predictions.json and report.html."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from solder_vae.cli import command, parse
+from solder_vae.files import check_new, new_directory
+
+USAGE = """\
+Inspect new joints as a checkpoint says.
+
+  python -m solder_vae.predict checkpoint=PATH images=DIR|FILE|GLOB|CSV out=DIR
+
+  checkpoint=PATH   best.ckpt of a training, or what solder_vae.threshold wrote; it holds all there is to know:
+                    preprocessing, threshold, scores of the validation normals, reference gradients
+  images=...        a folder (with its folders), one image, a pattern such as 'board7/**/*.png' in quotes, or a CSV
+                    file with a column path, relative to that file's folder
+  out=DIR           a new folder for predictions.csv, predictions.json and report.html
+
+Exit status: 0; 3 if images could not be read (they are listed and left out); 2 if nothing could be done.
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    checkpoint: str
+    images: str
+    out: str
+
+
+def run(arguments: list[str]) -> int:
+    """Inspect as the command line says; returns the exit status."""
+    options = parse(Options, arguments, USAGE)
+    # torch is imported here, not above, so that --help and mistyped options are answered at once.
+    from solder_vae.inspection import find_joints, inspect_into, print_summary
+    from solder_vae.inspector import Inspector
+
+    out = Path(options.out)
+    check_new(out)
+    joints = find_joints(options.images)
+    inspector = Inspector.load(options.checkpoint)
+    with new_directory(out) as directory:
+        inspection = inspect_into(directory, inspector, joints, source=options.checkpoint)
+    print_summary(inspector, inspection, out)
+    return inspection.status
+
+
+def main() -> None:
+    command(run)
+
+
+if __name__ == "__main__":
+    main()
