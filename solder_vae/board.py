@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from solder_vae.board_options import BoardOptions
 from solder_vae.data.layouts import printable
 from solder_vae.data.transforms import Image, read_image
 from solder_vae.errors import UserError
@@ -22,39 +23,12 @@ from solder_vae.pads import (
     read_footprints,
     read_pads,
 )
-from solder_vae.registration import AFFINE, Points, Registration, check_field, register
+from solder_vae.registration import Points, Registration, check_field, register
 
 SMALLEST = 8
 """Boxes with a side of fewer pixels show nothing of a joint: the units are wrong."""
 
 _TOLD = 5
-
-BOARD_USAGE = """\
-  board=IMAGE       picture of the board
-  pads=CSV          where the joints are: name,x,y,width,height in pixels; or a placement file, Ref,PosX,PosY,Rot,Side
-                    in millimetres, y up, which also needs:
-  fiducials=CSV     three or more marks: name,board_x,board_y,pixel_x,pixel_y
-  footprints=CSV    each package's pads: Package,Pad,X,Y,Width,Height in millimetres, y up; a joint for each pad ...
-  size=MM           ... or without: one square of this size for each row of the placement file
-  fit=affine        or homography (four fiducials or more), for a tilted camera
-  side=top          or bottom: which components the picture shows
-  margin=0          widens each box all round by this share of its short side
-"""
-
-
-@dataclass(frozen=True)
-class BoardOptions:
-    """What says where the joints of a board picture are, see :data:`BOARD_USAGE`."""
-
-    _: KW_ONLY
-    board: str = ""
-    pads: str = ""
-    fiducials: str = ""
-    footprints: str = ""
-    size: float | None = None
-    fit: str = AFFINE
-    side: str = TOP
-    margin: float = 0.0
 
 
 @dataclass(frozen=True)

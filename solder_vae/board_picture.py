@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
 
 import cv2
 
@@ -13,25 +15,42 @@ from solder_vae.data.transforms import Image
 _ORANGE, _BLUE = (213, 94, 0), (86, 180, 233)
 
 
-def draw_verdicts(board: Board, abnormal: Sequence[bool], notes: Sequence[str]) -> Image:
-    """The board's picture with each joint in a box: thin and blue if normal, thick and orange with a note if not.
+class Decision(Protocol):
+    """What is drawn of a verdict; abnormal iff the margin is positive."""
+
+    @property
+    def margin(self) -> float: ...
+
+
+def verdicts_on_board(board: Board, decisions: Sequence[Decision]) -> Image:
+    """The board's picture with each joint in a box: thin and blue if normal, thick and orange with its name if not.
 
     Args:
         board: with N joints.
-        abnormal: the N decisions.
-        notes: N short texts, written beside the abnormal joints.
+        decisions: on each of them, in the same order.
+
+    Returns:
+        ``(H, W, 3)`` uint8, as large as the picture.
     """
     picture = board.image.copy()
-    height, width = picture.shape[:2]
-    unit = max(1, round(max(height, width) / 1000))
-    for box, bad, note in sorted(zip(board.joints, abnormal, notes, strict=True), key=lambda item: item[1]):
+    unit = max(1, round(max(picture.shape[:2]) / 1000))
+    drawn = sorted(zip(board.joints, decisions, strict=True), key=lambda pair: pair[1].margin)  # the worst on top
+    for box, decision in drawn:
         corners = (box.x, box.y), (box.x + box.width - 1, box.y + box.height - 1)
-        if bad:
+        if decision.margin > 0:
             cv2.rectangle(picture, *corners, (0, 0, 0), 5 * unit)
-        cv2.rectangle(picture, *corners, _ORANGE if bad else _BLUE, 3 * unit if bad else unit)
-        if bad:
-            _write(picture, note, box, unit)
+            cv2.rectangle(picture, *corners, _ORANGE, 3 * unit)
+        else:
+            cv2.rectangle(picture, *corners, _BLUE, unit)
+    for box, decision in drawn:
+        if decision.margin > 0:
+            _write(picture, f"{box.name} +{decision.margin:.2g}", box, unit)
     return picture
+
+
+def write_verdicts(path: Path, board: Board, decisions: Sequence[Decision]) -> None:
+    """Write :func:`verdicts_on_board` as PNG."""
+    path.write_bytes(cv2.imencode(".png", verdicts_on_board(board, decisions)[..., ::-1])[1].tobytes())
 
 
 def _write(picture: Image, note: str, box: BoardJoint, unit: int) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from solder_vae.board import BOARD_USAGE, BoardOptions, read_board
+from solder_vae.board_options import BOARD_USAGE, BoardOptions
 from solder_vae.cli import command, parse
 from solder_vae.errors import UserError
 from solder_vae.files import check_new, new_directory
@@ -38,7 +38,10 @@ class Options(BoardOptions):
 
 
 def run(arguments: list[str]) -> int:
+    """Crop as the command line says; returns the exit status."""
     options = parse(Options, arguments, USAGE)
+    from solder_vae.board import read_board
+
     out = Path(options.out)
     check_new(out)
     board = read_board(options)

@@ -41,6 +41,7 @@ class Options:
 
 
 def run(arguments: list[str]) -> int:
+    """Export as the command line says; returns the exit status."""
     options = parse(Options, arguments, USAGE)
     out = Path(options.out)
     if options.format != "onnx":

@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from solder_vae.board import Board
 from solder_vae.data.layouts import SUFFIXES, image_files, printable
 from solder_vae.errors import UserError
 from solder_vae.inspector import Inspector, Joint, Unreadable, Verdict
@@ -119,6 +120,13 @@ def find_joints(images: str, key: str = "images") -> list[Joint]:
     if not paths:
         raise UserError(f"{key}={images} has no images ({' '.join(sorted(SUFFIXES))}).")
     return [Joint(cell_safe(printable(str(path))), path) for path in paths]
+
+
+def board_joints(board: Board) -> list[Joint]:
+    """The joints of a board's picture, by their names."""
+    return [
+        Joint(cell_safe(printable(joint.name)), crop) for joint, crop in zip(board.joints, board.crops(), strict=True)
+    ]
 
 
 def listed(table: Path) -> list[Path]:

@@ -49,7 +49,7 @@ class Parity(NamedTuple):
 
 def load_onnx(path: Path, threads: int) -> Run:
     """The graph as a function of images, run by ONNX Runtime on the CPU."""
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from solder_vae.board_options import BOARD_USAGE, BoardOptions
 from solder_vae.cli import command, parse
+from solder_vae.errors import UserError
 from solder_vae.files import check_new, new_directory
 
-USAGE = """\
+USAGE = f"""\
 Inspect new joints as a checkpoint says.
 
   python -m solder_vae.predict checkpoint=PATH images=DIR|FILE|GLOB|CSV out=DIR
+  python -m solder_vae.predict checkpoint=PATH board=IMAGE pads=CSV out=DIR
 
   checkpoint=PATH   best.ckpt of a training, or what solder_vae.threshold wrote; it holds all there is to know:
                     preprocessing, threshold, scores of the validation normals, reference gradients
@@ -19,30 +22,42 @@ Inspect new joints as a checkpoint says.
                     file with a column path, relative to that file's folder
   out=DIR           a new folder for predictions.csv, predictions.json and report.html
 
+Instead of images=, the joints of a board's picture (docs/crop.md), whose verdicts are drawn into board.png:
+
+{BOARD_USAGE}
 Exit status: 0; 3 if images could not be read (they are listed and left out); 2 if nothing could be done.
 """
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(BoardOptions):
     checkpoint: str
-    images: str
     out: str
+    images: str = ""
 
 
 def run(arguments: list[str]) -> int:
     """Inspect as the command line says; returns the exit status."""
     options = parse(Options, arguments, USAGE)
     # torch is imported here, not above, so that --help and mistyped options are answered at once.
-    from solder_vae.inspection import find_joints, inspect_into, print_summary
+    from solder_vae.board import read_board
+    from solder_vae.board_picture import write_verdicts
+    from solder_vae.inspection import board_joints, find_joints, inspect_into, print_summary
     from solder_vae.inspector import Inspector
 
     out = Path(options.out)
     check_new(out)
-    joints = find_joints(options.images)
+    if bool(options.images) == bool(options.board):
+        raise UserError("Give either images=... or board=IMAGE with pads=CSV: --help shows examples.")
+    board = read_board(options) if options.board else None
+    joints = board_joints(board) if board else find_joints(options.images)
     inspector = Inspector.load(options.checkpoint)
     with new_directory(out) as directory:
         inspection = inspect_into(directory, inspector, joints, source=options.checkpoint)
+        if board:
+            write_verdicts(directory / "board.png", board, inspection.predictions)
+    if board:
+        print(board)
     print_summary(inspector, inspection, out)
     return inspection.status
 

@@ -1,5 +1,7 @@
 """Pixel AUROC and AUPRO against constructed cases and against slow, obvious implementations."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -35,7 +37,7 @@ def slow_aupro(maps, masks, limit):
         overlaps = [np.mean([called[index][pixel] for pixel in region]) for index, region in areas]
         points.append((called[~masks].mean(), np.mean(overlaps)))
     area = 0.0
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if x0 < limit and x1 > x0:
             end = min(x1, limit)
             area += (end - x0) * (y0 + (y0 + (y1 - y0) * (end - x0) / (x1 - x0))) / 2

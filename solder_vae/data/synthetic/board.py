@@ -157,7 +157,7 @@ def _look(rng: np.random.Generator) -> Conditions:
     while look.light != "dome":
         look = draw_conditions(rng)
     red, green, blue = MASKS["green"]
-    camera = replace(look.camera, clipped=0.03, gain=1.0, blur=0.8, contrast=1.05, noise=0.002, quality=100)
+    camera = replace(look.camera, clipped=0.012, gain=0.85, blur=0.8, contrast=1.05, noise=0.002, quality=100)
     camera = replace(camera, sharpen=0.0, fringe=(0.1, 0.0), saturation=1.0)
     assert isinstance(camera, Camera)
     ground = (1.2 * red + 0.03, 1.2 * green + 0.03, 1.2 * blue + 0.03)
@@ -243,7 +243,19 @@ def _place(
     model = replace(
         model, pad_length=length, terminal_end=model.terminal_end * stretch, terminal_band=model.terminal_band * stretch
     )
-    joints = [replace(model, volume=rng.uniform(0.55, 1.0), wetting_angle=rng.uniform(8, 32)) for _ in package.pads()]
+    # Placed a little off, but straight; seen from the other side the displacement is the opposite one.
+    signs = [1] * package.count + [-1] * package.count
+    joints = [
+        replace(
+            model,
+            rotation=0.0,
+            offset_x=sign * model.offset_x,
+            offset_y=sign * model.offset_y,
+            volume=rng.uniform(0.55, 1.0),
+            wetting_angle=rng.uniform(8, 32),
+        )
+        for sign in signs
+    ]
     names = [f"{component.name}.{pad}" for pad in range(1, len(joints) + 1)]
     for index in sorted(range(len(joints)), key=lambda index: defects[names[index]] != NORMAL):
         kind = defects[names[index]]
