@@ -57,6 +57,19 @@ def anomaly_maps(model: CAE, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return maps
 
 
+def mean_image_maps(train: NDArray[np.uint8], images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The trivial anomaly map ``(N, S, S)``: what :func:`anomaly_map` makes of the training normals' mean image.
+
+    A network whose reconstructions locate no better than one image for all has not learned where joints differ.
+    """
+    mean = to_tensor(train).mean(0)
+    maps = np.empty(images.shape[:3], np.float32)
+    for start in range(0, len(images), _AT_ONCE):
+        x = to_tensor(images[start : start + _AT_ONCE])
+        maps[start : start + _AT_ONCE] = anomaly_map(x, mean.expand_as(x)).numpy()
+    return maps
+
+
 def map_scale(model: CAE, normals: NDArray[np.uint8]) -> float:
     """The map's unit: the value under which 99 % of the pixels of normals lie.
 

@@ -115,6 +115,8 @@ def run_metrics(model: CAE, evaluation: Evaluation, validation: Mapping[str, flo
         numbers |= prefixed(f"baseline/{name}", metrics)
     if evaluation.localisation is not None:
         numbers |= prefixed("test/localisation", evaluation.localisation)
+    if evaluation.trivial_localisation is not None:
+        numbers |= prefixed("baseline/mean image/localisation", evaluation.trivial_localisation)
     numbers["thresholds"] = {name: threshold.to_dict() for name, threshold in evaluation.thresholds.items()}
     return numbers
 

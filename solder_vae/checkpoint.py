@@ -12,7 +12,6 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import torch
 from torch import Tensor
@@ -40,7 +39,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"{path} holds something other than tensors and plain values, so it was not loaded: "
             "use a checkpoint written by this package."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, BadZipFile) as error:
+    except Exception as error:  # a damaged file can fail in any of the reader's steps, with any of their errors
         raise UserError(f"{path} is not a readable checkpoint (damaged or cut off?): train again.") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("model") not in MODELS or "state_dict" not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of solder_vae: give a file that solder_vae.train wrote.")

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from solder_vae.anomaly_map import anomaly_maps, map_scale
+from solder_vae.anomaly_map import anomaly_maps, map_scale, mean_image_maps
 from solder_vae.baselines import trivial_scores
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import ImageTable
@@ -36,8 +36,9 @@ class Evaluation:
         baselines: the same of each trivial baseline, thresholded by the same rule.
         table: the test images.
         map_scale: unit of the anomaly maps, from validation normals, see :func:`solder_vae.anomaly_map.map_scale`.
-        localisation: :func:`solder_vae.localisation.evaluate_localisation` of the anomaly maps, where the test
-            table has masks.
+        localisation: :func:`solder_vae.localisation.evaluate_localisation` of the model's anomaly maps (None where
+            the test table has no masks) ...
+        trivial_localisation: ... and of the trivial ones, the difference from the mean training image.
     """
 
     primary: str
@@ -49,6 +50,7 @@ class Evaluation:
     table: ImageTable
     map_scale: float
     localisation: Metrics | None
+    trivial_localisation: Metrics | None
 
     @property
     def threshold(self) -> Threshold:
@@ -118,15 +120,14 @@ def evaluate_model(model: CAE, data: SolderDataModule, trainer: pl.Trainer, rule
         },
         table=table,
         map_scale=map_scale(model, data.tables["val"].images),
-        localisation=localise(model, table),
+        localisation=localise(anomaly_maps(model, table.images), table),
+        trivial_localisation=localise(mean_image_maps(data.tables["train"].images, table.images), table),
     )
 
 
-def localise(model: CAE, table: ImageTable) -> Metrics | None:
-    """How well the anomaly maps find the defects, where the table knows where they are."""
-    if table.masks is None:
-        return None
-    return evaluate_localisation(anomaly_maps(model, table.images), table.masks, table.defects)
+def localise(maps: NDArray[np.float32], table: ImageTable) -> Metrics | None:
+    """How well anomaly maps ``(N, S, S)`` find the defects, where the table knows where they are."""
+    return None if table.masks is None else evaluate_localisation(maps, table.masks, table.defects)
 
 
 def for_every_score(threshold: Threshold, primary: str, normals: Scores) -> dict[str, Threshold]:

@@ -105,8 +105,8 @@ def finish(
     log_artefacts(directory, evaluation, numbers, loggers)
     console = Console()
     console.print(result_table(evaluation.metrics, evaluation.baselines, evaluation.primary, evaluation.threshold))
-    if evaluation.localisation is not None:
-        console.print(localisation_table(evaluation.localisation))
+    if evaluation.localisation is not None and evaluation.trivial_localisation is not None:
+        console.print(localisation_table(evaluation.localisation, evaluation.trivial_localisation))
     log.info("everything of this run is in %s", directory)
     return float(validation["val/loss"])
 

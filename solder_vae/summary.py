@@ -84,29 +84,37 @@ def rule_sentence(threshold: Threshold, primary: str) -> str:
     )
 
 
-def localisation_table(metrics: Metrics) -> RenderableType:
+def localisation_table(metrics: Metrics, trivial: Metrics) -> RenderableType:
     """How well the anomaly maps find the defects, type by type.
 
     Args:
-        metrics: what :func:`~solder_vae.localisation.evaluate_localisation` returned.
+        metrics: what :func:`~solder_vae.localisation.evaluate_localisation` returned of the model's maps.
+        trivial: the same of the trivial maps.
     """
-    names = [key.split("/")[1] for key in metrics if key.startswith("defect/") and key.endswith("/n")]
-    rows = [["all defects", "", *_located(metrics, "")]]
-    rows += [[name, str(metrics[f"defect/{name}/n"]), *_located(metrics, f"defect/{name}/")] for name in names]
+    prefixes = [key.removesuffix("n") for key in metrics if key.startswith("defect/") and key.endswith("/n")]
+    rows = [["all defects", "", *_located(metrics, trivial, "")]]
+    rows += [
+        [prefix.split("/")[1], str(metrics[f"{prefix}n"]), *_located(metrics, trivial, prefix)] for prefix in prefixes
+    ]
+    headers = ["", "n", "Regions", "Pixel\nAUROC", "AUPRO", "Trivial\nAUROC", "Trivial\nAUPRO"]
+    legend = (
+        f"AUPRO: share of each defect region found, up to a false-positive rate of {FPR_LIMIT:g} of the pixels. "
+        f"A random map has {CHANCE_AUPRO:.2f}, and a pixel AUROC of 0.50. Trivial: the difference from the mean "
+        "training image."
+    )
     return Group(
         Text("\nWhere the anomaly map finds them", style="bold"),
-        _rich(["", "n", "Regions", "Pixel\nAUROC", "AUPRO"], [rows[:1], rows[1:]]),
-        Text(
-            f"\nAUPRO: share of each defect region found, up to a false-positive rate of {FPR_LIMIT:g} of the pixels; "
-            f"a random map has {CHANCE_AUPRO:.2f}, and a pixel AUROC of 0.50.",
-            style="dim",
-        ),
+        _rich(headers, [rows[:1], rows[1:]]),
+        Text(f"\n{legend}", style="dim"),
     )
 
 
-def _located(metrics: Metrics, prefix: str) -> list[str]:
-    numbers = [_decimal(metrics[f"{prefix}{key}"]) for key in ("pixel_auroc", "aupro")]
-    return [str(metrics[f"{prefix}regions"]), *numbers]
+def _located(metrics: Metrics, trivial: Metrics, prefix: str) -> list[str]:
+    keys = [f"{prefix}pixel_auroc", f"{prefix}aupro"]
+    return [
+        str(metrics[f"{prefix}regions"]),
+        *(_decimal(numbers[key]) for numbers in (metrics, trivial) for key in keys),
+    ]
 
 
 def remarks(scores: Results, baselines: Results, primary: str, threshold: Threshold) -> list[str]:
@@ -120,7 +128,7 @@ def remarks(scores: Results, baselines: Results, primary: str, threshold: Thresh
     auroc, f1, floor = (_number(metrics, key) for key in ("auroc", "f1", "floor_f1"))
     if baselines:
         best = max(baselines, key=lambda name: _number(baselines[name], "auroc"))
-        if (trivial := _number(baselines[best], "auroc")) >= auroc:
+        if (trivial := _number(baselines[best], "auroc")) >= _number(metrics, "auroc_low"):
             found.append(
                 f"{best} alone reaches AUROC {trivial:.3f}, {primary} {auroc:.3f}: "
                 "this number says little about joints."

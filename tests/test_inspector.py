@@ -190,6 +190,21 @@ def test_a_checkpoint_that_cannot_decide_is_refused(tmp_path):
         Inspector.load(tmp_path / "other.ckpt")
 
 
+def test_a_damaged_file_is_refused_whatever_the_damage(tmp_path):
+    path, _ = write_checkpoint(tmp_path / "best.ckpt")
+    whole = path.read_bytes()
+    generator = np.random.default_rng(0)
+    for damaged in (
+        b"junk",
+        b"\x80\x02junk",
+        *(whole[: int(share * len(whole))] for share in (0.001, 0.3, 0.999)),
+        *(bytes(generator.integers(0, 256, 200, dtype=np.uint8)) for _ in range(20)),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"best\.ckpt"):
+            Inspector.load(path)
+
+
 def test_scores_that_are_no_numbers_never_pass_for_normal(tmp_path):
     path, _ = write_checkpoint(tmp_path / "best.ckpt")
     content = torch.load(path, weights_only=True)

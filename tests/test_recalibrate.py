@@ -140,7 +140,7 @@ def test_the_figure_marks_the_threshold():
     good, bad = np.arange(100.0), np.arange(50.0, 150.0)
     for abnormals, y in ((bad, 1000 * np.mean(bad <= 90)), (np.empty(0), 90)):
         (axes,) = trade_off_figure(good, abnormals, 90.0, "recon").axes
-        (_, point) = [line for line in axes.lines if len(line.get_xdata()) == 1 or line.get_marker() == "None"][:2]
+        (point,) = [line for line in axes.lines if line.get_marker() == "o"]
         assert point.get_xdata()[0] == pytest.approx(1000 * np.mean(good > 90))
         assert point.get_ydata()[0] == pytest.approx(y)
 

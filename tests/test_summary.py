@@ -106,6 +106,8 @@ def test_a_trivial_baseline_above_the_model_is_said() -> None:
     assert remark.endswith("this number says little about joints.")
     tie = remarks(SCORES, {"mean colour": SCORES["gradcon"]}, "gradcon", THRESHOLD)
     assert len(tie) == 1, "at the model counts as above"
+    near = {**SCORES["gradcon"], "auroc": SCORES["gradcon"]["auroc_low"]}
+    assert remarks(SCORES, {"mean colour": near}, "gradcon", THRESHOLD), "so does within the model's interval"
 
 
 def test_worse_than_calling_everything_is_said() -> None:
