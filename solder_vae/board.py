@@ -184,13 +184,13 @@ def _check_units(
     crowded = len(boxes) > 1 and np.median(_nearest(centers)) < 0.25 * np.median(sizes)
     if not outside.any() and not crowded:
         return
-    places = np.array([(component.x, component.y) for component in components])
-    for unit, millimetres in (("mil", 0.0254), ("inches", 25.4)):
-        if _inside(located.to_pixels(places * millimetres), width, height).all() and (crowded or outside.mean() > 0.5):
-            raise UserError(
-                f"The placement file is in {unit}, it seems: taken as millimetres its joints lie "
-                f"{'on one another' if crowded else 'off the picture'}. Export it in millimetres, as the fiducials are."
-            )
+    unit, millimetres = ("inches", 25.4) if crowded else ("mil", 0.0254)
+    places = np.array([(component.x, component.y) for component in components]) * millimetres
+    if _inside(located.to_pixels(places), width, height).all() and (crowded or outside.mean() > 0.5):
+        raise UserError(
+            f"The placement file is in {unit}, it seems: taken as millimetres its joints lie "
+            f"{'on one another' if crowded else 'off the picture'}. Export it in millimetres, as the fiducials are."
+        )
     if crowded:
         raise UserError("The joints lie on one another: are placement file, footprints and fiducials in millimetres?")
 

@@ -35,6 +35,7 @@ def new_directory(path: Path) -> Iterator[Path]:
         UserError: ``path`` is a file or a folder that holds something, or cannot be made.
     """
     check_new(path)
+    path = path.resolve()  # "." has no name
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)

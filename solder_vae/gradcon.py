@@ -96,9 +96,8 @@ def decode_with_gradient_loss(
     """Reconstructions, and each image's own gradient loss: Eq. 4 with the gradient of that image's squared error.
 
     One batched forward and backward pass gives every image's gradient with respect to each convolution's *output*,
-    because batch norm in evaluation mode treats the images independently. Per layer, the inner product of an image's
-    weight gradient with the reference is then one convolution with the reference as its kernel, and the norm of the
-    weight gradient comes from the gradient itself, formed as patches times output gradients.
+    because batch norm in evaluation mode treats the images independently. With the inputs they make each image's
+    weight gradient, or just its inner product with the reference and its norm: :func:`weight_gradient_cosine`.
 
     Args:
         decoder: in evaluation mode.
@@ -139,13 +138,52 @@ def weight_gradient_cosine(inputs: Tensor, output_gradients: Tensor, reference: 
     Returns:
         ``(B,)`` in [-1, 1].
     """
-    # <reference, sum_p g_p patch_p> = sum_p g_p . (reference * patch_p): one convolution.
-    projections = F.conv2d(inputs, reference, padding=1)
-    dot = (projections * output_gradients).flatten(1).sum(1)
-    patches = F.unfold(inputs, kernel_size=3, padding=1)  # (B, 9I, HW)
-    gradients = output_gradients.flatten(2) @ patches.transpose(1, 2)  # (B, O, 9I)
-    norms = gradients.flatten(1).norm(dim=1)
-    return dot / (norms.clamp_min(1e-12) * reference.norm().clamp_min(1e-12))
+    channels_out, channels_in = reference.shape[:2]
+    pixels = inputs.shape[-2] * inputs.shape[-1]
+    # The Gram matrices of a small map are cheaper than the gradient of a wide layer.
+    small = pixels * (channels_in + channels_out) < 9 * channels_in * channels_out
+    product_and_square = by_gram_matrices if small else by_gradients
+    dot, square = product_and_square(inputs, output_gradients, reference)
+    cosines: Tensor = dot / (square.sqrt().clamp_min(1e-12) * reference.norm().clamp_min(1e-12))
+    return cosines
+
+
+def by_gradients(inputs: Tensor, output_gradients: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Inner product with the reference and squared norm of each image's weight gradient, each ``(B,)``.
+
+    The gradient is formed: ``(O * 9, I)`` an image, patches of output gradients times inputs. That is the usual
+    inputs' patches times output gradients with the taps reversed, and the outputs are the fewer channels here.
+    """
+    patches = F.unfold(output_gradients, kernel_size=3, padding=1)  # (B, O * 9, HW)
+    gradients = torch.bmm(patches, pixel_rows(inputs)).flatten(1)
+    return gradients @ reference.flip(2, 3).permute(0, 2, 3, 1).flatten(), gradients.square().sum(1)
+
+
+def by_gram_matrices(inputs: Tensor, output_gradients: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """What :func:`by_gradients` returns, without the gradients.
+
+    An image's gradient is ``sum_p g_p patch_p^T`` over the pixels p. So its inner product with the reference is
+    ``sum_p g_p . (reference * inputs)_p``, one convolution with the reference as its kernel, and its squared norm is
+    ``sum_pq (g_p . g_q) (patch_p . patch_q)``. A product of patches is the sum over the taps t of the products of
+    pixels p + t and q + t, so it follows from the pixels' Gram matrix, one axis after the other.
+    """
+    dot = (F.conv2d(inputs, reference, padding=1) * output_gradients).sum((1, 2, 3))
+    batch, _, height, width = inputs.shape
+    gram, gradient_gram = (
+        torch.bmm(rows, rows.mT).reshape(batch, height, width, height, width)
+        for rows in (pixel_rows(inputs), pixel_rows(output_gradients))
+    )
+    for axis in (1, 2):
+        padded = F.pad(gram.movedim((axis, axis + 2), (3, 4)), (1, 1, 1, 1))
+        size = gram.shape[axis]
+        taps = torch.stack([padded[..., tap : tap + size, tap : tap + size] for tap in range(3)]).sum(0)
+        gram = taps.movedim((3, 4), (axis, axis + 2))
+    return dot, (gram * gradient_gram).sum((1, 2, 3, 4)).clamp_min(0)
+
+
+def pixel_rows(maps: Tensor) -> Tensor:
+    """``(B, C, H, W)`` to ``(B, HW, C)``."""
+    return maps.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 class GradCon:

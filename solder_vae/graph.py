@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from solder_vae.anomaly_map import anomaly_map
+from solder_vae.gradcon import weight_gradient_cosine
 from solder_vae.inspector import Inspector
 from solder_vae.models import Result, average
 from solder_vae.networks import BicubicUpsample2x, Decoder, bicubic_matrix
@@ -74,9 +75,9 @@ def decode_with_gradient_loss(
 ) -> tuple[Tensor, Tensor]:
     """What :func:`solder_vae.gradcon.decode_with_gradient_loss` computes, without autograd.
 
-    The backward pass of a block in evaluation mode: the activation and the batch norm scale the gradient element by
-    element; the convolution's adjoint is the transposed convolution; the upsampling's adjoint is the products with
-    its transposed matrices.
+    The backward pass of a block in evaluation mode: activation and batch norm scale the gradient element by element;
+    the convolution's adjoint is a convolution with the kernel flipped and its two channel axes swapped; the
+    upsampling's adjoint is the two products with its matrices transposed.
     """
     steps: list[Step | None] = []  # None: an upsampling
     hidden = z
@@ -100,7 +101,7 @@ def decode_with_gradient_loss(
         conv, mean = convolutions.pop(), means.pop()
         gradient = gradient * step.slope
         cosines.append(weight_gradient_cosine(step.inputs, gradient, mean))
-        gradient = F.conv_transpose2d(gradient, conv.weight, padding=1)
+        gradient = F.conv2d(gradient, conv.weight.flip(2, 3).transpose(0, 1), padding=1)
     return recon, -torch.stack(cosines).mean(0)
 
 
@@ -126,20 +127,3 @@ def _downsample(gradient: Tensor) -> Tensor:
     rows = bicubic_matrix(height, gradient.device, gradient.dtype)
     columns = bicubic_matrix(width, gradient.device, gradient.dtype)
     return rows.T @ gradient @ columns
-
-
-def weight_gradient_cosine(inputs: Tensor, output_gradients: Tensor, reference: Tensor) -> Tensor:
-    """What :func:`solder_vae.gradcon.weight_gradient_cosine` computes.
-
-    The inputs are unfolded by slicing: ``F.unfold`` becomes a slow gather in an exported graph.
-    """
-    height, width = inputs.shape[-2:]
-    padded = F.pad(inputs, (1, 1, 1, 1))
-    shifted = [padded[:, :, row : row + height, column : column + width] for row in range(3) for column in range(3)]
-    patches = torch.cat(shifted, dim=1).flatten(2)  # (B, 9I, HW), tap by tap
-    gradients = output_gradients.flatten(2) @ patches.transpose(1, 2)  # (B, O, 9I)
-    mean = reference.permute(0, 2, 3, 1).flatten(1)  # (O, 9I), in the same order
-    dot = (gradients * mean).sum((1, 2))
-    norms = gradients.square().sum((1, 2)).sqrt()
-    cosine: Tensor = dot / (norms.clamp_min(1e-12) * mean.norm().clamp_min(1e-12))
-    return cosine

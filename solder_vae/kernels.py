@@ -40,8 +40,8 @@ def toom_cook() -> tuple[Tensor, Tensor, Tensor]:
     a, b, g = (torch.zeros(shape, dtype=torch.float64) for shape in ((TILE, points), (points, points), (points, taps)))
     for row, point in enumerate(POINTS):
         others = [other for other in POINTS if other != point]
-        a[:, row] = point ** torch.arange(TILE)
-        g[row] = point ** torch.arange(taps) / prod(point - other for other in others)
+        a[:, row] = point ** torch.arange(TILE, dtype=torch.float64)
+        g[row] = point ** torch.arange(taps, dtype=torch.float64) / prod(point - other for other in others)
         b[row, : points - 1] = torch.from_numpy(polynomial.polyfromroots(others))
     a[-1, -1] = g[-1, -1] = 1  # the point at infinity: the leading coefficients
     b[-1] = torch.from_numpy(polynomial.polyfromroots(POINTS))
@@ -165,21 +165,23 @@ def batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         x: ``(B, C, H, W)`` in any dense memory order.
         norm: affine, with running statistics and a momentum.
     """
-    order = sorted(range(4), key=lambda axis: -x.stride(axis))
+    count = x.numel() // x.shape[1]
+    if count == 1:
+        return norm(x)  # type: ignore[no-any-return]  # raises: one value has no variance
+    order = sorted(range(4), key=x.stride, reverse=True)
     permuted = x.permute(order)
     channel = order.index(1)
     y, mean, rstd = BatchNorm.apply(  # type: ignore[no-untyped-call]
         permuted.reshape(prod(permuted.shape[:channel]), x.shape[1], -1), norm.weight, norm.bias, norm.eps
     )
     with torch.no_grad():
-        count = x.numel() // x.shape[1]
         variance = (rstd.pow(-2) - norm.eps) * (count / (count - 1))
         assert norm.running_mean is not None
         assert norm.running_var is not None
         assert norm.num_batches_tracked is not None
         assert norm.momentum is not None
-        norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(variance, norm.momentum)
+        norm.running_mean.add_(norm.momentum * (mean - norm.running_mean))
+        norm.running_var.add_(norm.momentum * (variance - norm.running_var))
         norm.num_batches_tracked.add_(1)
     result: Tensor = y.reshape(permuted.shape).permute(*(order.index(axis) for axis in range(4)))
     return result
@@ -250,7 +252,8 @@ class BatchNormBackward(torch.autograd.Function):
         weight_bar = rstd * ((u * g).sum((0, 2)) - sum_u * sum_g / n - sum_ux * sum_gx / n)
         scale = -weight * weight_bar * rstd.square() / n  # of x - mean
         x_bar = torch.addcmul(column(-scale * mean), projected, column(-rstd * sum_gx / n))
-        x_bar = x_bar.addcmul_(d, column(-rstd * sum_ux / n)).addcmul_(x, column(scale))
+        x_bar = torch.addcmul(x_bar, d, column(-rstd * sum_ux / n))
+        x_bar = torch.addcmul(x_bar, x, column(scale))
         g_bar = projected
         if v is not None:
             x_bar += column(v) * native_backward(g, x, torch.ones_like(weight), mean, rstd, ctx.eps)[0]

@@ -12,15 +12,22 @@ Two things are written differently from the paper and compute the same:
   training step on a CPU.
 
 Convolutions carry no bias: batch norm subtracts it again.
+
+The modules say what is computed. How a training step on a CPU computes it fastest is :func:`forward_through`'s matter
+alone; what comes out is the same but for the rounding.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
 from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from solder_vae.kernels import batch_norm, interpolated_conv3x3, interpolation_pays, winograd_conv3x3, winograd_pays
 
 LATENT_CHANNELS = 10
 STRIDE = 8  # three poolings by 2: height and width must be multiples of it
@@ -58,6 +65,76 @@ class BicubicUpsample2x(nn.Module):
         return x.reshape(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
 
 
+def forward_through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """One layer after the other; when training on a CPU in full precision, by :mod:`solder_vae.kernels`.
+
+    Three things are done differently then, with the same result:
+
+    * an upsampling and the convolution after it are computed at once, a wide convolution of a small map by tiles;
+    * the batch norm is one that is quickly differentiated twice, for GradCon's constraint;
+    * pooling comes before the activation, which then has a quarter to do: both keep the order of values.
+
+    Args:
+        layers: :func:`conv_block`, :class:`BicubicUpsample2x` and ``nn.MaxPool2d``. Whatever is none of them, or
+            differs from what the kernels are made for, is called as it is.
+        x: ``(B, C, H, W)``.
+    """
+    kernels = torch.is_grad_enabled() and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    queue = deque(layers)
+    while queue:
+        layer = queue.popleft()
+        upsample = isinstance(layer, BicubicUpsample2x) and bool(queue)
+        block = trained_block(queue[0] if upsample else layer) if kernels else None
+        if block is None:
+            x = layer(x)
+            continue
+        if upsample:
+            queue.popleft()
+        conv, norm, activation = block
+        x = batch_norm(upsampled_conv(x, conv) if upsample else tiled_conv(x, conv), norm)
+        if queue and isinstance(queue[0], nn.MaxPool2d):
+            x = activation(queue.popleft()(x))
+        else:  # not in place: autograd would have to rewrite the history of what may be a view
+            x = F.leaky_relu(x, activation.negative_slope) if isinstance(activation, nn.LeakyReLU) else activation(x)
+    return x
+
+
+def trained_block(layer: nn.Module) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU | nn.Tanh] | None:
+    """The parts of a :func:`conv_block` in training; None where the kernels would compute something else."""
+    if not (isinstance(layer, nn.Sequential) and len(layer) == 3):
+        return None
+    conv, norm, activation = layer
+    if (
+        type(conv) is nn.Conv2d
+        and (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))
+        and (conv.dilation, conv.groups, conv.padding_mode, conv.bias) == ((1, 1), 1, "zeros", None)
+        and type(norm) is nn.BatchNorm2d
+        and (norm.training, norm.affine, norm.track_running_stats) == (True, True, True)
+        and norm.momentum is not None
+        and isinstance(activation, nn.LeakyReLU | nn.Tanh)
+    ):
+        return conv, norm, activation
+    return None
+
+
+def tiled_conv(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """``conv(x)``."""
+    if winograd_pays(conv.in_channels, conv.out_channels, *x.shape[-2:]):
+        return winograd_conv3x3(x, conv.weight)
+    y: Tensor = conv(x)
+    return y
+
+
+def upsampled_conv(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """``conv(BicubicUpsample2x()(x))``."""
+    height, width = x.shape[-2:]
+    if interpolation_pays(conv.in_channels, conv.out_channels, height, width):
+        rows, columns = (bicubic_matrix(size, x.device, x.dtype) for size in (height, width))
+        return interpolated_conv3x3(x, conv.weight, rows, columns)
+    y: Tensor = conv(BicubicUpsample2x()(x))
+    return y
+
+
 class Encoder(nn.Module):
     """Image ``(B, 3, H, W)`` in [-1, 1] to one or two maps ``(B, 10, H/8, W/8)``: (z,) or (mu, logvar).
 
@@ -82,8 +159,8 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         if x.shape[-1] % STRIDE or x.shape[-2] % STRIDE:
             raise ValueError(f"image height and width must be multiples of {STRIDE}, got {tuple(x.shape[-2:])}")
-        features = self.features(x)
-        return tuple(head(features) for head in self.heads)
+        features = forward_through(self.features, x)
+        return tuple(forward_through([head], features) for head in self.heads)
 
 
 class Decoder(nn.Module):
@@ -113,5 +190,4 @@ class Decoder(nn.Module):
         return [module for module in self.layers.modules() if isinstance(module, nn.Conv2d)]
 
     def forward(self, z: Tensor) -> Tensor:
-        recon: Tensor = self.layers(z)
-        return recon
+        return forward_through(self.layers, z)

@@ -220,11 +220,6 @@ def _check_plausible(registration: Registration, board: Points) -> None:
             f"The fit gives {typical:.3g} pixels per millimetre, outside {low:g} to {high:g}: board_x and board_y must "
             "be in millimetres (1 mil = 0.0254 mm, 1 inch = 25.4 mm), pixel_x and pixel_y in pixels of this picture."
         )
-    if float((scales[:, 0] / scales[:, 1]).max()) > _LARGEST_ASPECT:
-        raise UserError(
-            f"The fit stretches the board {float((scales[:, 0] / scales[:, 1]).max()):.3g} times more one way than the "
-            "other: x and y are in different units, or fiducials are mistyped; check the file."
-        )
     residuals = registration.residuals / scales.mean(axis=1)
     worst = int(residuals.argmax())
     if residuals[worst] > LARGEST_RESIDUAL_MM:
@@ -232,4 +227,9 @@ def _check_plausible(registration: Registration, board: Points) -> None:
             f"Fiducial {registration.fiducials[worst].name} is {residuals[worst]:.2g} mm from where the fit puts it "
             f"(allowed {LARGEST_RESIDUAL_MM:g}): fiducials are swapped, mistyped or in mixed units, or the camera was "
             f"tilted, which needs fit=homography.\n{registration}"
+        )
+    if float((scales[:, 0] / scales[:, 1]).max()) > _LARGEST_ASPECT:
+        raise UserError(
+            f"The fit stretches the board {float((scales[:, 0] / scales[:, 1]).max()):.3g} times more one way than the "
+            "other: x and y are in different units, or fiducials are swapped or mistyped; check the file."
         )

@@ -382,6 +382,31 @@ def test_browser_filters_and_shows_names_as_text(checkpoint, tmp_path):
 
 @pytest.mark.slow
 @in_browser
+def test_browser_obeys_the_keyboard(checkpoint, tmp_path):
+    report = report_of(tmp_path / "report.html", 40, Inspector.load(checkpoint))
+    press = "document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true }))"
+
+    def after(*keys):
+        typed = tmp_path / "typed.html"
+        script = f"<script>for (const key of {json.dumps(keys)}) {press};</script></body>"
+        typed.write_text(report.read_text(encoding="utf-8").replace("</body>", script), encoding="utf-8")
+        return browse(typed, tmp_path / "profile")
+
+    dom, labels = after("n", "j", "j", "k", "j")
+    assert labels == ["normal"] * 36
+    chosen = [article for article in dom.split("<article")[1:] if "aria-current" in article.split(">")[0]]
+    assert len(chosen) == 1
+    assert dom.split("<article").index(chosen[0]) == 2  # the second card
+    dom, labels = after("a", "End", "Enter")
+    assert labels == ["abnormal"] * 4
+    shown = re.search(r"<dialog.*</dialog>", dom, re.DOTALL)[0]
+    assert re.match(r"<dialog[^>]* open", shown)
+    assert "4 of 4" in shown
+    assert "(decides)" in shown
+
+
+@pytest.mark.slow
+@in_browser
 def test_browser_bears_5000_joints(checkpoint, tmp_path):
     report = report_of(tmp_path / "report.html", 5000, Inspector.load(checkpoint))
     started = time.monotonic()

@@ -177,13 +177,20 @@ def test_mistakes(arguments, message, trained, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_is_called_threshold(trained, tmp_path):
-    path, _ = trained
+def test_the_command_is_called_threshold(tmp_path):
     shown = run_command("threshold", "--help", cwd=tmp_path)
     assert shown.returncode == 0
     assert "rule=false_call_rate rate=0.05" in shown.stdout
     assert shown.stderr == ""
-    result = run_command("threshold", f"checkpoint={path}", "rule=quantile", "q=0.8", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "false calls per" in result.stdout
-    assert "give labelled=PATH" in result.stdout
+
+
+def test_the_summary_shows_the_trade_off(trained, tmp_path, capsys):
+    path, _ = trained
+    arguments = [f"checkpoint={path}", "rule=quantile"]
+    run([*arguments, "q=0.8", f"out={tmp_path / 'out'}"])
+    shown = capsys.readouterr().out
+    assert "false calls per" in shown
+    assert re.search(r"\*\s+0\.\S+\s+200\.0\s+\[90\.5, 356\.5\]", shown)  # 8 of 40, Clopper-Pearson
+    assert "give labelled=PATH" in shown
+    run([*arguments, f"labelled={labelled_set(tmp_path / 'set')}", f"out={tmp_path / 'again'}"])
+    assert "give labelled=PATH" not in capsys.readouterr().out

@@ -92,29 +92,27 @@ LINE = np.array([[0.0, 0.0], [10.0, 10.0], [30.0, 30.0], [20.0, 20.0]])
 
 
 @pytest.mark.parametrize(
-    ("board", "change", "fit", "message"),
+    ("board", "typed", "moved", "fit", "message"),
     [
-        (SQUARE[:2], {}, "affine", "2 fiducials are given, but fit=affine needs 3"),
-        (SQUARE[:3], {}, "homography", "3 fiducials are given, but fit=homography needs 4"),
-        (SQUARE, {}, "spline", "fit=spline is unknown"),
-        (LINE, {}, "affine", "all lie in one line on the board"),
-        (np.vstack([LINE[:3], [[5.0, 40.0]]]), {}, "homography", "all but one lie in one line"),
-        (SQUARE[[0, 1, 0]], {}, "affine", "F1 and F3 are in the same place on the board"),
-        (SQUARE, {2: (100.0, 100.0), 3: (100.0, 100.0)}, "affine", "F3 and F4 are in the same place in the picture"),
-        (SQUARE, {2: (9000.0, 100.0)}, "affine", "mm from where the fit puts it"),
-        (SQUARE / 0.0254, {}, "affine", "pixels per millimetre"),
-        (SQUARE / 25.4, {}, "affine", "pixels per millimetre"),
-        (SQUARE * [1, 1 / 0.0254], {}, "affine", "different units|pixels per millimetre"),
+        (SQUARE[:2], 1, {}, "affine", "2 fiducials are given, but fit=affine needs 3"),
+        (SQUARE[:3], 1, {}, "homography", "3 fiducials are given, but fit=homography needs 4"),
+        (SQUARE, 1, {}, "spline", "fit=spline is unknown"),
+        (LINE, 1, {}, "affine", "all lie in one line on the board"),
+        (np.vstack([LINE[:3], [[5.0, 40.0]]]), 1, {}, "homography", "all but one lie in one line"),
+        (SQUARE[[0, 1, 0]], 1, {}, "affine", "F1 and F3 are in the same place on the board"),
+        (SQUARE, 1, {2: (1.0, 1.0), 3: (1.0, 1.0)}, "affine", "F3 and F4 are in the same place in the picture"),
+        (SQUARE, 1, {2: (9000.0, 100.0)}, "affine", "mm from where the fit puts it"),
+        (SQUARE, 1 / 0.0254, {}, "affine", "pixels per millimetre"),
+        (SQUARE, 1 / 25.4, {}, "affine", "pixels per millimetre"),
+        (SQUARE, np.array([0.2, 1]), {}, "affine", "different units"),
     ],
 )
-def test_what_cannot_be_true_is_refused(board, change, fit, message):
-    truth = {39: 0.0254}.get(round(board.max() / 100), 1.0) if len(board) == 6 and board.max() > 1000 else 1.0
-    truth = 25.4 if len(board) == 6 and board.max() < 10 else truth
-    pixels = project(similarity(0.0, 40), SQUARE if len(board) == 6 else board * truth)
-    for row, place in change.items():
+def test_what_cannot_be_true_is_refused(board, typed, moved, fit, message):
+    pixels = project(similarity(0.0, 40), board)
+    for row, place in moved.items():
         pixels[row] = place
     with pytest.raises(UserError, match=message):
-        register(fiducials(board, pixels), fit)
+        register(fiducials(board * typed, pixels), fit)
 
 
 @pytest.mark.parametrize("unit", [0.0254, 25.4])

@@ -106,11 +106,11 @@ def _build(canvas: Canvas, scene: Scene, look: Conditions, flaw: Defect, texture
     height = meniscus(wetted, terminal, climb, volume, _BARE)
     height, wetted = flaw.on_height(canvas, scene, height, wetted)
     paint_solder(surfaces, canvas, scene.joint, wetted, height, look, rng)
-    for x, joint in joints:
+    for number, (x, joint) in enumerate(joints):
         if joint.present:
-            paint_component(surfaces, canvas, joint, look, rng, x)
-        else:
-            rng.standard_normal(1)
+            # A stream each: the neighbours look the same beside a missing component.
+            own = np.random.default_rng([texture_seed, number])
+            paint_component(surfaces, canvas, joint, look, own, x)
     flaw.on_surfaces(canvas, scene, surfaces, wetted)
     return surfaces, scene
 

@@ -1,0 +1,82 @@
+"""``key=value`` command lines: values mean themselves, and every mistake gets one sentence."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from solder_vae.cli import command, parse
+from solder_vae.errors import UserError
+
+
+@dataclass(frozen=True)
+class Options:
+    images: str
+    count: int = 3
+    rate: float | None = None
+    draw: bool = False
+
+
+def test_values_are_converted_and_defaults_kept():
+    assert parse(Options, ["images=a.png"], "") == Options("a.png")
+    assert parse(Options, ["draw=True", "rate=0.5", "count=7", "images=x"], "") == Options("x", 7, 0.5, True)
+
+
+@given(st.text(min_size=1))
+def test_text_means_itself(text):
+    """Patterns, colons, brackets, equals signs, ``${...}``, numbers with leading zeros: nothing is interpreted."""
+    assert parse(Options, [f"images={text}"], "").images == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], r"images=\.\.\. must be given"),
+        (["images="], r"images=\.\.\. must be given"),
+        (["images=x", "imags=y"], "did you mean images"),
+        (["images=x", "zzz=1"], "the keys are images, count, rate, draw"),
+        (["x.png"], "is not key=value"),
+        (["images=x", "count=1.5"], "count=1.5 is no whole number"),
+        (["images=x", "rate=much"], "rate=much is no number"),
+        (["images=x", "rate=nan"], "rate=nan is no number"),
+        (["images=x", "draw=1"], "neither true nor false"),
+        (["images=x", "images=y"], "given twice"),
+    ],
+)
+def test_mistakes(arguments, message):
+    with pytest.raises(UserError, match=message):
+        parse(Options, arguments, "")
+
+
+def test_help_comes_before_mistakes(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(Options, ["nonsense", "--help"], "\nhow to use it\n")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == "how to use it\n"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "shown"),
+    [
+        (0, 0, ""),
+        (3, 3, ""),
+        (UserError("Wrong."), 2, "error: Wrong.\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted.\n"),
+    ],
+)
+def test_a_commands_end_is_its_status(outcome, status, shown, capsys):
+    def job(arguments):
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    with pytest.raises(SystemExit) as ended:
+        command(job)
+    assert ended.value.code == status
+    assert capsys.readouterr().err == shown
+
+
+def test_bugs_are_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        command(lambda arguments: 1 // 0)
