@@ -90,5 +90,9 @@ def file_names(designators: Iterable[str]) -> list[str]:
     return names
 
 
-if __name__ == "__main__":
+def main() -> None:
     command(run)
+
+
+if __name__ == "__main__":
+    main()

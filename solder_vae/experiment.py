@@ -37,6 +37,7 @@ from solder_vae.evaluation import evaluate_model
 from solder_vae.loggers import flatten, run_loggers
 from solder_vae.models import CAE
 from solder_vae.networks import STRIDE
+from solder_vae.precision import FULL, resolve_precision
 from solder_vae.summary import localisation_table, result_table
 from solder_vae.threshold import check_rule
 
@@ -81,7 +82,8 @@ def fit(model: CAE, data: SolderDataModule, config: DictConfig, directory: Path,
     """Train ``model``; the best checkpoint by validation loss."""
     best, last = checkpoints(directory)
     callbacks = [EpochLog(), *progress_bar(), LearningRateMonitor("epoch"), StopOnNaN(), best, last]
-    trainer = make_trainer(config, directory, logger=loggers, callbacks=callbacks)
+    precision = resolve_precision(config.trainer.precision, config.trainer.accelerator)
+    trainer = make_trainer(config, directory, precision=precision, logger=loggers, callbacks=callbacks)
     trainer.fit(model, datamodule=data, ckpt_path=config.resume, weights_only=True)
     if not best.best_model_path:
         raise UserError("No epoch was trained: trainer.max_epochs must exceed the epochs of the resumed checkpoint.")
@@ -93,7 +95,8 @@ def finish(
 ) -> float:
     """Calibrate, test and report a trained model, write it as ``best.ckpt``; its validation loss."""
     model = model_of(checkpoint)
-    trainer = make_trainer(config, directory, logger=False, callbacks=progress_bar())
+    # Scores are computed in single precision, whatever the training used.
+    trainer = make_trainer(config, directory, precision=FULL, logger=False, callbacks=progress_bar())
     (validation,) = trainer.validate(model, data.val_dataloader(), verbose=False)
     rule: dict[str, Any] = OmegaConf.to_container(config.threshold)  # type: ignore[assignment]
     evaluation = evaluate_model(model, data, trainer, rule)
@@ -120,7 +123,7 @@ def ensemble_configs(config: DictConfig) -> list[DictConfig]:
     seeds, betas = config.trainer.ensemble, config.trainer.betas or [config.beta]
     if not isinstance(seeds, int) or seeds < 1:
         raise UserError(f"trainer.ensemble={seeds} is no number of seeds: use 1 or more.")
-    if seeds == len(betas) == 1:
+    if seeds == 1 and config.trainer.betas is None:
         return []
     if config.resume is not None:
         raise UserError("An ensemble cannot be resumed: drop resume=..., or train its members one by one.")

@@ -154,5 +154,9 @@ def metadata(inspector: Inspector) -> dict[str, str]:
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
     command(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,8 +13,8 @@ Two things are written differently from the paper and compute the same:
 
 Convolutions carry no bias: batch norm subtracts it again.
 
-The modules say what is computed. How a training step on a CPU computes it fastest is :func:`forward_through`'s matter
-alone; what comes out is the same but for the rounding.
+The modules say what is computed. How a CPU computes it fastest is :func:`forward_through`'s matter alone; what comes
+out is the same but for the rounding.
 """
 
 from __future__ import annotations
@@ -66,73 +66,93 @@ class BicubicUpsample2x(nn.Module):
 
 
 def forward_through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """One layer after the other; when training on a CPU in full precision, by :mod:`solder_vae.kernels`.
+    """One layer after the other; on a CPU in single or double precision, by :mod:`solder_vae.kernels`.
 
-    Three things are done differently then, with the same result:
+    Some things are done differently then, with the same result:
 
-    * an upsampling and the convolution after it are computed at once, a wide convolution of a small map by tiles;
-    * the batch norm is one that is quickly differentiated twice, for GradCon's constraint;
-    * pooling comes before the activation, which then has a quarter to do: both keep the order of values.
+    * an upsampling and the convolution after it are computed at once;
+    * pooling comes before the activation, which then has a quarter to do: both keep the order of values;
+    * in training, wide convolutions of small maps are computed by tiles, and the batch norm is one that is quickly
+      differentiated twice, for GradCon's constraint;
+    * in evaluation without gradients, the batch norm is folded into the convolution.
 
     Args:
         layers: :func:`conv_block`, :class:`BicubicUpsample2x` and ``nn.MaxPool2d``. Whatever is none of them, or
             differs from what the kernels are made for, is called as it is.
         x: ``(B, C, H, W)``.
     """
-    kernels = torch.is_grad_enabled() and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    plain = x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
     queue = deque(layers)
     while queue:
         layer = queue.popleft()
         upsample = isinstance(layer, BicubicUpsample2x) and bool(queue)
-        block = trained_block(queue[0] if upsample else layer) if kernels else None
-        if block is None:
+        parts = None if plain else block_parts(queue[0] if upsample else layer, x)
+        if parts is None:
             x = layer(x)
             continue
         if upsample:
             queue.popleft()
-        conv, norm, activation = block
-        x = batch_norm(upsampled_conv(x, conv) if upsample else tiled_conv(x, conv), norm)
-        if queue and isinstance(queue[0], nn.MaxPool2d):
-            x = activation(queue.popleft()(x))
-        else:  # not in place: autograd would have to rewrite the history of what may be a view
-            x = F.leaky_relu(x, activation.negative_slope) if isinstance(activation, nn.LeakyReLU) else activation(x)
+        conv, norm, activation = parts
+        convolve = upsampled_conv if upsample else tiled_conv
+        if norm.training:
+            x = batch_norm(convolve(x, conv.weight), norm)
+        else:
+            x = convolve(x, *folded(conv, norm))
+        pooled = bool(queue) and isinstance(queue[0], nn.MaxPool2d)
+        if pooled:
+            x = queue.popleft()(x)
+        if isinstance(activation, nn.LeakyReLU) and norm.training and not pooled:
+            # Not in place: autograd would have to rewrite the history of what may be a view.
+            x = F.leaky_relu(x, activation.negative_slope)
+        else:
+            x = activation(x)
     return x
 
 
-def trained_block(layer: nn.Module) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU | nn.Tanh] | None:
-    """The parts of a :func:`conv_block` in training; None where the kernels would compute something else."""
+def block_parts(layer: nn.Module, x: Tensor) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU | nn.Tanh] | None:
+    """The parts of a :func:`conv_block`; None where the kernels would compute something else, or not faster."""
     if not (isinstance(layer, nn.Sequential) and len(layer) == 3):
         return None
     conv, norm, activation = layer
-    if (
+    if not (
         type(conv) is nn.Conv2d
         and (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))
         and (conv.dilation, conv.groups, conv.padding_mode, conv.bias) == ((1, 1), 1, "zeros", None)
         and type(norm) is nn.BatchNorm2d
-        and (norm.training, norm.affine, norm.track_running_stats) == (True, True, True)
+        and (norm.affine, norm.track_running_stats) == (True, True)
         and norm.momentum is not None
+        and norm.training == torch.is_grad_enabled()
         and isinstance(activation, nn.LeakyReLU | nn.Tanh)
     ):
-        return conv, norm, activation
-    return None
+        return None
+    # Folding scales the whole kernel; for a single image it is larger than what the batch norm would scale.
+    worthwhile = norm.training or x.numel() > 9 * conv.in_channels**2
+    return (conv, norm, activation) if worthwhile else None
 
 
-def tiled_conv(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """``conv(x)``."""
-    if winograd_pays(conv.in_channels, conv.out_channels, *x.shape[-2:]):
-        return winograd_conv3x3(x, conv.weight)
-    y: Tensor = conv(x)
-    return y
+def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that equals ``norm(conv(x))`` in evaluation mode."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return conv.weight * gain[:, None, None, None], norm.bias - norm.running_mean * gain
 
 
-def upsampled_conv(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """``conv(BicubicUpsample2x()(x))``."""
+def tiled_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``F.conv2d(x, weight, bias, padding=1)``; without a bias, as in training, by tiles where that pays."""
+    if bias is None and winograd_pays(weight.shape[1], weight.shape[0], *x.shape[-2:]):
+        return winograd_conv3x3(x, weight)
+    return F.conv2d(x, weight, bias, padding=1)
+
+
+def upsampled_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``F.conv2d(BicubicUpsample2x()(x), weight, bias, padding=1)``."""
     height, width = x.shape[-2:]
-    if interpolation_pays(conv.in_channels, conv.out_channels, height, width):
-        rows, columns = (bicubic_matrix(size, x.device, x.dtype) for size in (height, width))
-        return interpolated_conv3x3(x, conv.weight, rows, columns)
-    y: Tensor = conv(BicubicUpsample2x()(x))
-    return y
+    if not interpolation_pays(weight.shape[1], weight.shape[0], height, width):
+        return F.conv2d(BicubicUpsample2x()(x), weight, bias, padding=1)
+    rows, columns = (bicubic_matrix(size, x.device, x.dtype) for size in (height, width))
+    y = interpolated_conv3x3(x, weight, rows, columns)
+    return y if bias is None else y.add_(bias[:, None, None])
 
 
 class Encoder(nn.Module):

@@ -143,19 +143,41 @@ def calls_of(monkeypatch, name):
     return calls
 
 
-def test_kernels_are_used_in_training_and_only_there(monkeypatch):
+def test_which_kernels_are_used_when(monkeypatch):
     model = BetaVAE()
-    x = images(2, 64, 64).float()
-    names = ("batch_norm", "winograd_conv3x3", "interpolated_conv3x3")
+    x = images(16, 64, 64).float()
+    names = ("batch_norm", "winograd_conv3x3", "interpolated_conv3x3", "folded")
     calls = {name: calls_of(monkeypatch, name) for name in names}
-    model(x)
-    assert [len(calls[name]) for name in names] == [13, 4, 3]
+
+    def counts():
+        return [len(calls[name]) for name in names]
+
+    model(x)  # encoder with two heads, and decoder
+    assert counts() == [13, 4, 3, 0]
     with torch.no_grad():
-        model(x)
+        model(x)  # statistics of the batch, but no gradients: not a case of any importance
     with torch.autocast("cpu", torch.bfloat16):
         model(x)
     model.eval()(x)
-    assert sum(map(len, calls.values())) == 20
+    assert counts() == [13, 4, 3, 0]
+    with torch.no_grad():
+        model(x[:1])
+        single = len(calls["folded"])
+        model(x)
+    assert single < 13
+    assert counts()[:2] == [13, 4]
+    assert counts()[3] == single + 13
+
+
+def test_folding_leaves_the_output_as_it_is():
+    model = lively_model(64).eval()
+    x = images(16, 64, 64)
+    expected = model(x).detach()  # with gradients nothing is folded
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(model(x[:1]), expected[:1], rtol=0, atol=1e-12)
+        single = model.float()(x.float())
+    torch.testing.assert_close(single, expected.float(), rtol=0, atol=1e-4)
 
 
 def odd_blocks():
