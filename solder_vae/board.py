@@ -192,7 +192,9 @@ def _check_units(
             f"{'on one another' if crowded else 'off the picture'}. Export it in millimetres, as the fiducials are."
         )
     if crowded:
-        raise UserError("The joints lie on one another: are placement file, footprints and fiducials in millimetres?")
+        raise UserError(
+            "The joints lie on one another: are placement file, footprints or size, and fiducials in millimetres?"
+        )
 
 
 def _inside(points: Points, width: int, height: int) -> NDArray[np.bool_]:

@@ -78,7 +78,7 @@ def file_names(designators: Iterable[str]) -> list[str]:
     taken: set[str] = set()
     names = []
     for designator in designators:
-        stem = re.sub(r"[^A-Za-z0-9._+-]+", "_", designator).strip("._")[:_LONGEST_NAME] or "joint"
+        stem = re.sub(r"[^A-Za-z0-9._+-]+", "_", designator).lstrip("._+-").rstrip("._")[:_LONGEST_NAME] or "joint"
         if _RESERVED.fullmatch(stem):
             stem = f"joint_{stem}"
         name, number = stem, 1
