@@ -197,6 +197,8 @@ def epoch_overhead(threads: int, images: int = 640) -> dict[str, float]:
                 enable_model_summary=False, callbacks=[Stopwatch()], limit_val_batches=0, num_sanity_val_steps=0,
             )  # fmt: skip
             model = BetaVAE()
+            optimizer = torch.optim.Adam(model.parameters(), 1e-4, weight_decay=1e-4, fused=True)
+            model.configure_optimizers = lambda optimizer=optimizer: optimizer  # type: ignore[method-assign]
             model.on_train_epoch_end = lambda: None  # type: ignore[method-assign]  # no validation, no schedule
             trainer.fit(model, train_dataloaders=data.train_dataloader())
             step = bare_step(BetaVAE())
@@ -351,6 +353,7 @@ def main() -> None:
     results = json.loads(path.read_text()) if path.exists() else {}
     results |= {"command": "python -m benchmarks.bench", "machine": machine(threads)}
     results["figures"] = {name: compare(name, threads) for name in PAIRS}
+    print(results["figures"])
     results["epoch_overhead"] = epoch_overhead(threads)
     results["start_up_s"] = start_up()
     results["matrix_rate_gflops"] = {

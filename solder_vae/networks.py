@@ -94,10 +94,7 @@ def forward_through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
             queue.popleft()
         conv, norm, activation = parts
         convolve = upsampled_conv if upsample else tiled_conv
-        if norm.training:
-            x = batch_norm(convolve(x, conv.weight), norm)
-        else:
-            x = convolve(x, *folded(conv, norm))
+        x = batch_norm(convolve(x, conv.weight), norm) if norm.training else convolve(x, *folded(conv, norm))
         pooled = bool(queue) and isinstance(queue[0], nn.MaxPool2d)
         if pooled:
             x = queue.popleft()(x)

@@ -15,7 +15,7 @@ from solder_vae.data.synthetic.canvas import Canvas, cover, disc
 from solder_vae.data.synthetic.conditions import BODIES, MASKS, Conditions, draw_conditions
 from solder_vae.data.synthetic.defects import DEFECTS, Defect
 from solder_vae.data.synthetic.painting import paint_board
-from solder_vae.data.synthetic.render import _build  # the one way from a joint's scene to its surfaces
+from solder_vae.data.synthetic.render import build  # the one way from a joint's scene to its surfaces
 from solder_vae.data.synthetic.scene import CHIP, Joint, Scene, draw_joint
 from solder_vae.data.synthetic.shading import Surfaces, shade
 from solder_vae.data.table import NORMAL
@@ -225,7 +225,7 @@ def _lay(
     u = (dx * across[0] + dy * across[1]).astype(np.float32)
     v = (dx * out[0] + dy * out[1]).astype(np.float32)
     canvas = Canvas(u, v, canvas.pixel)
-    built, _ = _build(canvas, scene, look, flaw, seed)
+    built, _ = build(canvas, scene, look, flaw, seed)
     bare = paint_board(canvas, scene, look, np.random.default_rng(seed))
     # What the joint changed of the bare board is laid over; the board's own texture stays between the joints.
     changed = (np.abs(built.diffuse - bare.diffuse) + np.abs(built.f0 - bare.f0)).max(axis=2)

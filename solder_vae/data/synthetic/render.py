@@ -68,8 +68,8 @@ def render(
 
     canvas = _frame(scene, look)
     texture_seed = int(grain_rng.integers(2**32))
-    sound, _ = _build(canvas, scene, look, Defect(0.0, defect_rng), texture_seed) if defect != NORMAL else (None, None)
-    surfaces, built = _build(canvas, scene, look, flaw, texture_seed)
+    sound, _ = build(canvas, scene, look, Defect(0.0, defect_rng), texture_seed) if defect != NORMAL else (None, None)
+    surfaces, built = build(canvas, scene, look, flaw, texture_seed)
     picture = photograph(shade(surfaces, look.lighting, look.ground, canvas.pixel), look.camera, grain_rng)
     mask = np.zeros(picture.shape[:2], bool) if sound is None else _difference(sound, surfaces, picture.shape[:2])
     return Rendered(picture, mask, defect, _factors(built, look, 0.0 if defect == NORMAL else drawn))
@@ -81,7 +81,7 @@ def _frame(scene: Scene, look: Conditions) -> Canvas:
     return make_canvas((round(height * scale), round(width * scale)), scene.view, scene.center, scene.angle)
 
 
-def _build(canvas: Canvas, scene: Scene, look: Conditions, flaw: Defect, texture_seed: int) -> tuple[Surfaces, Scene]:
+def build(canvas: Canvas, scene: Scene, look: Conditions, flaw: Defect, texture_seed: int) -> tuple[Surfaces, Scene]:
     """Surfaces of the scene with the defect applied, and the scene as changed by it."""
     rng = np.random.default_rng(texture_seed)  # the same texture for a joint and its sound twin
     scene = flaw.on_scene(scene)
