@@ -350,10 +350,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for the clock's column")
     threads = parser.parse_args().threads
     path = HERE / "results.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
-    results |= {"command": "python -m benchmarks.bench", "machine": machine(threads)}
+    results: dict[str, Any] = {"command": "python -m benchmarks.bench", "machine": machine(threads)}
     results["figures"] = {name: compare(name, threads) for name in PAIRS}
-    print(results["figures"])
     results["epoch_overhead"] = epoch_overhead(threads)
     results["start_up_s"] = start_up()
     results["matrix_rate_gflops"] = {
@@ -361,6 +359,8 @@ def main() -> None:
     }
     results["roofline"] = rooflines(results["figures"], results["matrix_rate_gflops"]["float32"])
     results["machine"]["load_average_at_end"] = os.getloadavg()[0]
+    if path.exists():  # keep what benchmarks.scaling has put there
+        results = json.loads(path.read_text()) | results
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(results, indent=2) + "\n")
     draw(results, HERE / "results.png")
