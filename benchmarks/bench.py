@@ -169,7 +169,7 @@ def compare(name: str, threads: int) -> dict[str, float]:
     return result
 
 
-def epoch_overhead(threads: int, images: int = 640) -> dict[str, float]:
+def epoch_overhead(threads: int, images: int = 320) -> dict[str, float]:
     """What Lightning, the data loading and the logging add to an epoch of bare steps on batches that are ready."""
     table = ImageTable(
         random_images(images), [f"{i}.png" for i in range(images)], [NORMAL] * images, np.full((images, 2), 64)
@@ -177,7 +177,6 @@ def epoch_overhead(threads: int, images: int = 640) -> dict[str, float]:
     data = SolderDataModule(lambda: None, BATCH)  # type: ignore[arg-type]
     data.tables = {"train": table, "val": table}
     batches = [batch["image"] for batch in data.train_dataloader()]
-    quiet_lightning()
 
     class Stopwatch(Callback):
         def on_train_epoch_start(self, *_: Any) -> None:
@@ -191,7 +190,7 @@ def epoch_overhead(threads: int, images: int = 640) -> dict[str, float]:
         torch.set_num_threads(count)
         epochs: list[float] = []
         bare: list[float] = []
-        for _ in range(5):
+        for _ in range(4):
             trainer = pl.Trainer(
                 max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
                 enable_model_summary=False, callbacks=[Stopwatch()], limit_val_batches=0, num_sanity_val_steps=0,
@@ -350,7 +349,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for the clock's column")
     threads = parser.parse_args().threads
     path = HERE / "results.json"
-    results: dict[str, Any] = {"command": "python -m benchmarks.bench", "machine": machine(threads)}
+    results: dict[str, Any] = {
+        "command": f"python -m benchmarks.bench --threads {threads}",
+        "machine": machine(threads),
+    }
+    quiet_lightning()
     results["figures"] = {name: compare(name, threads) for name in PAIRS}
     results["epoch_overhead"] = epoch_overhead(threads)
     results["start_up_s"] = start_up()
