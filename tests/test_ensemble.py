@@ -44,6 +44,7 @@ def solo(model, epochs, folder):
     return best["state_dict"], best["epoch"], {key: value.item() for key, value in trainer.callback_metrics.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("name", "alpha"), [("cae", 0.0), ("cae", 0.03), ("vae", 0.03), ("beta_vae", 0.0)])
 def test_members_end_where_solo_runs_end(name, alpha, doubles, tmp_path):
