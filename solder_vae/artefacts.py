@@ -142,11 +142,15 @@ def prediction_rows(evaluation: Evaluation) -> Iterator[list[str]]:
 def log_artefacts(
     directory: Path, evaluation: Evaluation, numbers: Mapping[str, Any], loggers: Iterable[Logger]
 ) -> None:
-    """Send the test's numbers to every logger, and pictures and predictions to Weights & Biases."""
-    scalars = {key: value for key, value in numbers.items() if "/" in key and isinstance(value, int | float)}
+    """Send the test's numbers, pictures and predictions to Weights & Biases; metrics.csv keeps to the training."""
+    scalars = {
+        key: value
+        for key, value in numbers.items()
+        if "/" in key and isinstance(value, int | float) and not (key.startswith("baseline/") and "/defect/" in key)
+    }
     for logger in loggers:
-        logger.log_metrics(scalars)
         if isinstance(logger, WandbLogger):
+            logger.log_metrics(scalars)
             header, *rows = prediction_rows(evaluation)
             for picture in sorted(directory.glob("*.png")):
                 logger.log_image(f"pictures/{picture.stem}", [str(picture)])

@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from torch import Tensor
 
+from solder_vae.cli import traceback_log
 from solder_vae.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -48,12 +49,12 @@ class StopOnNaN(Callback):
         if torch.isfinite(loss):
             return
         paths = [trainer.datamodule.tables["train"].paths[i] for i in self.index.tolist()]  # type: ignore[attr-defined]
-        log.error("images of the batch: %s", ", ".join(paths))
+        traceback_log.error("images of the batch: %s", ", ".join(paths))
         raise UserError(
             f"The training loss became {loss.item()} in epoch {trainer.current_epoch + 1}, "
             f"step {trainer.global_step + 1}: lower model.lr (now {module.hparams['lr']:g}) "
             "or look at the batch's images, listed in the run's log "
-            f"(the first is {paths[0]}). The checkpoints of earlier epochs are intact."
+            f"(the first is {paths[0]}). Checkpoints of earlier epochs, if any, are intact."
         )
 
 

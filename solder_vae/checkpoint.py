@@ -80,8 +80,8 @@ def member_checkpoint(model: CAE, state: dict[str, Tensor], epoch: int) -> Check
     return checkpoint
 
 
-def check_resumable(path: str | Path, model: CAE) -> None:
-    """Check that a training of ``model`` can go on from a checkpoint.
+def check_resumable(path: str | Path, model: CAE, max_epochs: int) -> None:
+    """Check that a training of ``model`` can go on from a checkpoint, up to ``max_epochs``.
 
     Raises:
         UserError: the file cannot be used, is of another model, or was trained under other settings.
@@ -92,6 +92,19 @@ def check_resumable(path: str | Path, model: CAE) -> None:
             f"{path} is a checkpoint of model={checkpoint['model']}, not of model={model.name}: "
             f"resume it with model={checkpoint['model']}."
         )
+    if "optimizer_states" not in checkpoint:
+        raise UserError(f"{path} holds an ensemble's member, which cannot be resumed: train it anew by its seed.")
+    if checkpoint["epoch"] + 1 >= max_epochs:
+        raise UserError(
+            f"{path} has {checkpoint['epoch'] + 1} epochs behind it: "
+            f"give a larger trainer.max_epochs than {max_epochs}."
+        )
+    for state in checkpoint["callbacks"].values():
+        best = state.get("best_model_path") if state.get("monitor") == "val/loss" else None
+        if best and not Path(best).is_file():
+            raise UserError(
+                f"{best}, the best epoch so far of the training to resume, is gone: put it back, or start anew."
+            )
     then, now = checkpoint["hyper_parameters"], dict(model.hparams)
     changed = [
         f"{key} was {then.get(key)}, now {now.get(key)}" for key in sorted(then | now) if then.get(key) != now.get(key)

@@ -46,6 +46,8 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
     from hydra.types import RunMode
     from omegaconf.errors import OmegaConfBaseException
 
+    # OSError: the run's directory cannot be made or written.
+    mistakes = (UserError, HydraException, OmegaConfBaseException, OSError)
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own account of an error and exits
 
@@ -60,13 +62,13 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 log_file = directory / f"{config_name}.log"
                 log.error("job %s failed: %s (traceback in %s)", HydraConfig.get().job.num, error, log_file)
-            elif isinstance(error, UserError) and not wants_traceback:
-                sys.exit(fail(str(error), 2))
+            elif isinstance(error, mistakes) and not wants_traceback:
+                sys.exit(fail(readable(error), 2))
             raise
 
     try:
         run()
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+    except mistakes as error:
         if wants_traceback:
             raise
         sys.exit(fail(readable(error), 2))

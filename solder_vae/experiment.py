@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -15,7 +16,7 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
@@ -39,7 +40,7 @@ from solder_vae.models import CAE
 from solder_vae.networks import STRIDE
 from solder_vae.precision import FULL, resolve_precision
 from solder_vae.summary import localisation_table, result_table
-from solder_vae.threshold import check_rule
+from solder_vae.threshold import calibrate, check_rule
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +57,13 @@ def run(config: DictConfig, directory: Path) -> float:
         UserError: the config, the data or a checkpoint cannot be used, or the loss stopped being a number.
     """
     quiet_lightning()
+    check_values(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     # What was typed is checked before the data are read.
     model: CAE = build(config.model)
     check_rule(**config.threshold)
     if config.resume is not None:
-        check_resumable(config.resume, model)
+        check_resumable(config.resume, model, config.trainer.max_epochs)
     OmegaConf.save(config, directory / "config.yaml", resolve=True)
 
     data: SolderDataModule = build(config.data)
@@ -71,6 +73,7 @@ def run(config: DictConfig, directory: Path) -> float:
         raise UserError(f"data.image_size={image_size} does not fit the network: use a multiple of {STRIDE}.")
     model.preprocessing = {"image_size": image_size}
     log.info("%s", describe(data.tables))
+    check_tables(data, config)
     if members := ensemble_configs(config):
         return run_ensemble(members, data, config, directory)
     with run_loggers(directory, **logging_options(config)) as loggers:
@@ -188,11 +191,42 @@ def make_trainer(config: DictConfig, directory: Path, **options: Any) -> pl.Trai
         deterministic="warn",
         num_sanity_val_steps=0,
         enable_model_summary=False,
-        enable_progress_bar=False,  # callbacks bring their own
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in options["callbacks"]),
         log_every_n_steps=1_000_000_000,  # epochs are logged, steps are not
         **options,
     )
     return trainer
+
+
+def check_values(config: DictConfig) -> None:
+    """Check what would otherwise fail late or deep inside a library.
+
+    Raises:
+        UserError: a value is of another kind or out of range.
+    """
+    for key, least in (("seed", 0), ("trainer.max_epochs", 1), ("model.lr_patience", 0), ("score.draws", 1)):
+        value = OmegaConf.select(config, key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UserError(f"{key}={value} does not fit: use a whole number, {least} or more.")
+    factor = config.model.lr_factor
+    if not isinstance(factor, int | float) or not 0 < factor < 1:
+        raise UserError(f"model.lr_factor={factor} does not fit: use a number between 0 and 1.")
+    if config.trainer.devices != 1:
+        raise UserError(
+            f"trainer.devices={config.trainer.devices} is not supported: a run trains on one device, use 1."
+        )
+
+
+def check_tables(data: SolderDataModule, config: DictConfig) -> None:
+    """Check that the images are enough to train, to set the threshold and to test.
+
+    Raises:
+        UserError: they are not.
+    """
+    for split, least in (("train", 2), ("val", 1), ("test", 1)):
+        if len(data.tables[split]) < least:
+            raise UserError(f"There are {len(data.tables[split])} {split} images: a run needs {least} or more.")
+    calibrate(np.arange(len(data.tables["val"])), **config.threshold)  # too few normals for some rules
 
 
 def build(config: DictConfig, **options: Any) -> Any:
@@ -200,8 +234,11 @@ def build(config: DictConfig, **options: Any) -> Any:
     try:
         return instantiate(config, **options, _convert_="all")
     except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, TypeError | ValueError):
+            raise UserError(f"A value does not fit {config.get('_target_')}: {cause}.") from error
         raise
 
 

@@ -274,10 +274,11 @@ class BetaVAE(CAE):
         if collapsed and not self.collapsed:
             log.warning(
                 "posterior collapse: %d of %d latent units respond to the input, so the reconstruction hardly "
-                "depends on the image. Lower beta (now %g), or use model.reduction=sum.",
+                "depends on the image. Lower beta (now %g)%s.",
                 active,
                 units,
                 self.beta,
+                ", or use model.reduction=sum" if self.reduction == "mean" else "",
             )
         self.collapsed = collapsed
 

@@ -59,7 +59,7 @@ def loss_curves(history: Mapping[str, Sequence[float | None]]) -> Figure:
             validation = name.startswith("val/")
             seen = np.flatnonzero(np.isfinite(series))
             axes.plot(
-                seen,
+                seen + 1,  # epochs are counted from 1, as in the run's log
                 series[seen],
                 color=VERMILION if validation else BLUE,
                 label="validation" if validation else "training",
@@ -71,7 +71,7 @@ def loss_curves(history: Mapping[str, Sequence[float | None]]) -> Figure:
             _log(axes, "y")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         if quantity == "loss" and np.isfinite(group.get("val/loss", np.array([]))).any():
-            best = int(np.nanargmin(group["val/loss"]))
+            best = int(np.nanargmin(group["val/loss"])) + 1
             axes.axvline(best, color=GREY, linestyle=":", zorder=0, label=f"best: epoch {best}")
         if len(axes.get_legend_handles_labels()[0]) > 1:
             axes.legend(frameon=False, fontsize=8)

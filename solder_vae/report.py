@@ -7,13 +7,13 @@ counted, not shown.
 from __future__ import annotations
 
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from solder_vae.cli import command
 from solder_vae.errors import UserError
 from solder_vae.files import replacing
 
@@ -65,7 +65,9 @@ def report(runs: Sequence[Run]) -> str:
         beta = "" if run["beta"] is None else f"{run['beta']:g}"
         groups[run["model"], beta, run["alpha"] > 0].append(run)
     rows = []
-    for (model, beta, constrained), members in sorted(groups.items()):
+    for (model, beta, constrained), runs_of_group in sorted(groups.items()):
+        # Runs that differ in the primary score alone are the same training: each seed counts once.
+        members = list({run["seed"]: run for run in runs_of_group}.values())
         for score in SCORES:
             if f"test/{score}/auroc" in members[0]:
                 cells = [spread([run[f"test/{score}/{key}"] for run in members]) for key in COLUMNS]
@@ -92,23 +94,29 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {line} |" for line in lines) + "\n"
 
 
+USAGE = "usage: python -m solder_vae.report DIR   (the folder of a sweep, such as multirun/2026-01-31_12-00-00)"
+
+
 def main() -> None:
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-        sys.exit(
-            "usage: python -m solder_vae.report DIR   (the folder of a sweep, such as multirun/2026-01-31_12-00-00)"
-        )
-    folder = Path(sys.argv[1])
-    try:
-        runs, unfinished = find_runs(folder)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command(job)
+
+
+def job(arguments: list[str]) -> int:
+    """Print the table and write it beside the runs."""
+    if {"--help", "-h"} & set(arguments):
+        print(USAGE)
+        return 0
+    if len(arguments) != 1:
+        raise UserError(f"report takes one folder. {USAGE}")
+    folder = Path(arguments[0])
+    runs, unfinished = find_runs(folder)
     text = report(runs)
     if unfinished > 0:
         text += f"\n{unfinished} runs have no result: they failed (see their train.log) or are not finished.\n"
     with replacing(folder / "report.md") as path:
         path.write_text(text, encoding="utf-8")
     print(text)
+    return 0
 
 
 if __name__ == "__main__":
