@@ -72,6 +72,10 @@ def run(config: DictConfig, directory: Path) -> float:
     if image_size % STRIDE:
         raise UserError(f"data.image_size={image_size} does not fit the network: use a multiple of {STRIDE}.")
     model.preprocessing = {"image_size": image_size}
+    if config.resume is not None and (then := read_checkpoint(config.resume)["preprocessing"]) != model.preprocessing:
+        raise UserError(
+            f"{config.resume} was trained on other images ({then}): resume it with the same data.image_size."
+        )
     log.info("%s", describe(data.tables))
     check_tables(data, config)
     if members := ensemble_configs(config):

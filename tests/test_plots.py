@@ -100,7 +100,7 @@ def test_loss_curves_pair_training_with_validation_and_mark_the_best() -> None:
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "kl", "grad loss", "lr"]
     loss, kl, _, lr = figure.axes
     assert loss.get_legend_handles_labels()[1] == ["training", "validation", "best: epoch 2"]
-    assert kl.lines[0].get_xdata().tolist() == [0, 2]
+    assert kl.lines[0].get_xdata().tolist() == [1, 3]
     assert lr.get_yscale() == "log"
     assert loss.get_yscale() == "linear"
 

@@ -1,7 +1,10 @@
 """The training command as a user runs it: what it leaves behind, that it repeats and resumes exactly, its errors."""
 
+import contextlib
 import csv
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from commands import run_command, train
+from commands import TINY, run_command, train
 
 pytestmark = pytest.mark.slow
 
@@ -151,12 +154,22 @@ def test_sweep_goes_on_past_a_failing_job(tmp_path):
         (["data.image_size=20"], "multiple of 8"),
         (["model.lr=1e30"], "The training loss became"),
         (["logger.mode=loud"], "offline, online, disabled"),
+        (["seed=-1"], "seed=-1"),
+        (["seed=null"], "seed=None"),
+        (["trainer.max_epochs=abc"], "trainer.max_epochs=abc"),
+        (["trainer.devices=2"], "trainer.devices=2"),
+        (["model.lr_factor=2"], "model.lr_factor=2"),
+        (["data.val=0"], "0 val images"),
+        (["data.test_normal=0", "data.test_abnormal=0"], "0 test images"),
+        (["data.batch_size=abc"], "does not fit"),
+        (["threshold=false_call_rate", "threshold.rate=0.01"], "24 validation normals"),
+        (["hydra.run.dir=/proc/none"], "/proc/none"),
     ],
 )
 def test_mistakes_get_one_sentence_and_status_2(overrides, message, tmp_path):
     tiny = () if "data=folder" in overrides else None
     run = (lambda *args, cwd: run_command("train", *args, cwd=cwd)) if tiny == () else train
-    result = run(*overrides, "hydra.run.dir=run", cwd=tmp_path)
+    result = run("hydra.run.dir=run", *overrides, cwd=tmp_path)
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
@@ -241,3 +254,34 @@ def test_best_epoch_survives_a_resumption_elsewhere(tmp_path):
     assert rest["epoch"] == whole["epoch"] == part["epoch"]
     assert all(torch.equal(rest["state_dict"][key], value) for key, value in whole["state_dict"].items())
     assert (tmp_path / "rest/metrics.json").read_bytes() == (tmp_path / "whole/metrics.json").read_bytes()
+
+
+def test_a_terminal_shows_a_progress_bar(tmp_path):
+    """On a terminal the bar is drawn and the run ends well; without one (all other tests) there is none."""
+    controller, terminal = pty.openpty()
+    command = [sys.executable, "-m", "solder_vae.train", *TINY, "logger.mode=disabled", "hydra.run.dir=run"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=terminal, stderr=terminal, env=environment)
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # raised when the process has closed its end
+        while chunk := os.read(controller, 65536):
+            shown += chunk
+    os.close(controller)
+    assert process.wait(timeout=600) == 0, shown.decode()[-2000:]
+    assert "Epoch" in shown.decode()
+    assert "AUROC" in shown.decode()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainer.max_epochs=2"], "give a larger trainer.max_epochs"),
+        (["trainer.max_epochs=4", "beta=4"], "beta was 3, now 4"),
+        (["trainer.max_epochs=4", "model=cae", "score=recon"], "resume it with model=beta_vae"),
+    ],
+)
+def test_what_cannot_be_resumed_is_refused(finished, overrides, message, tmp_path):
+    result = train(f"resume={finished[0] / 'last.ckpt'}", *overrides, "hydra.run.dir=run", cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr
