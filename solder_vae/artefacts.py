@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from solder_vae import plots
+from solder_vae.data.table import NORMAL
 from solder_vae.data.transforms import to_tensor
 from solder_vae.evaluation import Evaluation
 from solder_vae.files import replacing
@@ -56,7 +57,8 @@ def figures(directory: Path, model: CAE, evaluation: Evaluation) -> Iterator[tup
     yield "defect_recall", plots.defect_recall(metrics[primary], primary)
     if isinstance(model, BetaVAE) and model.kl_per_unit is not None and model.active_units is not None:
         yield "kl_per_unit", plots.kl_per_unit(model.kl_per_unit.cpu().numpy(), int(model.active_units.sum()))
-    shown = plots.choose_examples(test, table.defects)
+    types = len(set(table.defects) - {NORMAL})
+    shown = plots.choose_examples(test, table.defects, count=max(16, 4 * types))  # two of each type, as many normals
     images = table.images[shown]
     yield (
         "reconstructions",
