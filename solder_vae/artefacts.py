@@ -8,14 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from solder_vae import plots
 from solder_vae.data.table import NORMAL
-from solder_vae.data.transforms import to_tensor
+from solder_vae.data.transforms import to_images, to_tensor
 from solder_vae.evaluation import Evaluation
 from solder_vae.files import replacing
 from solder_vae.models import CAE, BetaVAE
@@ -64,19 +62,12 @@ def figures(directory: Path, model: CAE, evaluation: Evaluation) -> Iterator[tup
         "reconstructions",
         plots.reconstruction_grid(
             images,
-            reconstruct(model, images),
+            to_images(model.score(to_tensor(images).to(model.device)).recon),
             [table.defects[row] for row in shown],
             test[shown],
             threshold,
         ),
     )
-
-
-def reconstruct(model: CAE, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Reconstructions ``(N, S, S, 3)`` of images of the same shape, as they are scored."""
-    recon = model.score(to_tensor(images).to(model.device)).recon
-    pixels: NDArray[np.uint8] = recon.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-    return pixels
 
 
 def read_history(path: Path) -> dict[str, list[float | None]]:

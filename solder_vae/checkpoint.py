@@ -80,8 +80,8 @@ def member_checkpoint(model: CAE, state: dict[str, Tensor], epoch: int) -> Check
     return checkpoint
 
 
-def check_resumable(path: str | Path, model: CAE, max_epochs: int) -> None:
-    """Check that a training of ``model`` can go on from a checkpoint, up to ``max_epochs``.
+def check_resumable(path: str | Path, model: CAE, max_epochs: int) -> Checkpoint:
+    """Return the checkpoint if a training of ``model`` can go on from it, up to ``max_epochs``.
 
     Raises:
         UserError: the file cannot be used, is of another model, or was trained under other settings.
@@ -111,6 +111,7 @@ def check_resumable(path: str | Path, model: CAE, max_epochs: int) -> None:
     ]
     if changed:
         raise UserError(f"{path} was trained with other settings ({'; '.join(changed)}): resume it with the same.")
+    return checkpoint
 
 
 def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:

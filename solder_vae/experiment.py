@@ -62,8 +62,7 @@ def run(config: DictConfig, directory: Path) -> float:
     # What was typed is checked before the data are read.
     model: CAE = build(config.model)
     check_rule(**config.threshold)
-    if config.resume is not None:
-        check_resumable(config.resume, model, config.trainer.max_epochs)
+    resumed = check_resumable(config.resume, model, config.trainer.max_epochs) if config.resume is not None else None
     OmegaConf.save(config, directory / "config.yaml", resolve=True)
 
     data: SolderDataModule = build(config.data)
@@ -72,7 +71,7 @@ def run(config: DictConfig, directory: Path) -> float:
     if image_size % STRIDE:
         raise UserError(f"data.image_size={image_size} does not fit the network: use a multiple of {STRIDE}.")
     model.preprocessing = {"image_size": image_size}
-    if config.resume is not None and (then := read_checkpoint(config.resume)["preprocessing"]) != model.preprocessing:
+    if resumed is not None and (then := resumed["preprocessing"]) != model.preprocessing:
         raise UserError(
             f"{config.resume} was trained on other images ({then}): resume it with the same data.image_size."
         )
@@ -92,8 +91,6 @@ def fit(model: CAE, data: SolderDataModule, config: DictConfig, directory: Path,
     precision = resolve_precision(config.trainer.precision, config.trainer.accelerator)
     trainer = make_trainer(config, directory, precision=precision, logger=loggers, callbacks=callbacks)
     trainer.fit(model, datamodule=data, ckpt_path=config.resume, weights_only=True)
-    if not best.best_model_path:
-        raise UserError("No epoch was trained: trainer.max_epochs must exceed the epochs of the resumed checkpoint.")
     return read_checkpoint(best.best_model_path)
 
 

@@ -64,8 +64,10 @@ def run_loggers(
     loggers: list[Logger] = [CSVLogger(directory, name="", version="")]
     status = 1
     try:
-        if mode != "disabled" and (wandb_logger := start_wandb(directory, config, mode, project, tags, name, group)):
-            loggers.append(wandb_logger)
+        if mode != "disabled":
+            settings = {"project": project, "tags": tags, "name": name, "group": group}
+            if wandb_logger := start_wandb(mode, dir=directory, config=dict(config), **settings):
+                loggers.append(wandb_logger)
         yield loggers
         status = 0
     finally:
@@ -75,30 +77,23 @@ def run_loggers(
                 finish_wandb(status)
 
 
-def start_wandb(
-    directory: Path,
-    config: Mapping[str, Any],
-    mode: str,
-    project: str,
-    tags: list[str],
-    name: str,
-    group: str | None,
-) -> WandbLogger | None:
+def start_wandb(mode: str, **settings: Any) -> WandbLogger | None:
+    """A logger for a new run, offline if it does not start in ``mode``; None if it does not start at all.
+
+    Args:
+        mode: "offline" or "online".
+        settings: of :func:`wandb.init`.
+    """
     import wandb
 
     for attempt in (mode, "offline"):
         try:
             run = wandb.init(
-                dir=directory,
                 mode=attempt,  # type: ignore[arg-type]
-                project=project,
-                name=name,
-                group=group,
-                tags=tags,
-                config=dict(config),
                 notes=" ".join(["python -m solder_vae.train", *sys.argv[1:]]),
                 settings=wandb.Settings(init_timeout=30, console="off"),
                 reinit="finish_previous",
+                **settings,
             )
             return WandbLogger(experiment=run)
         except Exception as error:  # anything: logging is never worth a training
