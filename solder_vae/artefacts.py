@@ -99,6 +99,7 @@ def run_metrics(model: CAE, evaluation: Evaluation, validation: Mapping[str, flo
         "score": evaluation.primary,
         "alpha": model.alpha,
         "seed": model.seed,
+        "precision": model.precision,
         **validation,
         **prefixed("test", evaluation.metrics[evaluation.primary]),
     }

@@ -1,10 +1,10 @@
 """Checkpoints: what is in one, reading it safely, writing it whole.
 
-A checkpoint is Lightning's own (weights, optimizer, schedule, loop state) plus three keys that make it sufficient for
-inspection: ``model`` (cae, vae or beta_vae), ``preprocessing`` (how a picture becomes the network's input) and
-``calibration`` (for each score the threshold with its rule, and the scores of the validation normals it came from;
-None until calibrated). The reference gradients are among the weights. Everything is a tensor or a plain container,
-so files load with ``weights_only=True`` and cannot run code.
+A checkpoint is Lightning's own (weights, optimizer, schedule, loop state) plus four keys that make it sufficient for
+inspection: ``model`` (cae, vae or beta_vae), ``precision`` (of the training), ``preprocessing`` (how a picture becomes
+the network's input) and ``calibration`` (for each score the threshold with its rule, and the scores of the validation
+normals it came from; None until calibrated). The reference gradients are among the weights. Everything is a tensor or
+a plain container, so files load with ``weights_only=True`` and cannot run code.
 """
 
 from __future__ import annotations

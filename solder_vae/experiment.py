@@ -77,6 +77,7 @@ def run(config: DictConfig, directory: Path) -> float:
         )
     log.info("%s", describe(data.tables))
     check_tables(data, config)
+    model.precision = training_precision(config, resumed)
     if members := ensemble_configs(config):
         return run_ensemble(members, data, config, directory)
     with run_loggers(directory, **logging_options(config)) as loggers:
@@ -88,10 +89,16 @@ def fit(model: CAE, data: SolderDataModule, config: DictConfig, directory: Path,
     """Train ``model``; the best checkpoint by validation loss."""
     best, last = checkpoints(directory)
     callbacks = [EpochLog(), *progress_bar(), LearningRateMonitor("epoch"), StopOnNaN(), best, last]
-    precision = resolve_precision(config.trainer.precision, config.trainer.accelerator)
-    trainer = make_trainer(config, directory, precision=precision, logger=loggers, callbacks=callbacks)
+    trainer = make_trainer(config, directory, precision=model.precision, logger=loggers, callbacks=callbacks)
     trainer.fit(model, datamodule=data, ckpt_path=config.resume, weights_only=True)
     return read_checkpoint(best.best_model_path)
+
+
+def training_precision(config: DictConfig, resumed: Checkpoint | None) -> str:
+    """The precision to train in; a resumed training keeps its own, whatever machine it goes on."""
+    if resumed is not None and config.trainer.precision == "auto":
+        return str(resumed["precision"])
+    return str(resolve_precision(config.trainer.precision, config.trainer.accelerator))
 
 
 def finish(

@@ -140,8 +140,8 @@ def weight_gradient_cosine(inputs: Tensor, output_gradients: Tensor, reference: 
     """
     channels_out, channels_in = reference.shape[:2]
     pixels = inputs.shape[-2] * inputs.shape[-1]
-    # The Gram matrices of a small map are cheaper than the gradient of a wide layer.
-    small = pixels * (channels_in + channels_out) < 9 * channels_in * channels_out
+    # The Gram matrices of a small map are cheaper than the gradient of a wide layer, though their products are narrow.
+    small = 4 * pixels * (channels_in + channels_out) < 9 * channels_in * channels_out
     product_and_square = by_gram_matrices if small else by_gradients
     dot, square = product_and_square(inputs, output_gradients, reference)
     cosines: Tensor = dot / (square.sqrt().clamp_min(1e-12) * reference.norm().clamp_min(1e-12))
@@ -149,14 +149,34 @@ def weight_gradient_cosine(inputs: Tensor, output_gradients: Tensor, reference: 
 
 
 def by_gradients(inputs: Tensor, output_gradients: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """Inner product with the reference and squared norm of each image's weight gradient, each ``(B,)``.
+    """Inner product with the reference and squared norm of each image's weight gradient, each ``(B,)``."""
+    on_cpu = inputs.device.type == "cpu"
+    gradients = (one_by_one if on_cpu else by_patches)(inputs, output_gradients, reference).flatten(1)
+    return gradients @ reference.flatten(), gradients.square().sum(1)
 
-    The gradient is formed: ``(O * 9, I)`` an image, patches of output gradients times inputs. That is the usual
-    inputs' patches times output gradients with the taps reversed, and the outputs are the fewer channels here.
+
+def one_by_one(inputs: Tensor, output_gradients: Tensor, weight: Tensor) -> Tensor:
+    """Each image's weight gradient ``(B, O, I, 3, 3)``, by the library's own kernel: the fastest way on a CPU."""
+    return torch.cat(
+        [
+            torch.ops.aten.convolution_backward(
+                output_gradients[i : i + 1], inputs[i : i + 1], weight, None,
+                [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False],
+            )[1][None]
+            for i in range(len(inputs))
+        ]
+    )  # fmt: skip
+
+
+def by_patches(inputs: Tensor, output_gradients: Tensor, weight: Tensor) -> Tensor:
+    """What :func:`one_by_one` returns, for all images at once.
+
+    The product of the output gradients' patches with the inputs: that is the usual product of the inputs' patches with
+    the output gradients with its taps reversed, and the outputs are the fewer channels here.
     """
     patches = F.unfold(output_gradients, kernel_size=3, padding=1)  # (B, O * 9, HW)
-    gradients = torch.bmm(patches, pixel_rows(inputs)).flatten(1)
-    return gradients @ reference.flip(2, 3).permute(0, 2, 3, 1).flatten(), gradients.square().sum(1)
+    gradients = torch.bmm(patches, pixel_rows(inputs))
+    return gradients.reshape(-1, len(weight), 3, 3, weight.shape[1]).permute(0, 1, 4, 2, 3).flip(3, 4)
 
 
 def by_gram_matrices(inputs: Tensor, output_gradients: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:

@@ -100,6 +100,9 @@ def winograd_conv3x3(x: Tensor, weight: Tensor) -> Tensor:
     return y.reshape(height, width, batch, channels_out).permute(2, 3, 0, 1)
 
 
+BAND, HALO = 64, 2  # pixels that are interpolated together, and their neighbours on either side that matter
+
+
 def interpolation_pays(channels_in: int, channels_out: int, height: int, width: int) -> bool:
     """Whether :func:`interpolated_conv3x3` to twice the size needs fewer multiply-adds than doing one after the other.
 
@@ -109,6 +112,7 @@ def interpolation_pays(channels_in: int, channels_out: int, height: int, width: 
         height: before the interpolation.
         width: before the interpolation.
     """
+    height, width = (BAND + 2 * HALO if band_count(size) > 1 else size for size in (height, width))
     together = 9 * channels_in * channels_out + (18 * height + 12 * width) * channels_out
     apart = 36 * channels_in * channels_out + (2 * height + 4 * width) * channels_in
     return together < apart
@@ -123,11 +127,11 @@ def interpolated_conv3x3(x: Tensor, weight: Tensor, rows: Tensor, columns: Tenso
     Args:
         x: ``(B, I, h, w)``.
         weight: ``(O, I, 3, 3)``.
-        rows: interpolation of the height ``(H, h)``.
-        columns: interpolation of the width ``(W, w)``.
+        rows: interpolation of the height ``(2h, h)``, see :func:`interpolate`.
+        columns: interpolation of the width ``(2w, w)``.
 
     Returns:
-        ``(B, O, H, W)``.
+        ``(B, O, 2h, 2w)``.
     """
     batch, channels_in, small_height, small_width = x.shape
     channels_out, height, width = len(weight), len(rows), len(columns)
@@ -135,17 +139,20 @@ def interpolated_conv3x3(x: Tensor, weight: Tensor, rows: Tensor, columns: Tenso
     y = None
     for shifted_rows, taps in zip(shifts(rows), weight.permute(2, 1, 3, 0), strict=True):
         mixed = (pixels @ taps.reshape(channels_in, -1)).reshape(batch, small_height, -1)  # (B, h, w * 3 * O)
-        operator = shifted_rows.expand(batch, -1, -1)
-        y = torch.bmm(operator, mixed) if y is None else torch.baddbmm(y, operator, mixed)
+        operator = bands(shifted_rows).expand(batch, -1, -1, -1).flatten(0, 1)
+        windows = band_windows(mixed).flatten(0, 1)
+        y = torch.bmm(operator, windows) if y is None else torch.baddbmm(y, operator, windows)
     assert y is not None
+    y = y.reshape(batch, -1, y.shape[-1])[:, :height].reshape(batch * height, small_width * 3, channels_out)
     operator = shifts(columns).permute(1, 2, 0).reshape(width, -1)  # (W, w * 3)
     if channels_out < 8:
         # Products with so few columns crawl. One large product is faster, though most of what it multiplies is 0.
         identity = torch.eye(channels_out, device=x.device, dtype=x.dtype)
-        operator = torch.einsum("ak,op->oakp", operator, identity).reshape(channels_out * width, -1)
-        y = y.reshape(batch * height, -1) @ operator.T
-        return y.reshape(batch, height, channels_out, width).permute(0, 2, 1, 3)
-    y = operator @ y.reshape(batch * height, small_width * 3, channels_out)
+        blocks = torch.einsum("tak,op->tkpao", bands(operator, 3), identity).flatten(3, 4).flatten(1, 2)
+        windows = band_windows(y, 3).flatten(2, 3).transpose(0, 1)  # (T, B * H, columns * 3 * O)
+        y = torch.bmm(windows, blocks).transpose(0, 1).reshape(batch, height, -1, channels_out)[:, :, :width]
+        return y.permute(0, 3, 1, 2)
+    y = interpolate(operator, y, 3)
     return y.reshape(batch, height, width, channels_out).permute(0, 3, 1, 2)
 
 
@@ -153,6 +160,52 @@ def shifts(matrix: Tensor) -> Tensor:
     """The rows moved down by one, as they are, and up by one, zeros moving in: ``(3, *matrix.shape)``."""
     padded = F.pad(matrix, (0, 0, 1, 1))
     return torch.stack([padded[tap : tap + len(matrix)] for tap in range(3)])
+
+
+def interpolate(matrix: Tensor, x: Tensor, per: int = 1) -> Tensor:
+    """``matrix @ x`` where the matrix doubles a length by bicubic interpolation.
+
+    Such a matrix is a band: what is far from the diagonal is 0. Of a long one only the blocks that hold the band are
+    multiplied, so the work grows with the length and not with its square.
+
+    Args:
+        matrix: ``(2h, h * per)``; each of its rows may be shifted by one.
+        x: ``(N, h * per, K)``.
+        per: columns of the matrix that belong to one pixel.
+
+    Returns:
+        ``(N, 2h, K)``.
+    """
+    y = bands(matrix, per) @ band_windows(x, per)
+    return y.flatten(1, 2)[:, : len(matrix)]
+
+
+def band_count(size: int) -> int:
+    """Into how many bands a length is divided; short ones stay whole."""
+    return 1 if size <= 2 * BAND else -(-size // BAND)
+
+
+def bands(matrix: Tensor, per: int = 1) -> Tensor:
+    """The blocks ``(T, rows, columns)`` of :func:`interpolate`'s matrix that are not 0 everywhere."""
+    size = len(matrix) // 2
+    count = band_count(size)
+    if count == 1:
+        return matrix[None]
+    surplus = count * BAND - size
+    padded = F.pad(matrix, (HALO * per, (HALO + surplus) * per, 0, 2 * surplus))
+    blocks = padded.unfold(1, (BAND + 2 * HALO) * per, BAND * per).reshape(count, 2 * BAND, count, -1)
+    return blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+
+
+def band_windows(x: Tensor, per: int = 1) -> Tensor:
+    """``(N, h * per, K)`` to ``(N, T, columns, K)``: what the blocks of :func:`bands` multiply."""
+    size = x.shape[1] // per
+    count = band_count(size)
+    if count == 1:
+        return x[:, None]
+    surplus = count * BAND - size
+    padded = F.pad(x, (0, 0, HALO * per, (HALO + surplus) * per))
+    return padded.unfold(1, (BAND + 2 * HALO) * per, BAND * per).mT
 
 
 # batch norm ---------------------------------------------------------------------------------------------------------

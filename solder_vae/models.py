@@ -15,6 +15,7 @@ from solder_vae.gradcon import GradCon
 from solder_vae.losses import check_reduction, kl_divergence, kl_term, reparameterize, squared_error
 from solder_vae.networks import LATENT_CHANNELS, STRIDE, Decoder, Encoder
 from solder_vae.posterior import COLLAPSED_BELOW, PosteriorStatistics
+from solder_vae.precision import FULL
 from solder_vae.scoring import elbo_score, gradcon_score, latent_noise, recon_score
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ class CAE(GradCon, pl.LightningModule):
         self.seed = seed
         # What travels with the weights, see solder_vae.checkpoint.
         self.preprocessing: dict[str, Any] | None = None
+        self.precision = FULL  # of the training
         self.calibration: dict[str, Any] | None = None
         self.encoder = Encoder(self.heads)
         self.decoder = Decoder()
@@ -171,10 +173,12 @@ class CAE(GradCon, pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model"] = self.name
         checkpoint["preprocessing"] = self.preprocessing
+        checkpoint["precision"] = self.precision
         checkpoint["calibration"] = self.calibration
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.preprocessing = checkpoint["preprocessing"]
+        self.precision = checkpoint["precision"]
         self.calibration = checkpoint["calibration"]
 
     # scoring ----------------------------------------------------------------------------------------------------

@@ -27,7 +27,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from solder_vae.kernels import batch_norm, interpolated_conv3x3, interpolation_pays, winograd_conv3x3, winograd_pays
+from solder_vae.kernels import (
+    batch_norm,
+    interpolate,
+    interpolated_conv3x3,
+    interpolation_pays,
+    winograd_conv3x3,
+    winograd_pays,
+)
 
 LATENT_CHANNELS = 10
 STRIDE = 8  # three poolings by 2: height and width must be multiples of it
@@ -60,13 +67,13 @@ class BicubicUpsample2x(nn.Module):
         columns = bicubic_matrix(width, x.device, x.dtype)
         # With the channels last in memory, both products run on views: nothing is copied.
         x = x.permute(0, 2, 3, 1)
-        x = rows @ x.reshape(batch, height, width * channels)
-        x = columns @ x.reshape(batch * 2 * height, width, channels)
+        x = interpolate(rows, x.reshape(batch, height, width * channels))
+        x = interpolate(columns, x.reshape(batch * 2 * height, width, channels))
         return x.reshape(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
 
 
 def forward_through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """One layer after the other; on a CPU in single or double precision, by :mod:`solder_vae.kernels`.
+    """One layer after the other; on a CPU, by :mod:`solder_vae.kernels`.
 
     Some things are done differently then, with the same result:
 
@@ -81,7 +88,7 @@ def forward_through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
             differs from what the kernels are made for, is called as it is.
         x: ``(B, C, H, W)``.
     """
-    plain = x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
+    plain = x.device.type != "cpu" or torch.compiler.is_compiling()
     queue = deque(layers)
     while queue:
         layer = queue.popleft()
@@ -137,7 +144,11 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 def tiled_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.conv2d(x, weight, bias, padding=1)``; without a bias, as in training, by tiles where that pays."""
-    if bias is None and winograd_pays(weight.shape[1], weight.shape[0], *x.shape[-2:]):
+    if (
+        bias is None
+        and not torch.is_autocast_enabled("cpu")
+        and winograd_pays(weight.shape[1], weight.shape[0], *x.shape[-2:])
+    ):
         return winograd_conv3x3(x, weight)
     return F.conv2d(x, weight, bias, padding=1)
 

@@ -4,14 +4,19 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from solder_vae.gradcon import (
     ReferenceGradients,
+    by_gradients,
+    by_gram_matrices,
+    by_patches,
     decode_with_gradient_loss,
     gradient_loss,
+    one_by_one,
     weight_gradient_cosine,
 )
 from solder_vae.losses import squared_error
@@ -114,10 +119,19 @@ def test_weight_gradient_cosine_of_any_layer(seed, channels_in, channels_out, si
     output_gradients = torch.randn(3, channels_out, size, size + 1, generator=generator, dtype=torch.float64)
     reference = torch.randn(channels_out, channels_in, 3, 3, generator=generator, dtype=torch.float64)
     expected = []
+    weight = torch.zeros_like(reference, requires_grad=True)
+    gradients = []
     for image, gradient in zip(inputs, output_gradients, strict=True):
-        weight_gradient = torch.nn.grad.conv2d_weight(image[None], reference.shape, gradient[None], padding=1)
-        expected.append(torch.cosine_similarity(weight_gradient.flatten(), reference.flatten(), dim=0).item())
+        (one,) = torch.autograd.grad((F.conv2d(image[None], weight, padding=1) * gradient).sum(), weight)
+        gradients.append(one)
+        expected.append(torch.cosine_similarity(one.flatten(), reference.flatten(), dim=0).item())
     assert weight_gradient_cosine(inputs, output_gradients, reference).tolist() == pytest.approx(expected, abs=1e-10)
+    for way in (one_by_one, by_patches):
+        torch.testing.assert_close(way(inputs, output_gradients, reference), torch.stack(gradients))
+    products = [(one * reference).sum() for one in gradients], [one.square().sum() for one in gradients]
+    for way in (by_gradients, by_gram_matrices):
+        for ours, theirs in zip(way(inputs, output_gradients, reference), products, strict=True):
+            torch.testing.assert_close(ours, torch.stack(theirs))
 
 
 def test_gradient_loss_against_a_loop_over_layers():

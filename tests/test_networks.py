@@ -62,7 +62,7 @@ def test_six_decoder_convolutions_in_order():
     assert channels == [(10, 256), (256, 128), (128, 64), (64, 32), (32, 16), (16, 3)]
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 5), (8, 8), (17, 4), (32, 32)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 5), (8, 8), (17, 4), (32, 32), (130, 3)])
 def test_upsampling_is_bicubic(height, width):
     x = torch.randn(2, 3, height, width, dtype=torch.float64, requires_grad=True)
     ours, published = BicubicUpsample2x()(x), F.interpolate(x, scale_factor=2, mode="bicubic")
