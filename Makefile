@@ -40,8 +40,9 @@ check: dev ## lint, types and the fast tests, under 2 minutes
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow"
 
-bench: dev ## compare speed with the network as published; 10 minutes, on an idle machine
+bench: dev ## compare speed with the network as published; 15 minutes, on an idle machine
 	$(BIN)/python -m benchmarks.bench
+	$(BIN)/python -m benchmarks.ensemble
 	$(BIN)/python -m benchmarks.scaling
 
 clean: ## remove the environment and caches, not the runs

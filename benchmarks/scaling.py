@@ -8,7 +8,6 @@ and of scoring (GradCon), and how far its peak memory lies above where it stood 
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ import matplotlib as mpl
 import numpy as np
 import torch
 
-from benchmarks.bench import ALPHA, HERE, bare_step, random_images, trained_model
+from benchmarks.bench import ALPHA, HERE, bare_step, peak_megabytes, random_images, trained_model
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import NORMAL, ImageTable
 from solder_vae.files import replacing
@@ -57,11 +56,6 @@ def measure(images: int, size: int, batch: int) -> dict[str, float]:
     for x in data.train_dataloader():
         step(x["image"])
     return result | {"train_s": time.process_time() - start, "train_mb": peak_megabytes() - base}
-
-
-def peak_megabytes() -> float:
-    """Most memory that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
 def in_process(*numbers: int) -> dict[str, float]:
