@@ -13,7 +13,7 @@ from solder_vae.data.table import NORMAL
 
 PAD_MM = 0.8  # a pad's width: the unit of a scene
 SIZE_MM = (24.0, 18.0)
-WINDOW_MM = 1.0  # side of the box that is inspected of each joint, as tight as the data set's pictures
+WINDOW_MM = 1.0  # side of the box that is inspected of each joint, as tight as the tightest of the data set
 FIDUCIALS = {"F1": (1.2, 1.2), "F2": (22.8, 1.2), "F3": (1.2, 16.8), "F4": (22.8, 16.2)}
 _TOE = 0.1  # how far the box reaches beyond the pad's outer end, pad widths
 _BRIDGE, _MISSING, _SHIFTED = "bridge", "missing_component", "shifted_component"

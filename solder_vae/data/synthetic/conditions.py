@@ -99,7 +99,7 @@ def draw_conditions(rng: np.random.Generator) -> Conditions:
         body_colour=_vary(rng, BODIES[body], 0.15),
         solder_colour=(0.66 * tint[0], 0.65 * tint[1], 0.63 * tint[2]),
         solder_roughness=float(rng.uniform(0.12, 0.4)),
-        grain=float(rng.uniform(0.0003, 0.0025)),
+        grain=float(np.exp(rng.uniform(np.log(0.0004), np.log(0.003)))),
         streaks=float(rng.uniform(0.0, 0.12)),
         tin=(shine, shine * float(rng.uniform(0.95, 1.0)), shine * float(rng.uniform(0.9, 1.0))),
         tin_roughness=float(rng.uniform(0.2, 0.55)),
@@ -170,7 +170,7 @@ def _lighting(rng: np.random.Generator, kind: str) -> Lighting:
 
 
 def _camera(rng: np.random.Generator) -> Camera:
-    short = int(np.clip(round(float(np.exp(rng.normal(np.log(36), 0.45)))), 20, 200))
+    short = int(np.clip(round(float(np.exp(rng.normal(np.log(36), 0.55)))), 20, 200))
     aspect = 1.0 if rng.random() < 0.6 else float(rng.uniform(1.0, 1.45))
     long = min(round(short * aspect), 200)
     size = (short, long) if rng.random() < 0.5 else (long, short)
@@ -178,7 +178,7 @@ def _camera(rng: np.random.Generator) -> Camera:
         size=size,
         clipped=float(rng.uniform(0.08, 0.38)),
         gain=float(np.exp(rng.normal(-0.08, 0.26))),
-        blur=float(rng.uniform(0.5, 0.8)) * max(short / 36, 0.8),
+        blur=float(rng.uniform(0.45, 0.8)) * max((short / 36) ** 0.8, 0.8),
         fringe=(float(rng.normal(0, 0.25)), float(rng.normal(0, 0.25))),
         balance=_cast(rng, 0.06),
         contrast=float(rng.uniform(1.0, 1.15)),

@@ -54,17 +54,36 @@ def terminal_distance(canvas: Canvas, joint: Joint, x: float = 0.0) -> Field:
     """Signed distance to the visible terminal or lead, ``(H, W)``; it goes on inwards beyond every frame."""
     if not joint.present:
         return np.full(canvas.shape, 9, np.float32)
-    end, back = joint.terminal_end - joint.buried, 4.0
     # Rotation is about the terminal's end, as the component swims on its solder.
-    sin, cos = np.sin(joint.rotation), np.cos(joint.rotation)
-    center = (x + joint.offset_x + sin * (back / 2), end + joint.offset_y - cos * (back / 2))
-    return box(
-        canvas,
-        (float(center[0]), float(center[1])),
-        (joint.terminal_width / 2, back / 2),
-        0.05,
-        joint.rotation,
-    )
+    side, back = _along_terminal(canvas, joint, x, joint.terminal_end - joint.buried)
+    radius = np.float32(joint.terminal_radius)
+    width = np.float32(joint.terminal_width / 2) * (1 + np.float32(joint.terminal_taper) * np.clip(back, 0, 1))
+    qx = np.abs(side) - width + radius
+    qy = np.float32(joint.terminal_skew) * side - back + radius
+    outside = np.sqrt(np.maximum(qx, 0) ** 2 + np.maximum(qy, 0) ** 2)
+    distance: Field = outside + np.minimum(np.maximum(qx, qy), 0) - radius
+    return distance
+
+
+def _along_terminal(canvas: Canvas, joint: Joint, x: float, end: float) -> tuple[Field, Field]:
+    """How far beside the component's axis and how far back from ``end`` each pixel lies, ``(H, W)`` each."""
+    dx, dy = canvas.x - np.float32(x + joint.offset_x), canvas.y - np.float32(end + joint.offset_y)
+    sin, cos = np.float32(np.sin(joint.rotation)), np.float32(np.cos(joint.rotation))
+    return cos * dx + sin * dy, sin * dx - cos * dy
+
+
+def wedge(canvas: Canvas, joint: Joint, uneven: Field, x: float = 0.0) -> Field:
+    """Solder drawn out before the middle of the end face, ``(H, W)`` height in pad widths: it mirrors as a dark V.
+
+    ``uneven``, ``(H, W)`` in pad widths, is how far the wetting strays from the straight.
+    """
+    side, back = _along_terminal(canvas, joint, x, joint.terminal_end - joint.buried)
+    ahead = np.clip(1 + back / np.float32(joint.pad_length - joint.terminal_end), 0, 1)
+    aside = (side + np.float32(joint.terminal_skew) * back + 3 * uneven) / np.float32(joint.terminal_width / 2)
+    slope = np.maximum(ahead + np.float32(0.15) - np.sqrt(aside * aside + np.float32(0.05)), 0)
+    bulging = min(max(2 - joint.volume, 0), 1) * min(joint.volume, 1)
+    height: Field = np.float32(0.55 * joint.crown * bulging * joint.climb) * ahead * slope * (back < 0.02)
+    return height
 
 
 def paint_pad(surfaces: Surfaces, canvas: Canvas, joint: Joint, look: Conditions, x: float = 0.0) -> None:
@@ -80,22 +99,29 @@ def paint_pad(surfaces: Surfaces, canvas: Canvas, joint: Joint, look: Conditions
 def paint_solder(
     surfaces: Surfaces,
     canvas: Canvas,
-    joint: Joint,
+    scene: Scene,
     wetted: Field,
     meniscus: Field,
+    film: Field,
     look: Conditions,
     rng: np.random.Generator,
 ) -> None:
-    """Solder of the given height where wetted, with the grain of its dendrites and the streaks of its flow."""
+    """Solder of the given height where wetted, with the grain of its dendrites and the streaks of its flow.
+
+    ``film``, ``(H, W)`` in pad widths, is how high a fillet stands that froze with streaks; 0 on a bulging drop.
+    """
     shape = canvas.shape
     grain = fractal(rng, shape, 22) * np.float32(look.grain)
-    ripple = noise(rng, shape, 7) * np.float32(look.grain * 3)
+    ripple = noise(rng, shape, 7) * np.float32(look.grain * 2)
     # Solder froze as it ran down from the terminal: ridges along the fall, stronger where the fillet is high.
-    dx, dy = canvas.x, canvas.y - np.float32(joint.terminal_end - 0.45)
-    around = np.arctan2(dx, dy) * np.float32(96 / np.pi) + 96
+    pitch = np.float32(scene.pitch)
+    dx = canvas.x - pitch * np.clip(np.round(canvas.x / pitch), -1, 1)
+    dy = canvas.y - np.float32(scene.joint.terminal_end - 0.45)
+    around = np.arctan2(dx, dy) * np.float32(192 / np.pi) + 192
     outwards = np.clip(np.sqrt(dx * dx + dy * dy) * 24, 0, 63).astype(np.float32)
-    ridges = cv2.remap(noise(rng, (64, 192), 60, stretch=9), around.astype(np.float32), outwards, cv2.INTER_LINEAR)
-    streaks = ridges * np.float32(look.streaks) * np.minimum(meniscus, np.float32(0.4))
+    fan = noise(rng, (64, 384), 60, stretch=9) + np.float32(0.4) * noise(rng, (64, 384), 180, stretch=24)
+    ridges = cv2.remap(fan, around.astype(np.float32), outwards, cv2.INTER_LINEAR)
+    streaks = ridges * np.float32(look.streaks) * np.minimum(film, np.float32(0.4))
     surfaces.height += wetted * (PAD_HEIGHT + meniscus + grain + ripple + streaks - surfaces.height)
     rough = look.solder_roughness * (1 + np.float32(0.2) * noise(rng, shape, 8))
     surfaces.paint(wetted, (0.02, 0.02, 0.02), look.solder_colour, np.clip(rough, 0.06, 0.8))
@@ -110,25 +136,22 @@ def paint_component(
     x: float = 0.0,
 ) -> None:
     """The chip's terminal and body, or the gull-wing lead and the package's edge."""
-    distance = terminal_distance(canvas, joint, x) + np.float32(0.012) * noise(rng, canvas.shape, 10)
+    distance = terminal_distance(canvas, joint, x) + np.float32(0.004) * noise(rng, canvas.shape, 30)
     inside = cover(distance, canvas.pixel)
-    # How far back from the end face, along the component.
-    dx, dy = (
-        canvas.x - np.float32(x + joint.offset_x),
-        canvas.y - np.float32(joint.terminal_end + joint.offset_y),
-    )
-    back = np.float32(np.sin(joint.rotation)) * dx - np.float32(np.cos(joint.rotation)) * dy
+    side, back = _along_terminal(canvas, joint, x, joint.terminal_end)
     bevel = 0.07 if joint.kind == CHIP else 0.05
     edge = np.maximum(distance + np.float32(bevel), 0)
     top = PAD_HEIGHT + joint.terminal_height - edge * edge * np.float32(0.5 / bevel)
-    # Plated tin: dents that move the highlight about, fine scratches, patches of matte.
+    # Plated tin: dents that move the highlight about, its grain, patches of matte.
     top = top + np.float32(look.dents) * fractal(rng, canvas.shape, 4)
-    top = top + np.float32(0.3 * look.grain) * noise(rng, canvas.shape, 40)
+    top = top + np.float32(0.3 * look.grain + 0.2 * look.dents) * noise(rng, canvas.shape, 45)
     rough = np.clip(look.tin_roughness + 0.1 * fractal(rng, canvas.shape, 6), 0.1, 0.8)
     if joint.kind == CHIP:
         surfaces.height += inside * (np.maximum(top, surfaces.height) - surfaces.height)
         surfaces.paint(inside, (0.03, 0.03, 0.03), look.tin, rough)
-        ragged = np.float32(joint.terminal_band) - back + np.float32(0.012) * noise(rng, canvas.shape, 12)
+        # The dip that plated it drew up at the edges.
+        ragged = np.float32(joint.terminal_band) - back + np.float32(0.15) * side * side
+        ragged += np.float32(0.006) * noise(rng, canvas.shape, 24)
         body = inside * cover(ragged, canvas.pixel)
         surfaces.paint(body, look.body_colour, _DIELECTRIC, 0.35)
         if look.body == "resistor":  # alumina shows between the termination and the overglaze

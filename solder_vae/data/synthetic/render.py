@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solder_vae.data.synthetic.camera import photograph
-from solder_vae.data.synthetic.canvas import Canvas, cover, fractal, make_canvas
+from solder_vae.data.synthetic.canvas import Canvas, cover, make_canvas, noise
 from solder_vae.data.synthetic.conditions import Conditions, draw_conditions
 from solder_vae.data.synthetic.defects import DEFECTS, Defect
 from solder_vae.data.synthetic.painting import (
@@ -19,6 +19,7 @@ from solder_vae.data.synthetic.painting import (
     paint_pad,
     paint_solder,
     terminal_distance,
+    wedge,
 )
 from solder_vae.data.synthetic.scene import Scene, draw_scene
 from solder_vae.data.synthetic.shading import Surfaces, shade
@@ -86,7 +87,8 @@ def build(canvas: Canvas, scene: Scene, look: Conditions, flaw: Defect, texture_
     rng = np.random.default_rng(texture_seed)  # the same texture for a joint and its sound twin
     scene = flaw.on_scene(scene)
     surfaces = paint_board(canvas, scene, look, rng)
-    edge = fractal(rng, canvas.shape, 10) * np.float32(0.013)
+    # Solder wets a pad a little unevenly, by its sides and corners rather than in waves.
+    edge = np.float32(0.014) * noise(rng, canvas.shape, 2) + np.float32(0.004) * noise(rng, canvas.shape, 24)
     joints = [(0.0, scene.joint), *scene.neighbours]
     distance = np.full(canvas.shape, 9, np.float32)
     terminal, climb, volume = (np.zeros(canvas.shape, np.float32) for _ in range(3))
@@ -96,16 +98,25 @@ def build(canvas: Canvas, scene: Scene, look: Conditions, flaw: Defect, texture_
         stands = terminal_distance(canvas, joint, x)
         held = stands < 0
         terminal[held] = 1
-        # The wall is wetted high at the end face and less and less along the sides.
+        # The wall is wetted highest at the middle of the end face, less at its corners and along the sides.
         near = np.abs(canvas.x - np.float32(x)) < scene.pitch / 2
         back = np.clip((joint.terminal_end - canvas.y) / joint.pad_length, 0, 1)
-        climb = np.where(near, joint.climb * (1 - 0.5 * back), climb).astype(np.float32)
+        corner = np.minimum(np.abs(canvas.x - np.float32(x + joint.offset_x)) / (joint.terminal_width / 2), 1)
+        drop = (1 - 0.5 * back) * (1 - joint.crown * corner)
+        climb = np.where(near, joint.climb * drop, climb).astype(np.float32)
         volume = np.where(near, np.float32(joint.volume), volume)
+    # Streaks freeze in the thin film over a pad, not in what bulges or hangs beyond it.
+    thin = np.clip(distance * np.float32(-12), 0, 1) * np.clip(3.6 - 2 * volume, 0, 1)
     distance = flaw.on_wetting(canvas, scene, distance + edge)
     wetted = cover(distance, canvas.pixel)
     height = meniscus(wetted, terminal, climb, volume, _BARE)
+    for x, joint in joints:
+        if joint.present and joint.crown > 0:
+            height += wetted * wedge(canvas, joint, edge, x)
+    before, film = height, thin * height
     height, wetted = flaw.on_height(canvas, scene, height, wetted)
-    paint_solder(surfaces, canvas, scene.joint, wetted, height, look, rng)
+    film *= np.clip(1 - (height - before) * 20, 0, 1)  # what a defect piled up froze without
+    paint_solder(surfaces, canvas, scene, wetted, height, film, look, rng)
     for number, (x, joint) in enumerate(joints):
         if joint.present:
             # A stream each: the neighbours look the same beside a missing component.

@@ -24,6 +24,8 @@ class Joint:
         terminal_width: width of the terminal or lead, pad widths.
         terminal_end: y of the terminal's end face or the lead's toe, pad widths.
         terminal_radius: corner radius of the terminal's end, pad widths.
+        terminal_taper: how much wider the terminal grows per pad width back from its end, as a share.
+        terminal_skew: slope of the end face, which is cut off or dipped a little askew.
         terminal_height: height of the terminal or thickness of the lead, pad widths.
         terminal_band: chip: depth of the metallisation; gull wing: length of the flat foot. Pad widths.
         volume: solder volume over that of a straight-sided fillet; 1 is between concave and convex.
@@ -31,6 +33,7 @@ class Joint:
         offset_x: sideways displacement of the component, pad widths.
         offset_y: displacement along the pad, pad widths.
         rotation: rotation of the component, radians.
+        crown: how far solder stands in a wedge before the end face's middle: 0 level across, near 1 to the toe.
         buried: how far solder runs over the terminal's top from its end, pad widths.
         present: whether the component is there at all.
     """
@@ -41,10 +44,13 @@ class Joint:
     terminal_width: float
     terminal_end: float
     terminal_radius: float
+    terminal_taper: float
+    terminal_skew: float
     terminal_height: float
     terminal_band: float
     volume: float
     wetting_angle: float
+    crown: float
     offset_x: float
     offset_y: float
     rotation: float
@@ -94,14 +100,17 @@ def draw_joint(rng: np.random.Generator, kind: str) -> Joint:
     return Joint(
         kind=kind,
         pad_length=pad_length,
-        pad_radius=rng.choice([0.03, 0.12, 0.3], p=[0.5, 0.35, 0.15]),
+        pad_radius=rng.uniform(0.04, 0.2) if rng.random() < 0.8 else rng.uniform(0.25, 0.48),
         terminal_width=rng.uniform(0.72, 0.9) if chip else rng.uniform(0.45, 0.68),
         terminal_end=pad_length * (rng.uniform(0.36, 0.56) if chip else rng.uniform(0.58, 0.78)),
-        terminal_radius=rng.uniform(0.03, 0.08) if chip else rng.uniform(0.05, 0.22),
+        terminal_radius=rng.uniform(0.04, 0.16) if chip else rng.uniform(0.03, 0.2),
+        terminal_taper=abs(float(rng.normal(0, 0.03 if chip else 0.14))),
+        terminal_skew=float(np.clip(rng.normal(0, 0.03 if chip else 0.08), -0.2, 0.2)),
         terminal_height=rng.uniform(0.35, 0.6) if chip else rng.uniform(0.28, 0.45),
         terminal_band=rng.uniform(0.3, 0.5) if chip else pad_length * rng.uniform(0.4, 0.55),
-        volume=rng.uniform(0.55, 1.0),
+        volume=rng.uniform(0.6, 1.15),
         wetting_angle=rng.uniform(8, 32),
+        crown=max(0.0, rng.uniform(-0.3, 1.0)),
         offset_x=float(np.clip(rng.normal(0, 0.025), -0.06, 0.06)),
         offset_y=float(np.clip(rng.normal(0, 0.03), -0.07, 0.07)),
         rotation=float(np.clip(rng.normal(0, 0.02), -0.05, 0.05)),
@@ -112,12 +121,14 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     """A good joint, its neighbours, the board's features about it and a tight frame on the pad."""
     kind = CHIP if rng.random() < 0.5 else GULL_WING
     joint = draw_joint(rng, kind)
-    pitch = rng.uniform(1.3, 1.7) if kind == CHIP else rng.uniform(1.25, 1.5)
-    sides = [side for side in (-1, 1) if rng.random() < (0.5 if kind == CHIP else 0.85)]
+    pitch = rng.uniform(1.22, 1.45)
+    # The frame leans to a neighbour, so that there is something to see between the two, bridged or not.
+    near = int(rng.choice([-1, 1]))
+    sides = [near, -near] if rng.random() < (0.4 if kind == CHIP else 0.8) else [near]
     neighbours = tuple((side * pitch, _like(rng, joint)) for side in sides)
-    view = rng.uniform(1.05, 1.5)
+    view = rng.uniform(1.2, 1.8)
     center = (
-        float(rng.normal(0, 0.04)),
+        near * min(0.32, rng.uniform(0.3, 1) * (view / 2 - 0.36)) + float(rng.normal(0, 0.03)),
         joint.pad_length + rng.uniform(0.0, 0.3) - view / 2 + float(rng.normal(0, 0.03)),
     )
     quarter = int(rng.integers(4)) * np.pi / 2
@@ -140,6 +151,8 @@ def _like(rng: np.random.Generator, joint: Joint) -> Joint:
         joint,
         volume=joint.volume * rng.uniform(0.85, 1.15),
         wetting_angle=rng.uniform(8, 32),
+        crown=max(0.0, rng.uniform(-0.3, 1.0)),
+        terminal_skew=joint.terminal_skew + float(rng.normal(0, 0.02)),
         offset_y=joint.offset_y + float(rng.normal(0, 0.02)),
     )
 

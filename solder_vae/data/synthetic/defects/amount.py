@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from solder_vae.data.synthetic.canvas import Canvas, Field, cover, fractal, segment
+from solder_vae.data.synthetic.canvas import Canvas, Field, box, cover, fractal, noise, segment
 from solder_vae.data.synthetic.defects.base import Defect
 from solder_vae.data.synthetic.painting import pad_distance, terminal_distance
 from solder_vae.data.synthetic.scene import CHIP, Scene
@@ -14,28 +14,33 @@ from solder_vae.data.synthetic.shading import Surfaces
 
 
 class Bridge(Defect):
-    """Solder joins the pad to the next one; as one drop they share their pressure."""
+    """Solder joins the pad to the next one as a saddle: necked between the pads, convex across, one drop with both."""
 
     name = "bridge"
     ipc = "Solder bridging"
 
     def on_wetting(self, canvas: Canvas, scene: Scene, distance: Field) -> Field:
-        sides = [np.sign(x) for x, _ in scene.neighbours] or [-1, 1]
-        side = float(self.rng.choice(sides))
-        y = scene.joint.pad_length * self.rng.uniform(0.5, 0.9)
+        neighbours = self.rng.permutation([x for x, _ in scene.neighbours])
+        # Where the camera looks, if it looks aside.
+        side = float(np.sign(neighbours[np.argmax(neighbours * scene.center[0])]))
         half = 0.08 + 0.42 * self.severity
-        lean = float(self.rng.normal(0, 0.12))
-        reach, along = segment(canvas, (side * 0.35, y), (side * (scene.pitch - 0.35), y + lean))
-        waist = half * (1 - (0.5 - 0.3 * self.severity) * 4 * along * (1 - along))
-        neck = reach - waist + np.float32(0.025) * fractal(self.rng, canvas.shape, 7, octaves=2)
-        self._neck = cover(neck, 6 * canvas.pixel)
-        return _smooth_union(distance, neck, 0.1)
+        y = float(np.minimum(scene.joint.pad_length * self.rng.uniform(0.5, 0.9), scene.joint.pad_length - 0.8 * half))
+        lean = float(self.rng.normal(0, 0.1))
+        # From pad to pad, -1 to 1, 0 half way: there the web is narrowest and lowest, as a catenoid is.
+        span = (side * canvas.x - np.float32(scene.pitch / 2)) / np.float32(scene.pitch / 2 - 0.3)
+        flare = np.minimum(span * span, 1)
+        waist = half * (1 - np.float32(0.4 - 0.15 * self.severity) * (1 - flare))
+        beside = np.abs(canvas.y - np.float32(y) - np.float32(lean) * span)
+        neck = np.maximum(beside - waist, np.abs(span) - 1) + np.float32(0.005) * noise(self.rng, canvas.shape, 5)
+        ends = np.minimum(np.float32(scene.joint.climb * (0.4 + 0.35 * self.severity)), 0.8 * waist)
+        runs_out = np.clip((2 - np.abs(span)) / 1.3, 0, 1)  # into the fillets
+        arch = np.maximum(1 - (beside / waist) ** 2, 0) ** 0.85
+        self._web = ends * (0.75 + 0.25 * flare) * arch * runs_out * runs_out * (3 - 2 * runs_out)
+        return _smooth_union(distance, neck.astype(np.float32), 0.14)
 
     def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
-        # The neck hangs as a sagging web between the joints, wrinkled where it tore free of the flux.
-        wrinkles = np.abs(fractal(self.rng, canvas.shape, 9, octaves=2))
-        web = np.float32(0.05) + np.float32(0.065 * self.severity) * wrinkles
-        return height + self._neck * web, wetted
+        joined = (height**4 + self._web**4) ** 0.25  # a union without a crease
+        return joined.astype(np.float32), wetted
 
 
 class InsufficientSolder(Defect):
@@ -84,15 +89,14 @@ class ExcessiveSolder(Defect):
         return replace(scene, joint=fat)
 
     def on_wetting(self, canvas: Canvas, scene: Scene, distance: Field) -> Field:
-        own = np.clip((scene.pitch / 2 - np.abs(canvas.x)) * 8, 0, 1)
-        bulge = 1 + 0.5 * fractal(self.rng, canvas.shape, 4, octaves=2)
-        return (distance - own * bulge * np.float32(0.02 + 0.08 * self.severity)).astype(np.float32)
-
-    def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
-        # So much solder freezes last in its middle and shrinks there: folds and dimples.
-        own = np.clip((scene.pitch / 2 - np.abs(canvas.x)) * 8, 0, 1)
-        folds = np.abs(fractal(self.rng, canvas.shape, 6)) * np.minimum(height, 0.3) * 4
-        return height + own * folds * np.float32(0.034 * self.severity), wetted
+        half = scene.joint.pad_length / 2
+        over = min(0.02 + 0.12 * self.severity, 0.35 * (scene.pitch - 1))  # short of the next pad
+        # Its tension rounds the drop's outline, whatever the pad's corners.
+        round_off = 0.05 + 0.4 * self.severity
+        aside = float(self.rng.normal(0, 0.2)) * over
+        drop = box(canvas, (aside, half), (0.5 + over, half + over), round_off)
+        drop += np.float32(0.15 * over) * noise(self.rng, canvas.shape, 2)
+        return np.minimum(distance, drop)
 
 
 class SolderFlag(Defect):
