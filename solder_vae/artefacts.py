@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from solder_vae import plots
 from solder_vae.data.table import NORMAL
 from solder_vae.data.transforms import to_images, to_tensor
+from solder_vae.data.view import PLAIN
 from solder_vae.evaluation import Evaluation
 from solder_vae.files import replacing
 from solder_vae.models import CAE, BetaVAE
@@ -99,6 +100,7 @@ def run_metrics(model: CAE, evaluation: Evaluation, validation: Mapping[str, flo
         "score": evaluation.primary,
         "alpha": model.alpha,
         "seed": model.seed,
+        "view": (model.preprocessing or {}).get("view", PLAIN),
         "precision": model.precision,
         **validation,
         **prefixed("test", evaluation.metrics[evaluation.primary]),

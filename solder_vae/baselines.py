@@ -13,6 +13,10 @@ from solder_vae.data.table import ImageTable
 
 Floats = NDArray[np.float64]
 
+_SAME_COLOUR = 0.5
+"""Grey levels. Means and deviations closer than this to the training normals' average count as equal to it: finer
+differences are the rounding of 8 bits, which a rank statistic would take for information."""
+
 LUMA = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue in a grey image (ITU-R BT.601)."""
 
@@ -29,6 +33,9 @@ def trivial_scores(train: ImageTable, other: ImageTable) -> dict[str, Floats]:
         "sharpness" and "size".
     """
     of_train, of_other = trivial_features(train), trivial_features(other)
+    for name in ("mean colour", "contrast"):
+        average = of_train[name].mean(axis=0)
+        of_other[name] = np.where(np.abs(of_other[name] - average) < _SAME_COLOUR, average, of_other[name])
     return {name: mahalanobis(of_train[name], of_other[name]) for name in of_train}
 
 

@@ -39,6 +39,7 @@ from solder_vae.loggers import flatten, run_loggers
 from solder_vae.models import CAE
 from solder_vae.networks import STRIDE
 from solder_vae.precision import FULL, resolve_precision
+from solder_vae.shortcut import shortcut_warning
 from solder_vae.summary import localisation_table, result_table
 from solder_vae.threshold import calibrate, check_rule
 
@@ -70,13 +71,16 @@ def run(config: DictConfig, directory: Path) -> float:
     image_size = data.tables["train"].images.shape[1]
     if image_size % STRIDE:
         raise UserError(f"data.image_size={image_size} does not fit the network: use a multiple of {STRIDE}.")
-    model.preprocessing = {"image_size": image_size}
+    model.preprocessing = {"image_size": image_size, "view": config.data.view}
     if resumed is not None and (then := resumed["preprocessing"]) != model.preprocessing:
         raise UserError(
-            f"{config.resume} was trained on other images ({then}): resume it with the same data.image_size."
+            f"{config.resume} was trained on other images ({then}): "
+            "resume it with the same data.image_size and data.view."
         )
     log.info("%s", describe(data.tables))
     check_tables(data, config)
+    if warning := shortcut_warning(data.tables, config.data.view, config.data.get("root")):
+        log.warning("%s", warning)
     model.precision = training_precision(config, resumed)
     if members := ensemble_configs(config):
         return run_ensemble(members, data, config, directory)
@@ -118,7 +122,11 @@ def finish(
     write_artefacts(directory, model, evaluation, numbers)
     log_artefacts(directory, evaluation, numbers, loggers)
     console = Console()
-    console.print(result_table(evaluation.metrics, evaluation.baselines, evaluation.primary, evaluation.threshold))
+    console.print(
+        result_table(
+            evaluation.metrics, evaluation.baselines, evaluation.primary, evaluation.threshold, config.data.view
+        )
+    )
     if evaluation.localisation is not None and evaluation.trivial_localisation is not None:
         console.print(localisation_table(evaluation.localisation, evaluation.trivial_localisation))
     log.info("everything of this run is in %s", directory)
@@ -138,6 +146,8 @@ def ensemble_configs(config: DictConfig) -> list[DictConfig]:
         return []
     if config.resume is not None:
         raise UserError("An ensemble cannot be resumed: drop resume=..., or train its members one by one.")
+    if config.trainer.precision not in ("auto", FULL):
+        raise UserError(f"An ensemble trains in single precision: drop trainer.precision={config.trainer.precision}.")
     members = []
     for beta in betas:
         for seed in range(config.seed, config.seed + seeds):
@@ -155,7 +165,7 @@ def run_ensemble(configs: list[DictConfig], data: SolderDataModule, config: Dict
     for member in configs:
         pl.seed_everything(member.seed, workers=True, verbose=False)
         models.append(build(member.model))
-        models[-1].preprocessing = {"image_size": data.tables["train"].images.shape[1]}
+        models[-1].preprocessing = {"image_size": data.tables["train"].images.shape[1], "view": config.data.view}
     log.info("training %d members at once", len(models))
     trained = train_ensemble(models, data, config.trainer.max_epochs, ensemble_device(config), log_members)
     losses = []

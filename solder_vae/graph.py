@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from solder_vae.anomaly_map import anomaly_map
+from solder_vae.data.view import CONTROLLED, controlled_batch
 from solder_vae.gradcon import weight_gradient_cosine
 from solder_vae.inspector import Inspector
 from solder_vae.models import Result, average
@@ -35,7 +36,7 @@ class InspectionGraph(nn.Module):
     def __init__(self, inspector: Inspector) -> None:
         super().__init__()
         self.model, self.score = inspector.model, inspector.primary
-        self.image_size, self.map_scale = inspector.image_size, inspector.map_scale
+        self.image_size, self.view, self.map_scale = inspector.image_size, inspector.view, inspector.map_scale
         # In double precision, as everywhere: rounded to single, it could end up below a score that it came from.
         self.register_buffer("threshold", torch.tensor(inspector.threshold.value, dtype=torch.float64))
 
@@ -49,7 +50,7 @@ class InspectionGraph(nn.Module):
             Scores ``(B,)`` float32, labels ``(B,)`` int64 (1 = abnormal), and heat maps ``(B, S, S)`` float32 in the
             checkpoint's unit, in which 99 % of the pixels of validation normals are below 1.
         """
-        x = (prepare_batch(images, self.image_size) / 127.5 - 1).permute(0, 3, 1, 2)
+        x = self.prepared(images) / 127.5 - 1
         posterior = self.model.encoder(x)
         results = []
         for z in self.model.latents(posterior):
@@ -61,6 +62,12 @@ class InspectionGraph(nn.Module):
         recon, scores = average(results)
         score = scores[self.score]
         return score, (score.double() > self.threshold).long(), anomaly_map(x, recon) / self.map_scale
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """The view's images ``(B, 3, S, S)`` float32 in [0, 255], as :func:`solder_vae.data.view.see` makes them."""
+        if self.view == CONTROLLED:
+            return controlled_batch(images, self.image_size)[:, None].repeat(1, 3, 1, 1)
+        return prepare_batch(images, self.image_size).permute(0, 3, 1, 2)
 
 
 class Step(NamedTuple):

@@ -30,7 +30,8 @@ from solder_vae.anomaly_map import anomaly_map
 from solder_vae.checkpoint import load_model
 from solder_vae.data.layouts import printable
 from solder_vae.data.table import NORMAL
-from solder_vae.data.transforms import MAX_PIXELS, MIN_SIDE, Image, prepare, read_image, to_images, to_tensor
+from solder_vae.data.transforms import MAX_PIXELS, MIN_SIDE, Image, read_image, to_images, to_tensor
+from solder_vae.data.view import PLAIN, check_view, see
 from solder_vae.errors import UserError
 from solder_vae.models import CAE
 from solder_vae.threshold import Threshold
@@ -67,7 +68,7 @@ class Verdict:
         threshold: abnormal iff ``score > threshold``.
         rank: share of the validation normals that score lower, in [0, 1].
         scores: every score of the model by name.
-        image: ``(S, S, 3)`` uint8, cropped and resized as the network sees it.
+        image: ``(S, S, 3)`` uint8, as the network sees it.
         recon: ``(S, S, 3)`` uint8, its reconstruction.
         heat_map: ``(S, S)`` float32, 0 or greater: smoothed error of each pixel in the unit that the checkpoint
             fixes, in which 99 % of the pixels of validation normals are below 1.
@@ -120,6 +121,7 @@ class Inspector:
             self.validation_scores: dict[str, list[float]] = calibration["validation_scores"]
             self.map_scale: float = calibration["map_scale"]
             self.image_size: int = preprocessing["image_size"]
+            self.view = check_view(preprocessing.get("view", PLAIN))  # checkpoints before there were views have none
             usable = self.primary in self.thresholds and bool(self.normals) and self.map_scale > 0
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise UserError(UNCALIBRATED) from error
@@ -182,7 +184,7 @@ class Inspector:
 
         An unreadable picture takes its joint's place in the results.
         """
-        for batch in read_ahead(joints, self.image_size):
+        for batch in read_ahead(joints, self.image_size, self.view):
             images = [image for _, image in batch if not isinstance(image, UserError)]
             scored = iter(self._score(np.stack(images)) if images else [])
             for name, image in batch:
@@ -234,14 +236,16 @@ def joints(images: Any) -> list[Joint]:
     ]
 
 
-def read_ahead(joints: Iterable[Joint], image_size: int) -> Iterator[list[tuple[str, Image | UserError]]]:
+def read_ahead(joints: Iterable[Joint], image_size: int, view: str) -> Iterator[list[tuple[str, Image | UserError]]]:
     """Batches of names with prepared images ``(S, S, 3)``, or what is wrong with them, decoded in other threads."""
     source = iter(joints)
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decode")
     pending: deque[list[tuple[str, Future[Image | UserError]]]] = deque()
 
     def submit() -> None:
-        if batch := [(joint.name, pool.submit(read, joint.image, image_size)) for joint in islice(source, _BATCH)]:
+        if batch := [
+            (joint.name, pool.submit(read, joint.image, image_size, view)) for joint in islice(source, _BATCH)
+        ]:
             pending.append(batch)
 
     try:
@@ -255,10 +259,10 @@ def read_ahead(joints: Iterable[Joint], image_size: int) -> Iterator[list[tuple[
         pool.shutdown(cancel_futures=True)
 
 
-def read(image: Path | Image, image_size: int) -> Image | UserError:
-    """The prepared image ``(S, S, 3)``, or what is wrong with it."""
+def read(image: Path | Image, image_size: int, view: str) -> Image | UserError:
+    """The view's image ``(S, S, 3)``, or what is wrong with it."""
     try:
-        return prepare(read_image(image) if isinstance(image, Path) else checked(image), image_size)
+        return see(read_image(image) if isinstance(image, Path) else checked(image), image_size, view)
     except UserError as error:
         return error
 

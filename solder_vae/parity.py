@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from solder_vae.data.synthetic import DEFECTS, render
 from solder_vae.data.transforms import Image, prepare
 from solder_vae.graph import OUTPUTS
-from solder_vae.inspector import Inspector
+from solder_vae.inspector import Inspector, Verdict
 
 PARITY_IMAGES = 200
 TOLERANCE = 1e-4
@@ -69,22 +70,37 @@ def parity_images(count: int) -> list[Image]:
 def compare(inspector: Inspector, graph: Run, count: int = PARITY_IMAGES) -> Parity:
     """Compare a graph with the inspector that it was made of.
 
-    Every image goes through the graph twice: alone, as the camera took it, and prepared, in a batch.
+    Every image goes through the graph twice: alone, as the camera took it, and cropped and resized, in a batch.
     """
     images = parity_images(count)
-    verdicts = inspector.score(images)
-    scores = np.array([verdict.score for verdict in verdicts])
-    labels = np.array([verdict.abnormal for verdict in verdicts])
-    maps = np.stack([verdict.heat_map for verdict in verdicts])
+    resized = np.stack([prepare(image, inspector.image_size) for image in images])
     alone = [np.concatenate(part) for part in zip(*(graph(image[None]) for image in images), strict=True)]
-    batch = graph(np.stack([prepare(image, inspector.image_size) for image in images]))
-    # A GradCon score may be about zero, where a relative difference means nothing.
-    scale = np.maximum(np.abs(scores), 0.1 * np.abs(scores).mean())
+    one, other = _difference(inspector.score(images), alone), _difference(inspector.score(resized), graph(resized))
     return Parity(
         images=count,
-        difference=max(float((np.abs(ran[0] - scores) / scale).max()) for ran in (alone, batch)),
-        labels=int(((alone[1] != labels) | (batch[1] != labels)).sum()),
-        heat=max(float(np.abs(ran[2] - maps).max()) for ran in (alone, batch)),
+        difference=max(one.difference, other.difference),
+        labels=int((one.labels | other.labels).sum()),
+        heat=max(one.heat, other.heat),
+    )
+
+
+class _Difference(NamedTuple):
+    """What differs between verdicts and a graph's outputs, as in :class:`Parity`; ``labels`` ``(N,)`` bool."""
+
+    difference: float
+    labels: NDArray[np.bool_]
+    heat: float
+
+
+def _difference(verdicts: list[Verdict], ran: list[Any]) -> _Difference:
+    scores = np.array([verdict.score for verdict in verdicts])
+    # A GradCon score may be about zero, where a relative difference means nothing.
+    scale = np.maximum(np.abs(scores), 0.1 * np.abs(scores).mean())
+    maps = np.stack([verdict.heat_map for verdict in verdicts])
+    return _Difference(
+        difference=float((np.abs(ran[0] - scores) / scale).max()),
+        labels=ran[1] != np.array([verdict.abnormal for verdict in verdicts]),
+        heat=float(np.abs(ran[2] - maps).max()),
     )
 
 

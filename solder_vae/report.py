@@ -63,7 +63,8 @@ def report(runs: Sequence[Run]) -> str:
     groups: dict[tuple[str, str, bool], list[Run]] = defaultdict(list)
     for run in runs:
         beta = "" if run["beta"] is None else f"{run['beta']:g}"
-        groups[run["model"], beta, run["alpha"] > 0].append(run)
+        seen = "" if run.get("view", "plain") == "plain" else f" ({run['view']} view)"
+        groups[run["model"] + seen, beta, run["alpha"] > 0].append(run)
     rows = []
     for (model, beta, constrained), runs_of_group in sorted(groups.items()):
         # Runs that differ in the primary score alone are the same training: each seed counts once.

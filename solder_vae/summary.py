@@ -14,8 +14,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from solder_vae.data.view import PLAIN
 from solder_vae.localisation import CHANCE_AUPRO, FPR_LIMIT
 from solder_vae.metrics import Metrics, defect_recalls
+from solder_vae.shortcut import SIZE
 from solder_vae.threshold import Threshold
 
 #: What :func:`~solder_vae.metrics.evaluate` returned, by the name of the score or baseline.
@@ -30,7 +32,9 @@ _LEGEND = (
 )
 
 
-def result_table(scores: Results, baselines: Results, primary: str, threshold: Threshold) -> RenderableType:
+def result_table(
+    scores: Results, baselines: Results, primary: str, threshold: Threshold, view: str = PLAIN
+) -> RenderableType:
     """What a run prints at its end; fits 80 columns.
 
     Args:
@@ -38,6 +42,7 @@ def result_table(scores: Results, baselines: Results, primary: str, threshold: T
         baselines: the trivial baselines, each under the same threshold rule.
         primary: the one of ``scores`` that decides; marked ``*``.
         threshold: the primary score's threshold.
+        view: of the images, see :mod:`solder_vae.data.view`.
     """
     metrics = scores[primary]
     counts = f"{metrics['n']} joints, {metrics['n_normal']} normal and {metrics['n_abnormal']} abnormal"
@@ -48,7 +53,7 @@ def result_table(scores: Results, baselines: Results, primary: str, threshold: T
     headers, defects = _defects(scores, primary)
     if defects:
         parts += [Text("\nCaught of each defect type", style="bold"), _rich(headers, [defects])]
-    notes = [f"Note: {remark}" for remark in remarks(scores, baselines, primary, threshold)]
+    notes = [f"Note: {remark}" for remark in remarks(scores, baselines, primary, threshold, view)]
     parts += [Text(f"\n{_LEGEND}", style="dim"), Text(threshold_sentence(threshold, primary, metrics))]
     return Group(*parts, *(Text(note, style="yellow") for note in notes))
 
@@ -117,7 +122,7 @@ def _located(metrics: Metrics, trivial: Metrics, prefix: str) -> list[str]:
     ]
 
 
-def remarks(scores: Results, baselines: Results, primary: str, threshold: Threshold) -> list[str]:
+def remarks(scores: Results, baselines: Results, primary: str, threshold: Threshold, view: str = PLAIN) -> list[str]:
     """Plain sentences on what forbids taking the numbers at face value; none where nothing does."""
     metrics = scores[primary]
     if not metrics["n_abnormal"]:
@@ -126,8 +131,9 @@ def remarks(scores: Results, baselines: Results, primary: str, threshold: Thresh
         return ["The test set has no normal joints: false-call rate, AUROC and AP are undefined."]
     found = []
     auroc, f1, floor = (_number(metrics, key) for key in ("auroc", "f1", "floor_f1"))
-    if baselines:
-        best = max(baselines, key=lambda name: _number(baselines[name], "auroc"))
+    visible = [name for name in baselines if view == PLAIN or name != SIZE]  # size is not in a controlled picture
+    if visible:
+        best = max(visible, key=lambda name: _number(baselines[name], "auroc"))
         if (trivial := _number(baselines[best], "auroc")) >= _number(metrics, "auroc_low"):
             found.append(
                 f"{best} alone reaches AUROC {trivial:.3f}, {primary} {auroc:.3f}: "

@@ -92,7 +92,7 @@ def test_checkpoint_decides_alone(finished):
     directory, _ = finished
     metrics = json.loads((directory / "metrics.json").read_text())
     model = load_model(directory / "best.ckpt")
-    assert model.preprocessing == {"image_size": 16}
+    assert model.preprocessing == {"image_size": 16, "view": "plain"}
     assert model.calibration["primary"] == "gradcon"
     assert model.calibration["thresholds"] == metrics["thresholds"]
     assert len(model.calibration["validation_scores"]["gradcon"]) == 24
@@ -228,7 +228,8 @@ def test_an_ensemble_leaves_what_solo_runs_leave(tmp_path):
     common = ("logger.mode=disabled", "score=recon")
     result = train(*common, "trainer.ensemble=2", "trainer.betas=[0.5,3]", "hydra.run.dir=all", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert train(*common, "seed=1", "data.seed=0", "beta=3", "hydra.run.dir=solo", cwd=tmp_path).returncode == 0
+    solo = ("seed=1", "data.seed=0", "beta=3", "trainer.precision=32-true", "hydra.run.dir=solo")
+    assert train(*common, *solo, cwd=tmp_path).returncode == 0
     members = [json.loads((tmp_path / "all" / str(k) / "metrics.json").read_text()) for k in range(4)]
     assert [(member["beta"], member["seed"]) for member in members] == [(0.5, 0), (0.5, 1), (3, 0), (3, 1)]
     solo = json.loads((tmp_path / "solo/metrics.json").read_text())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -21,10 +21,14 @@ from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.layouts import LAYOUTS, Record, find_records, printable
 from solder_vae.data.splits import PAPER_FRACTIONS, SPLITS, TEST, TRAIN, VAL, assign, leaks, straddling
 from solder_vae.data.table import NORMAL, ImageTable
-from solder_vae.data.transforms import MIN_SIDE, Image, prepare, read_image
+from solder_vae.data.transforms import MIN_SIDE, Image, read_image
+from solder_vae.data.view import PLAIN, check_view, see
 from solder_vae.errors import UserError
 
 log = logging.getLogger(__name__)
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 def folder_data(
@@ -46,6 +50,7 @@ class FolderSource:
         root: folder of the images, or path of a manifest.
         layout: "auto", "class_folders", "split_folders" or "manifest".
         image_size: side of the prepared images in pixels.
+        view: "plain" or "controlled", see :mod:`solder_vae.data.view`.
         fractions: proportions of the normal images in training, validation and test, where the layout gives
             no splits. Where it gives all but validation, that is taken from training in the proportion of
             the first two.
@@ -61,6 +66,7 @@ class FolderSource:
     root: str | Path | None
     layout: str = "auto"
     image_size: int = 64
+    view: str = PLAIN
     fractions: Sequence[float] = PAPER_FRACTIONS
     seed: int = 0
     on_bad_file: str = "error"
@@ -75,10 +81,22 @@ class FolderSource:
             raise UserError(f"data.layout={self.layout} is unknown; use one of {', '.join(LAYOUTS)}.")
         if self.image_size < MIN_SIDE:
             raise UserError(f"data.image_size={self.image_size} is too small: give {MIN_SIDE} or more.")
+        check_view(self.view)
         if self.on_bad_file not in ("error", "skip"):
             raise UserError(f"data.on_bad_file={self.on_bad_file} is unknown; use error or skip.")
         object.__setattr__(self, "fractions", _three_fractions(self.fractions))
         _check_regex(self.group_regex)
+
+    def records(self) -> list[Record]:
+        """The images, not opened yet, sorted by path.
+
+        Raises:
+            UserError: there are none, or they don't fit the layout or ``group_regex``.
+        """
+        records = find_records(Path(str(self.root)), self.layout)
+        if self.group_regex is None:
+            return records
+        return [_with_group(record, self.group_regex) for record in records]
 
     def tables(self) -> dict[str, ImageTable]:
         """Find, decode and split the images.
@@ -90,10 +108,8 @@ class FolderSource:
         Raises:
             UserError: there are no images, no normal ones, too few to split, or bad ones (all are listed).
         """
-        records = find_records(Path(str(self.root)), self.layout)
-        if self.group_regex is not None:
-            records = [_with_group(record, self.group_regex) for record in records]
-        photos = sorted(_good(decode_all(records, self.image_size), self.on_bad_file), key=Photo.sort_key)
+        decoded = decode_all(self.records(), self.image_size, self.view)
+        photos = sorted(_good(decoded, self.on_bad_file), key=Photo.sort_key)
         if not any(photo.defect == NORMAL for photo in photos):
             found = ", ".join(sorted({photo.defect for photo in photos})) or "nothing"
             raise UserError(
@@ -129,34 +145,43 @@ class Photo(Record):
         return (self.defect != NORMAL, self.defect, self.digest, self.path)
 
 
-def decode(record: Record, image_size: int) -> Photo:
+def decode(record: Record, image_size: int, view: str) -> Photo:
     """Read, digest, crop and resize one image.
 
     Raises:
         UserError: see :func:`solder_vae.data.transforms.read_image`.
     """
-    image = read_image(record.path)
+    return photo_of(record, read_image(record.path), image_size, view)
+
+
+def photo_of(record: Record, image: Image, image_size: int, view: str) -> Photo:
+    """The record with its image, given as ``(H, W, 3)`` uint8."""
     height, width = image.shape[:2]
     digest = blake2b(f"{height}x{width}".encode(), digest_size=16)
     digest.update(image.tobytes())
     return Photo(
         **vars(record),
-        image=prepare(image, image_size),
+        image=see(image, image_size, view),
         native_size=(height, width),
         digest=digest.hexdigest(),
     )
 
 
-def decode_all(records: Sequence[Record], image_size: int) -> list[Photo | UserError]:
+def decode_all(records: Sequence[Record], image_size: int, view: str = PLAIN) -> list[Photo | UserError]:
     """Decode in threads, with a progress bar on a terminal; an error stands in its image's place."""
+    return in_threads(partial(_decode_or_error, image_size=image_size, view=view), records, "Reading images")
+
+
+def in_threads(work: Callable[[S], T], items: Sequence[S], description: str) -> list[T]:
+    """``work`` of each item, in their order, with a progress bar on a terminal."""
     console = Console(stderr=True)
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         return list(
             track(
-                pool.map(partial(_decode_or_error, image_size=image_size), records),
-                description="Reading images",
-                total=len(records),
+                pool.map(work, items),
+                description=description,
+                total=len(items),
                 console=console,
                 transient=True,
                 disable=not console.is_terminal,
@@ -166,9 +191,9 @@ def decode_all(records: Sequence[Record], image_size: int) -> list[Photo | UserE
         pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the rest of the images
 
 
-def _decode_or_error(record: Record, image_size: int) -> Photo | UserError:
+def _decode_or_error(record: Record, image_size: int, view: str) -> Photo | UserError:
     try:
-        return decode(record, image_size)
+        return decode(record, image_size, view)
     except UserError as error:
         return error
 

@@ -61,13 +61,27 @@ def read_image(path: str | Path) -> Image:
         UserError: the file is missing, not a regular file, empty, corrupt, of more than ``MAX_PIXELS``
             pixels, of a side shorter than ``MIN_SIDE``, or neither of 8 nor of 16 bit. The message names it.
     """
-    data = _read_bytes(path)
+    data = read_bytes(path)
+    return to_rgb(decode_raw(data, path), data, path)
+
+
+def decode_raw(data: Image, path: str | Path) -> NDArray[Any]:
+    """The pixels as the file has them: ``(H, W)`` or ``(H, W, C)``, BGR or BGRA, uint8 or uint16, not turned upright.
+
+    Raises:
+        UserError: see :func:`read_image`.
+    """
     raw = _decode(data, cv2.IMREAD_UNCHANGED, path)
     if raw.dtype not in (np.uint8, np.uint16):
         raise UserError(f"{path}: has {raw.dtype} pixels of unknown range; save it with 8 or 16 bits.")
     if min(raw.shape[:2]) < MIN_SIDE:
         height, width = raw.shape[:2]
         raise UserError(f"{path}: is {width}x{height} px, but a side needs at least {MIN_SIDE}; remove it.")
+    return raw
+
+
+def to_rgb(raw: NDArray[Any], data: Image, path: str | Path) -> Image:
+    """What :func:`read_image` returns, from what :func:`decode_raw` made of the same bytes."""
     if raw.ndim == 3 and raw.shape[2] == 4:
         return _over_black(_to_8_bit(cv2.cvtColor(raw, cv2.COLOR_BGRA2RGBA)))
     # OpenCV turns EXIF-rotated images upright in its colour modes only; these drop alpha, hence the two ways.
@@ -76,8 +90,12 @@ def read_image(path: str | Path) -> Image:
     return _to_8_bit(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
 
 
-def _read_bytes(path: str | Path) -> Image:
-    """The file's bytes, for cv2.imdecode: cv2.imread can't open every name on every system."""
+def read_bytes(path: str | Path) -> Image:
+    """The file's bytes, for cv2.imdecode: cv2.imread can't open every name on every system.
+
+    Raises:
+        UserError: it is missing, empty, too large, or can't be read.
+    """
     try:
         status = Path(path).stat()
         if not stat.S_ISREG(status.st_mode):

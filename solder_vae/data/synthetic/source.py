@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -33,6 +34,7 @@ class SyntheticSource:
         self,
         image_size: int = 64,
         seed: int = 0,
+        view: str = "plain",
         train: int = 2513,
         val: int = 567,
         test_normal: int = 84,
@@ -46,6 +48,7 @@ class SyntheticSource:
         """Args:
             image_size: side of the squares, pixels.
             seed: of the whole set, at least 0.
+            view: "plain" or "controlled", see :mod:`solder_vae.data.view`.
             train: number of good joints to train on.
             val: number of good joints to set the threshold on.
             test_normal: number of good joints to test on.
@@ -77,6 +80,10 @@ class SyntheticSource:
             raise UserError(f"render_workers is {render_workers}: give 1 or more, or null for one per CPU.")
         if not self.defects:
             raise UserError(f"no defects are chosen: name some of {', '.join(DEFECTS)}.")
+        # Here and not above: it brings torch, which takes seconds to import, and rendering processes need none.
+        from solder_vae.data.view import check_view
+
+        self.view = check_view(view)
         self.image_size = image_size
         self.seed = seed
         self.counts = counts
@@ -84,6 +91,12 @@ class SyntheticSource:
         self.cache_dir = Path(cache_dir) if cache_dir is not None else cache.default_directory()
         self.use_cache = use_cache
         self.render_workers = render_workers or os.cpu_count() or 1
+
+    def in_view(self, view: str) -> SyntheticSource:
+        """The same joints in another view, see :mod:`solder_vae.data.view`."""
+        other = copy.copy(self)
+        other.view = view
+        return other
 
     def tables(self) -> dict[str, ImageTable]:
         """The tables ``train``, ``val`` and ``test`` (good joints first), from the cache or rendered now."""
@@ -100,7 +113,7 @@ class SyntheticSource:
     def _arrays(self) -> Arrays:
         if not self.use_cache:
             return self._render()
-        settings = [self.image_size, self.seed, self.counts, self.severity, self.defects]
+        settings = [self.image_size, self.seed, self.counts, self.severity, self.defects, self.view]
         identity = f"solder_vae synthetic {cache.generator_version()} {json.dumps(settings)}"
         path = self.cache_dir / f"synthetic-{hashlib.sha256(identity.encode()).hexdigest()[:20]}.bin"
         if (found := cache.load(path, identity)) is not None:
@@ -119,7 +132,7 @@ class SyntheticSource:
             task = bar.add_task("", total=len(jobs))
             order = Order(self.seed, self.severity, jobs)
             joints = render_many(order, self.render_workers, lambda count: bar.advance(task, count))
-        return _prepared(joints, self.image_size)
+        return _prepared(joints, self.image_size, self.view)
 
     def _tables(self, arrays: Arrays) -> dict[str, ImageTable]:
         jobs = self._jobs()
@@ -142,14 +155,14 @@ class SyntheticSource:
         return tables
 
 
-def _prepared(joints: list[Rendered], size: int) -> Arrays:
+def _prepared(joints: list[Rendered], size: int, view: str) -> Arrays:
     """What is cached: ``images`` (N, S, S, 3), ``masks`` (N, S, S), ``native_size`` (N, 2), ``factor/NAME`` (N,)."""
-    # Here and not above: it brings torch, which takes seconds to import, and rendering processes need none.
-    from solder_vae.data.transforms import prepare, prepare_mask
+    from solder_vae.data.transforms import prepare_mask  # here, for it brings torch
+    from solder_vae.data.view import see
 
     count = len(joints)
     arrays: Arrays = {
-        "images": np.array([prepare(joint.image, size) for joint in joints], np.uint8).reshape(count, size, size, 3),
+        "images": np.array([see(joint.image, size, view) for joint in joints], np.uint8).reshape(count, size, size, 3),
         "masks": np.array([prepare_mask(joint.mask, size) for joint in joints], bool).reshape(count, size, size),
         "native_size": np.array([joint.image.shape[:2] for joint in joints], np.int64).reshape(count, 2),
     }

@@ -1,0 +1,60 @@
+"""``python -m solder_vae.audit``: look at a data set before anyone trains on it; writes audit.html and audit.json.
+
+torch is imported by the job, not here, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solder_vae.cli import hydra_main
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def job(config: DictConfig, directory: Path) -> None:
+    """Audit as the config says; ``directory`` is not used, since everything goes to ``out``."""
+    from hydra.utils import to_absolute_path
+
+    from solder_vae.audit_data import audit
+    from solder_vae.audit_report import facts, page
+    from solder_vae.experiment import build
+    from solder_vae.files import check_new, new_directory
+
+    out = Path(to_absolute_path(config.out))
+    check_new(out)
+    source = build(config.data).source
+    with new_directory(out) as folder:
+        found = audit(source)
+        content = facts(found, source=name_of(config.data.get("root")))
+        (folder / "audit.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (folder / "audit.html").write_text(page(found, content), encoding="utf-8")
+    print(summary(content))
+    print(f"\nEverything is in {config.out}: open audit.html in a browser.")
+
+
+def name_of(root: str | None) -> str:
+    """The data as the report calls them."""
+    from solder_vae.data.layouts import printable
+
+    return "the embedded data set" if root is None else printable(str(root))
+
+
+def summary(content: dict[str, Any]) -> str:
+    """The verdict for the terminal: a headline and the findings, the worst first."""
+    from solder_vae.audit_verdict import HEADLINES
+
+    lines = [f"{HEADLINES[content['verdict']]}. ({content['source']}, {content['images']} readable images)"]
+    lines += [f"  {finding['level']:5} {finding['title']}." for finding in content["findings"]]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    hydra_main("audit", job)
+
+
+if __name__ == "__main__":
+    main()
