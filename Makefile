@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help install dev train test check bench clean
+.PHONY: help install dev train reproduce test check lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -31,14 +31,22 @@ $(VENV)/installed-dev: $(VENV)/installed
 train: install ## train beta-VAE (beta=3) on the embedded data set and print the result
 	$(BIN)/python -m solder_vae.train
 
-test: dev ## the whole test suite
-	$(BIN)/python -m pytest
+reproduce: install ## the paper's tables, figures and claims, small, half an hour: results/report.html
+	$(BIN)/python -m solder_vae.reproduce
 
-check: dev ## lint, types and the fast tests, under 2 minutes
+# Files of tests side by side, as many as there are cores (4 at most: each needs some GB), each with one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test: dev ## the whole test suite with its coverage, about 15 minutes
+	$(PYTEST) --durations 15 --cov --cov-report term
+
+check: lint ## lint, types and the fast tests, under 2 minutes
+	$(PYTEST) -m "not slow"
+
+lint: dev ## lint and types alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
 
 bench: dev ## compare speed with the network as published; 15 minutes, on an idle machine
 	$(BIN)/python -m benchmarks.bench
@@ -46,4 +54,4 @@ bench: dev ## compare speed with the network as published; 15 minutes, on an idl
 	$(BIN)/python -m benchmarks.scaling
 
 clean: ## remove the environment and caches, not the runs
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build dist

@@ -12,16 +12,17 @@ from matplotlib.figure import Figure
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from solder_vae import plots
-from solder_vae.data.table import NORMAL
+from solder_vae.data.table import NORMAL, ImageTable
 from solder_vae.data.transforms import to_images, to_tensor
 from solder_vae.data.view import PLAIN
 from solder_vae.evaluation import Evaluation
 from solder_vae.files import replacing
+from solder_vae.lineage import log_lineage
 from solder_vae.models import CAE, BetaVAE
 
 
 def write_artefacts(directory: Path, model: CAE, evaluation: Evaluation, numbers: Mapping[str, Any]) -> None:
-    """Write metrics.json, predictions.csv and the pictures of a run.
+    """Write predictions.csv, the pictures and metrics.json of a run.
 
     Args:
         directory: the run's; it holds the CSV logger's ``metrics.csv``.
@@ -29,14 +30,15 @@ def write_artefacts(directory: Path, model: CAE, evaluation: Evaluation, numbers
         evaluation: its test.
         numbers: see :func:`run_metrics`.
     """
-    with replacing(directory / "metrics.json") as path:
-        path.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     write_csv(directory / "predictions.csv", prediction_rows(evaluation))
     if isinstance(model, BetaVAE) and model.kl_per_unit is not None:
         rows = enumerate(model.kl_per_unit.tolist())
         write_csv(directory / "kl_per_unit.csv", [["unit", "kl"], *([str(unit), f"{kl:.9g}"] for unit, kl in rows)])
     for name, figure in figures(directory, model, evaluation):
         plots.save(figure, directory / f"{name}.png")
+    # Last: a run is finished once this is there.
+    with replacing(directory / "metrics.json") as path:
+        path.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_csv(path: Path, rows: Iterable[list[str]]) -> None:
@@ -135,19 +137,48 @@ def prediction_rows(evaluation: Evaluation) -> Iterator[list[str]]:
         yield [path, str(label), defect, *scores, repr(threshold), f"{margin:.9g}", str(int(called))]
 
 
+# What a dashboard needs of the scores and of the trivial baselines; metrics.json has the rest.
+_OF_SCORES = ("auroc", "average_precision", "precision", "recall", "f1", "false_call_rate", "escape_rate", "threshold")
+_OF_BASELINES = ("auroc", "f1")
+_ONCE = ("test/auroc_low", "test/auroc_high", "test/floor_f1", "test/floor_precision")
+
+
+def summary_numbers(numbers: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a run that dashboards show, out of those of :func:`run_metrics`."""
+    shown = {}
+    for key, value in numbers.items():
+        part, _, rest = key.partition("/")
+        name = rest.rpartition("/")[2]
+        wanted = {
+            "val": True,
+            "test": name in ("pixel_auroc", "aupro") or name in _OF_SCORES or key in _ONCE,
+            "baseline": name in _OF_BASELINES,
+        }
+        if isinstance(value, int | float) and rest and "defect/" not in rest and wanted.get(part, False):
+            shown[key] = value
+    return shown
+
+
 def log_artefacts(
-    directory: Path, evaluation: Evaluation, numbers: Mapping[str, Any], loggers: Iterable[Logger]
+    directory: Path,
+    evaluation: Evaluation,
+    numbers: Mapping[str, Any],
+    tables: Mapping[str, ImageTable],
+    loggers: Iterable[Logger],
 ) -> None:
-    """Send the test's numbers, pictures and predictions to Weights & Biases; metrics.csv keeps to the training."""
-    scalars = {
-        key: value
-        for key, value in numbers.items()
-        if "/" in key and isinstance(value, int | float) and not (key.startswith("baseline/") and "/defect/" in key)
-    }
+    """Send the test's numbers, pictures, predictions, data and model to Weights & Biases.
+
+    metrics.csv keeps to the training.
+    """
+    scalars = summary_numbers(numbers)
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_metrics(scalars)
+            # The validation's numbers are those of the best epoch: in the summary, beside the curves' own.
+            logger.experiment.summary.update({f"best/{key[4:]}": scalars[key] for key in scalars if key[:4] == "val/"})
+            logger.log_metrics({key: value for key, value in scalars.items() if not key.startswith("val/")})
             header, *rows = prediction_rows(evaluation)
             for picture in sorted(directory.glob("*.png")):
                 logger.log_image(f"pictures/{picture.stem}", [str(picture)])
             logger.log_table("predictions", header, rows)
+            facts = {key: numbers[key] for key in ("model", "score", "beta", "seed")}
+            log_lineage(logger, tables, directory / "best.ckpt", {**facts, **scalars})

@@ -25,6 +25,8 @@ from solder_vae.pads import (
 )
 from solder_vae.registration import Points, Registration, check_field, register
 
+FAR = 1e9  # pixels: more than any picture has
+
 SMALLEST = 8
 """Boxes with a side of fewer pixels show nothing of a joint: the units are wrong."""
 
@@ -154,8 +156,10 @@ def _bounding_box(name: str, corners: Points) -> PixelBox:
 def _with_margin(box: PixelBox, margin: float) -> BoardJoint:
     """The box widened and rounded to whole pixels."""
     by = margin * min(box.width, box.height)
-    if not np.isfinite([box.x, box.y, by]).all():
-        raise UserError(f"{printable(box.name)} lies beyond the fit's horizon: check the fiducials, or use fit=affine.")
+    if not max(abs(box.x), abs(box.y), box.width, box.height, abs(by)) < FAR:  # NaN is not, either
+        raise UserError(
+            f"{printable(box.name)} lies far off the picture: check its box, or the fiducials, or use fit=affine."
+        )
     left, top = round(box.x - by), round(box.y - by)
     right, bottom = round(box.x + box.width + by), round(box.y + box.height + by)
     return BoardJoint(box.name, left, top, right - left, bottom - top)
@@ -166,6 +170,11 @@ def _check_handedness(located: Registration, options: BoardOptions) -> None:
         raise UserError(
             f"By {options.fiducials} the picture shows the board as in a mirror: two fiducials are swapped, "
             "board_y does not point up, or the picture is of side=bottom."
+        )
+    if options.side == BOTTOM and not located.mirrors:
+        raise UserError(
+            f"By {options.fiducials} the picture shows the board from the top, yet side=bottom: two fiducials are "
+            "swapped, the placement file was exported with negated X, or the picture is of side=top."
         )
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from torch import Tensor
 
+from solder_vae.checkpoint import WholeCheckpointIO
 from solder_vae.cli import traceback_log
 from solder_vae.errors import UserError
 
@@ -58,7 +62,15 @@ class StopOnNaN(Callback):
         )
 
 
-class BestCheckpoint(ModelCheckpoint):
+class WholeCheckpoint(ModelCheckpoint):
+    """Writes whole files only, however the writing ends."""
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        trainer.strategy.checkpoint_io = WholeCheckpointIO()
+        super().setup(trainer, module, stage)
+
+
+class BestCheckpoint(WholeCheckpoint):
     """Keeps the best epoch so far also when a training goes on in another directory, where Lightning forgets it."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -75,8 +87,29 @@ def checkpoints(directory: Path) -> list[ModelCheckpoint]:
     }
     return [
         BestCheckpoint(filename="best", monitor="val/loss", mode="min", **common),
-        ModelCheckpoint(filename="last", **common),
+        WholeCheckpoint(filename="last", **common),
     ]
+
+
+@contextmanager
+def ended_plainly() -> Iterator[None]:
+    """Around a fit: Ctrl-C comes out as KeyboardInterrupt, the death of a worker process in one sentence.
+
+    Raises:
+        UserError: the operating system killed a process that prepares batches.
+    """
+    try:
+        yield
+    except SystemExit as end:  # Lightning's answer to Ctrl-C, after which it lets no second one through
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from end
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            f"A process that prepares batches died ({str(error).strip()}), most likely for want of memory: "
+            "go on from the run's last.ckpt (resume=PATH), with fewer data.num_workers."
+        ) from error
 
 
 def progress_bar() -> list[Callback]:

@@ -9,13 +9,16 @@ a plain container, so files load with ``weights_only=True`` and cannot run code.
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from solder_vae.checkpoint_file import checked_archive
 from solder_vae.errors import UserError
 from solder_vae.files import replacing
 from solder_vae.models import CAE, MODELS
@@ -33,7 +36,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise UserError(f"No checkpoint at {path}: give the path of a .ckpt file that a training wrote.")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(checked_archive(path), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds something other than tensors and plain values, so it was not loaded: "
@@ -41,7 +44,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         ) from error
     except Exception as error:  # a damaged file can fail in any of the reader's steps, with any of their errors
         raise UserError(f"{path} is not a readable checkpoint (damaged or cut off?): train again.") from error
-    if not isinstance(checkpoint, dict) or checkpoint.get("model") not in MODELS or "state_dict" not in checkpoint:
+    known = isinstance(checkpoint, dict) and checkpoint.get("model") in list(MODELS)  # a list: also for the unhashable
+    if not known or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{path} is not a checkpoint of solder_vae: give a file that solder_vae.train wrote.")
     return checkpoint
 
@@ -55,7 +59,9 @@ def load_model(path: str | Path) -> CAE:
     checkpoint = read_checkpoint(path)
     try:
         return model_of(checkpoint)
-    except (RuntimeError, TypeError, KeyError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # what does not fit can fail anywhere
         raise UserError(f"{path} holds another architecture than this version's {checkpoint['model']}.") from error
 
 
@@ -94,6 +100,10 @@ def check_resumable(path: str | Path, model: CAE, max_epochs: int) -> Checkpoint
         )
     if "optimizer_states" not in checkpoint:
         raise UserError(f"{path} holds an ensemble's member, which cannot be resumed: train it anew by its seed.")
+    needed = {"epoch": int, "global_step": int, "callbacks": dict, "hyper_parameters": dict, "preprocessing": dict}
+    whole = all(isinstance(checkpoint.get(key), kind) for key, kind in needed.items())
+    if not whole or not all(isinstance(state, dict) for state in checkpoint["callbacks"].values()):
+        raise UserError(f"{path} lacks what resuming needs: give the last.ckpt of a training.")
     if checkpoint["epoch"] + 1 >= max_epochs:
         raise UserError(
             f"{path} has {checkpoint['epoch'] + 1} epochs behind it: "
@@ -115,6 +125,32 @@ def check_resumable(path: str | Path, model: CAE, max_epochs: int) -> Checkpoint
 
 
 def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
-    """Write a checkpoint whole or not at all."""
-    with replacing(Path(path)) as temporary:
-        torch.save(checkpoint, temporary)
+    """Write a checkpoint whole or not at all.
+
+    Raises:
+        UserError: it cannot be written; a file that was there is as it was.
+    """
+    buffer = io.BytesIO()  # torch.save to a file would tell of a full disk in a RuntimeError
+    torch.save(checkpoint, buffer)
+    try:
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+    except OSError as error:
+        raise UserError(
+            f"{path} can't be written ({error.strerror}): mend that, then go on from the run's last.ckpt, "
+            "which is whole if it is there (resume=PATH)."
+        ) from error
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Lightning's way to write checkpoints, which writes to the folder for temporary files and moves them; that leaves
+    a part of one where the folder is on another file system and the move is interrupted. This one doesn't. It reads
+    by :func:`read_checkpoint`."""
+
+    def save_checkpoint(self, checkpoint: Checkpoint, path: str | Path, storage_options: Any = None) -> None:
+        write_checkpoint(checkpoint, path)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> Checkpoint:
+        return read_checkpoint(path)

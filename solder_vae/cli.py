@@ -72,8 +72,26 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
         if wants_traceback:
             raise
         sys.exit(fail(readable(error), 2))
+    except RuntimeError as error:
+        if wants_traceback or not (plugin := missing_plugin(error)):
+            raise
+        sys.exit(fail(plugin, 2))
+    except ValueError as error:  # of logging's configuration: the run's log cannot be written
+        if wants_traceback or not isinstance(error.__cause__, OSError):
+            raise
+        sys.exit(fail(str(error.__cause__), 2))
     except KeyboardInterrupt:
         sys.exit(fail("interrupted.", 130))
+
+
+def missing_plugin(error: RuntimeError) -> str | None:
+    """What to install, if Hydra's error says that a launcher or sweeper is not there."""
+    found = re.fullmatch(r"Unknown plugin class : 'hydra_plugins\.hydra_(\w+)_(launcher|sweeper)\..*'", str(error))
+    if not found:
+        return None
+    # Ray needs other versions of what others need, too: it goes without the constraints.
+    extra = "'.[ray]'" if found[1] == "ray" else "-c constraints.txt '.[sweep]'"
+    return f"The {found[2]} {found[1]} is not installed: pip install {extra} adds it."
 
 
 def fail(message: str, status: int) -> int:

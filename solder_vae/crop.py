@@ -60,6 +60,9 @@ def write_crops(board: Board, directory: Path) -> None:
     """
     import cv2
 
+    from solder_vae.data.layouts import printable
+    from solder_vae.inspection import cell_safe
+
     names = file_names([joint.name for joint in board.joints])
     try:
         for name, crop in zip(names, board.crops(), strict=True):
@@ -68,7 +71,9 @@ def write_crops(board: Board, directory: Path) -> None:
         with (directory / "crops.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["path", "name", "x", "y", "width", "height"])
-            writer.writerows([name, *asdict(joint).values()] for name, joint in zip(names, board.joints, strict=True))
+            for name, joint in zip(names, board.joints, strict=True):
+                called, *box = asdict(joint).values()
+                writer.writerow([name, cell_safe(printable(called)), *box])
     except OSError as error:
         raise UserError(f"The crops can't be written ({error.strerror}): give another folder.") from error
 

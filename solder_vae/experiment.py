@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
 from solder_vae.artefacts import log_artefacts, run_metrics, write_artefacts
-from solder_vae.callbacks import EpochLog, StopOnNaN, checkpoints, progress_bar
+from solder_vae.callbacks import EpochLog, StopOnNaN, checkpoints, ended_plainly, progress_bar
 from solder_vae.checkpoint import (
     Checkpoint,
     check_resumable,
@@ -35,10 +36,12 @@ from solder_vae.data.table import describe
 from solder_vae.ensemble import Member, train_ensemble
 from solder_vae.errors import UserError
 from solder_vae.evaluation import evaluate_model
+from solder_vae.history import carry_over
 from solder_vae.loggers import flatten, run_loggers
 from solder_vae.models import CAE
 from solder_vae.networks import STRIDE
 from solder_vae.precision import FULL, resolve_precision
+from solder_vae.pseudo_defects import CRITERION, pseudo_defect_auroc
 from solder_vae.shortcut import shortcut_warning
 from solder_vae.summary import localisation_table, result_table
 from solder_vae.threshold import calibrate, check_rule
@@ -52,7 +55,7 @@ def run(config: DictConfig, directory: Path) -> float:
     """Train and test as ``config`` says and leave everything in ``directory``.
 
     Returns:
-        The best validation loss.
+        The best validation loss, or the ``criterion`` that the sweeper asks for.
 
     Raises:
         UserError: the config, the data or a checkpoint cannot be used, or the loss stopped being a number.
@@ -64,7 +67,6 @@ def run(config: DictConfig, directory: Path) -> float:
     model: CAE = build(config.model)
     check_rule(**config.threshold)
     resumed = check_resumable(config.resume, model, config.trainer.max_epochs) if config.resume is not None else None
-    OmegaConf.save(config, directory / "config.yaml", resolve=True)
 
     data: SolderDataModule = build(config.data)
     data.setup()
@@ -81,10 +83,15 @@ def run(config: DictConfig, directory: Path) -> float:
     check_tables(data, config)
     if warning := shortcut_warning(data.tables, config.data.view, config.data.get("root")):
         log.warning("%s", warning)
+    # From here on the folder is this run's; what was refused so far has left an earlier run's result alone.
+    (directory / "metrics.json").unlink(missing_ok=True)  # else this run's config would stand beside that result
+    OmegaConf.save(config, directory / "config.yaml", resolve=True)
     model.precision = training_precision(config, resumed)
     if members := ensemble_configs(config):
         return run_ensemble(members, data, config, directory)
     with run_loggers(directory, **logging_options(config)) as loggers:
+        if resumed is not None:
+            carry_over(Path(config.resume).parent / "metrics.csv", resumed["global_step"], loggers)
         best = fit(model, data, config, directory, loggers)
         return finish(best, data, config, directory, loggers)
 
@@ -94,7 +101,8 @@ def fit(model: CAE, data: SolderDataModule, config: DictConfig, directory: Path,
     best, last = checkpoints(directory)
     callbacks = [EpochLog(), *progress_bar(), LearningRateMonitor("epoch"), StopOnNaN(), best, last]
     trainer = make_trainer(config, directory, precision=model.precision, logger=loggers, callbacks=callbacks)
-    trainer.fit(model, datamodule=data, ckpt_path=config.resume, weights_only=True)
+    with ended_plainly():
+        trainer.fit(model, datamodule=data, ckpt_path=config.resume, weights_only=True)
     return read_checkpoint(best.best_model_path)
 
 
@@ -108,7 +116,7 @@ def training_precision(config: DictConfig, resumed: Checkpoint | None) -> str:
 def finish(
     checkpoint: Checkpoint, data: SolderDataModule, config: DictConfig, directory: Path, loggers: list[Logger]
 ) -> float:
-    """Calibrate, test and report a trained model, write it as ``best.ckpt``; its validation loss."""
+    """Calibrate, test and report a trained model, write it as ``best.ckpt``; what :func:`run` returns."""
     model = model_of(checkpoint)
     # Scores are computed in single precision, whatever the training used.
     trainer = make_trainer(config, directory, precision=FULL, logger=False, callbacks=progress_bar())
@@ -118,9 +126,12 @@ def finish(
     model.calibration = evaluation.calibration()
     model.on_save_checkpoint(checkpoint)
     write_checkpoint(checkpoint, directory / "best.ckpt")
+    if (criterion := config.get("criterion", "val/loss")) == CRITERION:
+        normals = evaluation.val[evaluation.primary]
+        validation = {**validation, CRITERION: pseudo_defect_auroc(model, data.tables["val"].images, normals)}
     numbers = run_metrics(model, evaluation, validation)
     write_artefacts(directory, model, evaluation, numbers)
-    log_artefacts(directory, evaluation, numbers, loggers)
+    log_artefacts(directory, evaluation, numbers, data.tables, loggers)
     console = Console()
     console.print(
         result_table(
@@ -130,7 +141,7 @@ def finish(
     if evaluation.localisation is not None and evaluation.trivial_localisation is not None:
         console.print(localisation_table(evaluation.localisation, evaluation.trivial_localisation))
     log.info("everything of this run is in %s", directory)
-    return float(validation["val/loss"])
+    return float(validation[criterion])
 
 
 def ensemble_configs(config: DictConfig) -> list[DictConfig]:
@@ -168,19 +179,19 @@ def run_ensemble(configs: list[DictConfig], data: SolderDataModule, config: Dict
         models[-1].preprocessing = {"image_size": data.tables["train"].images.shape[1], "view": config.data.view}
     log.info("training %d members at once", len(models))
     trained = train_ensemble(models, data, config.trainer.max_epochs, ensemble_device(config), log_members)
-    losses = []
-    for number, (member, model, result) in enumerate(zip(configs, models, trained, strict=True)):
+    results = []
+    for number, (member, model, outcome) in enumerate(zip(configs, models, trained, strict=True)):
         folder = directory / str(number)
         folder.mkdir(exist_ok=True)
         OmegaConf.save(member, folder / "config.yaml", resolve=True)
         with run_loggers(folder, **logging_options(member)) as loggers:
             for logger in loggers:
-                for epoch, values in enumerate(result.history):
+                for epoch, values in enumerate(outcome.history):
                     logger.log_metrics({**values, "epoch": epoch}, step=epoch)
                 logger.save()
-            checkpoint = member_checkpoint(model, result.best_state, result.best_epoch)
-            losses.append(finish(checkpoint, data, member, folder, loggers))
-    return min(losses)
+            checkpoint = member_checkpoint(model, outcome.best_state, outcome.best_epoch)
+            results.append(finish(checkpoint, data, member, folder, loggers))
+    return fmean(results)
 
 
 def ensemble_device(config: DictConfig) -> torch.device:
@@ -229,6 +240,8 @@ def check_values(config: DictConfig) -> None:
     factor = config.model.lr_factor
     if not isinstance(factor, int | float) or not 0 < factor < 1:
         raise UserError(f"model.lr_factor={factor} does not fit: use a number between 0 and 1.")
+    if (criterion := config.get("criterion", "val/loss")) not in ("val/loss", CRITERION):
+        raise UserError(f"criterion={criterion} is unknown: use val/loss or {CRITERION}.")
     if config.trainer.devices != 1:
         raise UserError(
             f"trainer.devices={config.trainer.devices} is not supported: a run trains on one device, use 1."

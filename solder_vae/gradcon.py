@@ -150,8 +150,9 @@ def weight_gradient_cosine(inputs: Tensor, output_gradients: Tensor, reference: 
 
 def by_gradients(inputs: Tensor, output_gradients: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """Inner product with the reference and squared norm of each image's weight gradient, each ``(B,)``."""
-    on_cpu = inputs.device.type == "cpu"
-    gradients = (one_by_one if on_cpu else by_patches)(inputs, output_gradients, reference).flatten(1)
+    # An exported graph knows no such kernel, and a loop over the images would fix the batch's size.
+    looping = inputs.device.type == "cpu" and not torch.compiler.is_compiling()
+    gradients = (one_by_one if looping else by_patches)(inputs, output_gradients, reference).flatten(1)
     return gradients @ reference.flatten(), gradients.square().sum(1)
 
 

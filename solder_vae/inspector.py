@@ -34,7 +34,8 @@ from solder_vae.data.transforms import MAX_PIXELS, MIN_SIDE, Image, read_image, 
 from solder_vae.data.view import PLAIN, check_view, see
 from solder_vae.errors import UserError
 from solder_vae.models import CAE
-from solder_vae.threshold import Threshold
+from solder_vae.networks import STRIDE
+from solder_vae.threshold import Threshold, finite_number
 
 ABNORMAL = "abnormal"
 
@@ -118,11 +119,21 @@ class Inspector:
         try:
             self.primary: str = calibration["primary"]
             self.thresholds = {name: Threshold.from_dict(data) for name, data in calibration["thresholds"].items()}
-            self.validation_scores: dict[str, list[float]] = calibration["validation_scores"]
-            self.map_scale: float = calibration["map_scale"]
+            self.validation_scores = {
+                name: sorted(map(finite_number, scores)) for name, scores in calibration["validation_scores"].items()
+            }
+            self.map_scale = finite_number(calibration["map_scale"])
             self.image_size: int = preprocessing["image_size"]
             self.view = check_view(preprocessing.get("view", PLAIN))  # checkpoints before there were views have none
-            usable = self.primary in self.thresholds and bool(self.normals) and self.map_scale > 0
+            usable = (
+                set(model.admitted_scores) == self.thresholds.keys() == self.validation_scores.keys()
+                and self.primary in self.thresholds
+                and bool(self.normals)
+                and self.map_scale > 0
+                and type(self.image_size) is int
+                and self.image_size > 0
+                and self.image_size % STRIDE == 0
+            )
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise UserError(UNCALIBRATED) from error
         if not usable:
@@ -230,6 +241,8 @@ def joints(images: Any) -> list[Joint]:
     """What :meth:`Inspector.score` takes as a list of named joints."""
     if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3):
         images = [images]
+    if not isinstance(images, Iterable):
+        raise UserError(f"score takes files or arrays of pixels, not {type(images).__name__}.")
     return [
         Joint(printable(str(image)), Path(image)) if isinstance(image, str | Path) else Joint(f"image {index}", image)
         for index, image in enumerate(images)

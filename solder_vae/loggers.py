@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
 from solder_vae.errors import UserError
@@ -24,6 +26,7 @@ os.environ.setdefault("WANDB_SILENT", "true")
 log = logging.getLogger(__name__)
 
 MODES = ("offline", "online", "disabled")
+TAGGED = ("model", "score", "data")  # of a run's config: what dashboards filter by most
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -65,7 +68,8 @@ def run_loggers(
     status = 1
     try:
         if mode != "disabled":
-            settings = {"project": project, "tags": tags, "name": name, "group": group}
+            tagged = [str(config[key]) for key in TAGGED if key in config]
+            settings = {"project": project, "tags": [*dict.fromkeys([*tags, *tagged])], "name": name, "group": group}
             if wandb_logger := start_wandb(mode, dir=directory, config=dict(config), **settings):
                 loggers.append(wandb_logger)
         yield loggers
@@ -90,15 +94,25 @@ def start_wandb(mode: str, **settings: Any) -> WandbLogger | None:
         try:
             run = wandb.init(
                 mode=attempt,  # type: ignore[arg-type]
-                notes=" ".join(["python -m solder_vae.train", *sys.argv[1:]]),
+                notes=repeat_command(),
                 settings=wandb.Settings(init_timeout=30, console="off"),
                 reinit="finish_previous",
                 **settings,
             )
+            # What a curve's summary shows: losses at their best, not at their last epoch.
+            for name in ("train/*", "val/*"):
+                run.define_metric(name, summary="min,last")
+            run.define_metric("val/active_units", summary="last")
             return WandbLogger(experiment=run)
         except Exception as error:  # anything: logging is never worth a training
             log.warning("Weights & Biases (%s) did not start: %s", attempt, str(error).strip() or type(error).__name__)
     return None
+
+
+def repeat_command() -> str:
+    """The command that repeats this run alone, also when it is one of a sweep in another process."""
+    typed = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else sys.argv[1:]
+    return shlex.join(["python", "-m", "solder_vae.train", *typed])
 
 
 def finish_wandb(status: int) -> None:

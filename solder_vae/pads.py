@@ -75,8 +75,12 @@ def read_pads(path: Path) -> list[PixelBox] | list[Component]:
     rows = read_table(path)
     columns = rows[0].keys()
     if set(PLACEMENT) <= columns:
-        return [_component(row, f"{path}, row {number}") for number, row in enumerate(rows, 2)]
+        _check_names(path, [row["ref"] for row in rows])
+        components = [_component(row, f"{path}, row {number}") for number, row in enumerate(rows, 2)]
+        _check_rotations(path, [component.rotation for component in components])
+        return components
     if set(BOXES) <= columns:
+        _check_names(path, [row["name"] for row in rows])
         return [_box(row, f"{path}, row {number}") for number, row in enumerate(rows, 2)]
     raise UserError(
         f"{path} has the columns {', '.join(columns)}: it needs {', '.join(BOXES)} (pixels) "
@@ -159,12 +163,31 @@ def _component(row: Row, at: str) -> Component:
 
 def _number(row: Row, column: str, at: str) -> float:
     try:
-        number = float(row[column])
+        number = math.nan if "_" in row[column] else float(row[column])  # Python would read 1_0 as 10
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
         raise UserError(f"{at}: {column} is {printable(row[column])!r}; use a plain number (point, no unit).")
     return number
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for number, name in enumerate(names, 2):
+        if not name:
+            raise UserError(f"{path}, row {number}: the joint has no name; give it one.")
+        if name in seen:
+            raise UserError(
+                f"{path}, row {number}: {printable(name)} is there twice; give each joint a name of its own."
+            )
+        seen.add(name)
+
+
+def _check_rotations(path: Path, degrees: Sequence[float]) -> None:
+    """Refuse rotations that are multiples of a quarter turn in radians and of nothing in degrees."""
+    quarters = [abs(angle) / (math.pi / 2) for angle in degrees if angle]
+    if quarters and all(part < 4.01 and abs(part - round(part)) < 1e-3 for part in quarters):
+        raise UserError(f"{path}: Rot looks like radians (multiples of 1.5708); give degrees.")
 
 
 def _check_size(width: float, height: float, at: str) -> None:

@@ -60,9 +60,32 @@ class Threshold:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Threshold:
-        """The inverse of :meth:`to_dict`."""
-        low, high = data["interval"]
-        return cls(**{**data, "params": dict(data["params"]), "interval": (low, high)})
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: what should be a finite number is none.
+            KeyError, TypeError: an entry is missing or of another kind.
+        """
+        low, high = map(finite_number, data["interval"])
+        return cls(
+            value=finite_number(data["value"]),
+            rule=str(data["rule"]),
+            params={str(name): finite_number(number) for name, number in data["params"].items()},
+            expected_false_call_rate=finite_number(data["expected_false_call_rate"]),
+            interval=(low, high),
+            n=int(data["n"]),
+        )
+
+
+def finite_number(value: Any) -> float:
+    """``value`` as a float if it is a number.
+
+    Raises:
+        ValueError: it is none, or NaN or infinite.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no finite number")
+    return float(value)
 
 
 def check_rule(rule: str = "quantile", **params: object) -> float:

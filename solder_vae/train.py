@@ -5,6 +5,7 @@ torch and Lightning are imported by the job, not here, so that ``--help`` answer
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,18 @@ if TYPE_CHECKING:
 
 def job(config: DictConfig, directory: Path) -> float:
     """Run one training; the value returned is the best validation loss, for sweepers that minimise it."""
-    from solder_vae.experiment import run
+    from solder_vae.data.synthetic.cache import turn
+    from solder_vae.finished import finished
 
-    return run(config, directory)
+    # Processes that an interruption left behind may still be at work on the same run: wait for them.
+    with turn(directory / "run"):
+        if config.skip_finished and (loss := finished(config, directory)) is not None:
+            logging.getLogger("solder_vae").info("finished already: %s", directory)
+            return loss
+
+        from solder_vae.experiment import run
+
+        return run(config, directory)
 
 
 def main() -> None:

@@ -134,11 +134,36 @@ def test_other_side_is_left_out_and_seen_from_below_mirrored(folder, options, tm
     top = read_board(options(pads=pads))
     assert len(top.joints) == 46 - 8
     assert "1 components on the other side" in str(top)
-    bottom = centers(read_board(options(pads=pads, side="bottom")))
+    with pytest.raises(UserError, match="from the top, yet side=bottom"):
+        read_board(options(pads=pads, side="bottom"))
+    # A picture from below shows everything mirrored.
+    width = top.image.shape[1]
+    header, *rows = read(folder / "fiducials.csv")
+    at = header.index("pixel_x")
+    mirrored = [[*row[:at], str(width - float(row[at])), *row[at + 1 :]] for row in rows]
+    fiducials = table(tmp_path / "mirrored.csv", [header, *mirrored])
+    bottom = centers(read_board(options(pads=pads, side="bottom", fiducials=fiducials)))
     as_top = centers(read_board(options()))
     # Turned over about its own vertical axis, the left column's pads 1 to 4 change places with 8 to 5.
     for left, right in ((1, 8), (2, 7), (3, 6), (4, 5)):
-        np.testing.assert_allclose(bottom[f"U1.{left}"], as_top[f"U1.{right}"], atol=1)
+        x, y = as_top[f"U1.{right}"]
+        np.testing.assert_allclose(bottom[f"U1.{left}"], (width - x, y), atol=1)
+
+
+def test_names_once_and_rotations_in_degrees(folder, options, tmp_path):
+    header, *rows = read(folder / "centroid.csv")
+    with pytest.raises(UserError, match="is there twice"):
+        read_board(options(pads=table(tmp_path / "twice.csv", [header, *rows, rows[0]])))
+    at = [name.lower() for name in header].index("rot")
+    radians = [[*row[:at], str(np.radians(float(row[at]) or 90)), *row[at + 1 :]] for row in rows]
+    with pytest.raises(UserError, match="radians"):
+        read_board(options(pads=table(tmp_path / "radians.csv", [header, *radians])))
+    bad = (("a,1_0,10,30,30", "plain number"), (",9,9,30,30", "no name"), ("a,1e308,0,1e308,30", "far off"))
+    for row, problem in bad:
+        boxes = tmp_path / "boxes.csv"
+        boxes.write_text(f"name,x,y,width,height\n{row}\n")
+        with pytest.raises(UserError, match=problem):
+            read_board(BoardOptions(board=str(folder / "board.png"), pads=str(boxes)))
 
 
 # the command
@@ -271,7 +296,7 @@ def test_plain_designators_keep_their_names():
 
 
 def test_hostile_designators_stay_in_the_folder(folder, tmp_path):
-    rows = [[name, 10, 10, 40, 40] for name in ("../../x", "/tmp/x", "a\\b", "x\ny", "")]
+    rows = [[name, 10, 10, 40, 40] for name in ("../../x", "/tmp/x", "a\\b", "x\ny", "..")]
     pads = table(tmp_path / "pads.csv", [BOXES, *rows])
     crop.run([f"board={folder / 'board.png'}", f"pads={pads}", f"out={tmp_path / 'out'}"])
     assert len(list((tmp_path / "out").iterdir())) == 6

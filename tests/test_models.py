@@ -182,6 +182,7 @@ def test_fractional_beta():
 @pytest.mark.filterwarnings("ignore")
 def test_checkpoints_of_other_models_or_settings_are_refused(tmp_path):
     model = BetaVAE(beta=3)
+    model.preprocessing = {"image_size": 16}
     trainer = make_trainer(tmp_path, max_epochs=0)
     trainer.fit(model, loader(), loader())
     path = tmp_path / "beta.ckpt"

@@ -197,7 +197,9 @@ def test_dashboards_get_flat_config_metrics_pictures_and_predictions(finished):
     assert (config["model"], config["beta"], config["score"], config["seed"]) == ("beta_vae", 3, "gradcon", 0)
     assert not [key for key, value in config.items() if isinstance(value, dict)]
     assert logged["state"] == "finished"
-    for key in ("train/loss", "val/loss", "test/precision", "test/recall", "test/f1", "test/auroc", "test/recon/auroc"):
+    for key in ("train/loss", "val/loss"):
+        assert summary[key]["min"] <= summary[key]["last"]
+    for key in ("best/loss", "test/precision", "test/recall", "test/f1", "test/auroc", "test/recon/auroc"):
         assert isinstance(summary[key], int | float)
     assert summary["predictions"]["nrows"] == 18
     assert "pictures/reconstructions" in summary

@@ -154,7 +154,7 @@ def test_cut_files_are_refused(tmp_path, suffix):
     whole = write(tmp_path / f"a{suffix}", RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)).read_bytes()
     cut = tmp_path / f"cut{suffix}"
     cut.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="no readable image"):
+    with pytest.raises(UserError, match=r"no readable image|cut short"):
         read_image(cut)
 
 

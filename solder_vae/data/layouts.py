@@ -157,10 +157,10 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         if entry.name.startswith("."):  # .git, and the ._name.png that macOS leaves beside name.png
             continue
         path = Path(entry.path)
-        if entry.is_dir():
+        if path.is_dir():
             yield from _walk(path, seen)
         # A broken link is listed, too, so that reading it tells what is wrong.
-        elif path.suffix.lower() in SUFFIXES and (entry.is_file() or entry.is_symlink()):
+        elif path.suffix.lower() in SUFFIXES and (path.is_file() or path.is_symlink()):
             yield path
 
 

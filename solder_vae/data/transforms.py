@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,8 @@ def decode_raw(data: Image, path: str | Path) -> NDArray[Any]:
     Raises:
         UserError: see :func:`read_image`.
     """
+    if not _chunks_fit(data.data):
+        raise UserError(f"{path}: is a PNG file cut short or corrupt; copy it again or remove it.")
     raw = _decode(data, cv2.IMREAD_UNCHANGED, path)
     if raw.dtype not in (np.uint8, np.uint16):
         raise UserError(f"{path}: has {raw.dtype} pixels of unknown range; save it with 8 or 16 bits.")
@@ -80,14 +82,29 @@ def decode_raw(data: Image, path: str | Path) -> NDArray[Any]:
     return raw
 
 
+def _chunks_fit(data: memoryview) -> bool:
+    """Whether the chunks of a PNG end within the file (True for other formats).
+
+    OpenCV sets aside as many bytes as a chunk says that it has, up to 4 GiB, before it looks for them.
+    """
+    if data[:8] != b"\x89PNG\r\n\x1a\n":
+        return True
+    at = 8
+    while at + 12 <= len(data):
+        kind, at = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if kind == b"IEND":
+            break
+    return at <= len(data)
+
+
 def to_rgb(raw: NDArray[Any], data: Image, path: str | Path) -> Image:
     """What :func:`read_image` returns, from what :func:`decode_raw` made of the same bytes."""
     if raw.ndim == 3 and raw.shape[2] == 4:
-        return _over_black(_to_8_bit(cv2.cvtColor(raw, cv2.COLOR_BGRA2RGBA)))
+        return _over_black(cv2.cvtColor(_to_8_bit(raw), cv2.COLOR_BGRA2RGBA))
     # OpenCV turns EXIF-rotated images upright in its colour modes only; these drop alpha, hence the two ways.
     # IMREAD_COLOR_RGB would save the conversion, but scrambles TIFF of 16 bits (OpenCV 5.0).
     bgr = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, path)
-    return _to_8_bit(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+    return cv2.cvtColor(_to_8_bit(bgr), cv2.COLOR_BGR2RGB)
 
 
 def read_bytes(path: str | Path) -> Image:
@@ -131,13 +148,26 @@ def _to_8_bit(image: NDArray[Any]) -> Image:
     """Scale the full range of 16 bits to that of 8 bits, rounding to nearest; leave 8 bits as they are."""
     if image.dtype == np.uint8:
         return image
-    return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    result = np.empty(image.shape, np.uint8)
+    source, target = image.reshape(-1), result.reshape(-1)
+    for part in _parts(len(source)):
+        target[part] = (source[part].astype(np.uint32) + 128) // 257
+    return result
 
 
 def _over_black(rgba: Image) -> Image:
     """Composite ``(H, W, 4)`` over black: colour * alpha / 255, rounded to nearest."""
-    colour, alpha = rgba[..., :3].astype(np.uint16), rgba[..., 3:].astype(np.uint16)
-    return ((colour * alpha + 127) // 255).astype(np.uint8)
+    result = np.empty((*rgba.shape[:2], 3), np.uint8)
+    source, target = rgba.reshape(-1, 4), result.reshape(-1, 3)
+    for part in _parts(len(source)):
+        colour, alpha = source[part, :3].astype(np.uint16), source[part, 3:].astype(np.uint16)
+        target[part] = (colour * alpha + 127) // 255
+    return result
+
+
+def _parts(length: int) -> Iterator[slice]:
+    """Slices that cover ``length``: arithmetic in wider types then needs little memory, however large the image."""
+    return (slice(start, start + (1 << 20)) for start in range(0, length, 1 << 20))
 
 
 def centre_square(image: NDArray[Any]) -> NDArray[Any]:

@@ -170,7 +170,7 @@ def _lighting(rng: np.random.Generator, kind: str) -> Lighting:
 
 
 def _camera(rng: np.random.Generator) -> Camera:
-    short = int(np.clip(round(float(np.exp(rng.normal(np.log(36), 0.55)))), 20, 200))
+    short = int(np.clip(round(float(np.exp(rng.normal(np.log(36), 0.45)))), 20, 200))
     aspect = 1.0 if rng.random() < 0.6 else float(rng.uniform(1.0, 1.45))
     long = min(round(short * aspect), 200)
     size = (short, long) if rng.random() < 0.5 else (long, short)
@@ -178,7 +178,7 @@ def _camera(rng: np.random.Generator) -> Camera:
         size=size,
         clipped=float(rng.uniform(0.08, 0.38)),
         gain=float(np.exp(rng.normal(-0.08, 0.26))),
-        blur=float(rng.uniform(0.45, 0.8)) * max((short / 36) ** 0.8, 0.8),
+        blur=float(rng.uniform(0.5, 0.8)) * max(short / 36, 0.8),
         fringe=(float(rng.normal(0, 0.25)), float(rng.normal(0, 0.25))),
         balance=_cast(rng, 0.06),
         contrast=float(rng.uniform(1.0, 1.15)),

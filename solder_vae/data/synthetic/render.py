@@ -49,7 +49,7 @@ class Rendered:
 
 
 def render(
-    seed: int, stream: str, index: int, defect: str = NORMAL, severity: tuple[float, float] = (0.4, 1.0)
+    seed: int, stream: str, index: int, defect: str = NORMAL, severity: tuple[float, float] = (0.5, 1.0)
 ) -> Rendered:
     """Render image ``index`` of a stream. The same arguments give the same bytes, in whatever order or process.
 

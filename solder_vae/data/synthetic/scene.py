@@ -126,9 +126,9 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     near = int(rng.choice([-1, 1]))
     sides = [near, -near] if rng.random() < (0.4 if kind == CHIP else 0.8) else [near]
     neighbours = tuple((side * pitch, _like(rng, joint)) for side in sides)
-    view = rng.uniform(1.2, 1.8)
+    view = rng.uniform(1.08, 1.48)
     center = (
-        near * min(0.32, rng.uniform(0.3, 1) * (view / 2 - 0.36)) + float(rng.normal(0, 0.03)),
+        near * rng.uniform(0.3, 1) * (view / 2 - 0.44) + float(rng.normal(0, 0.03)),
         joint.pad_length + rng.uniform(0.0, 0.3) - view / 2 + float(rng.normal(0, 0.03)),
     )
     quarter = int(rng.integers(4)) * np.pi / 2

@@ -98,6 +98,12 @@ class ExcessiveSolder(Defect):
         drop += np.float32(0.15 * over) * noise(self.rng, canvas.shape, 2)
         return np.minimum(distance, drop)
 
+    def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
+        # So much solder freezes last in its middle and shrinks there: dimples between coarse dendrites.
+        own = np.clip((scene.pitch / 2 - np.abs(canvas.x)) * 8, 0, 1)
+        dimples = np.abs(fractal(self.rng, canvas.shape, 6, octaves=1)) * np.minimum(height, 0.3) * 4
+        return height - own * dimples * np.float32(0.009 * self.severity), wetted
+
 
 class SolderFlag(Defect):
     """A spike of solder drawn out of the joint as it froze."""

@@ -1,0 +1,39 @@
+"""The curve of a training that goes on: what metrics.csv held before stays in it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import CSVLogger, Logger
+
+
+def carry_over(path: Path, steps: int, loggers: Iterable[Logger]) -> None:
+    """Log again, to the CSV logger among ``loggers``, what ``path`` holds of the first ``steps`` training steps.
+
+    The logger would begin with an empty file, also in the very folder of the training that goes on.
+
+    Args:
+        path: ``metrics.csv`` of the training to resume; without it nothing happens.
+        steps: behind the checkpoint to resume from. Later rows are of work that is done anew.
+        loggers: of the new run, not used yet.
+    """
+    rows = earlier_rows(path, steps)
+    for logger in loggers:
+        if isinstance(logger, CSVLogger) and rows:
+            for row in rows:
+                logger.log_metrics({key: value for key, value in row.items() if key != "step"}, int(row["step"]))
+            logger.save()
+
+
+def earlier_rows(path: Path, steps: int) -> list[dict[str, Any]]:
+    """The rows of a CSV logger's file up to a step, each without its empty cells; a last one cut short is dropped."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
+    whole = [row for row in rows if None not in row.values() and str(row.get("step")).isdigit()]
+    return [{key: value for key, value in row.items() if value} for row in whole if int(row["step"]) < steps]

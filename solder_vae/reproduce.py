@@ -1,0 +1,355 @@
+"""``python -m solder_vae.reproduce``: run what the paper ran and put the results beside the paper's own.
+
+The trainings are ordinary multiruns of ``solder_vae.train`` below ``out``. Interrupted, the same command goes on where
+it stopped. torch is imported by the job, not here, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solder_vae.cli import hydra_main
+from solder_vae.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from omegaconf import DictConfig
+
+    from solder_vae.data.datamodule import SolderDataModule
+    from solder_vae.reproduction_document import Block, Picture
+    from solder_vae.reproduction_plan import Training
+    from solder_vae.reproduction_results import Results
+    from solder_vae.reproduction_runs import Runs
+
+log = logging.getLogger("solder_vae")
+
+OWN = ("scale", "out", "jobs", "seeds", "embeddings")  # keys that a training does not have
+SWEPT = ("model", "score", "beta", "seed", "experiment", "resume", "skip_finished", "trainer.ensemble", "trainer.betas")
+
+
+def job(config: DictConfig, directory: Path) -> None:
+    """Train what is missing, then write the report.
+
+    Raises:
+        UserError: an option does not fit, or trainings failed: the report then says which, and has the others.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    choices: dict[str, str] = dict(hydra.runtime.choices)
+    overrides = training_overrides(hydra.overrides.task)
+    check_values(config)
+
+    from solder_vae.experiment import quiet_lightning
+    from solder_vae.reproduction_plan import sweeps
+    from solder_vae.reproduction_runs import has_result, read_runs, run_sweeps
+
+    quiet_lightning()
+    started = time.time()
+    data = data_of_seed(config, 0)
+    jobs = processes(config)
+    parts = sweeps(config.seeds)
+    trainings = [training for part in parts for training in part.trainings]
+    folder = directory / "runs" / f"{choices['scale']}_{choices['data']}"
+    missing = [training for training in trainings if not has_result(folder, training)]
+    log.info("%d trainings, %d of them with a result already", len(trainings), len(trainings) - len(missing))
+    if missing:
+        announce(missing, config, data, jobs)
+    log_file = directory / "trainings.log"
+    run_sweeps(parts, folder, choices["experiment"], overrides, jobs, log_file)
+    trained = time.time()
+    runs = read_runs(trainings, folder, log_file)
+    if not runs.finished:
+        raise UserError(f"All {len(trainings)} trainings failed; the first:\n{runs.failed[0].traceback}")
+    facts = {
+        "Command": " ".join(["python -m solder_vae.reproduce", *hydra.overrides.task]),
+        "Data": data_sentence(config, choices["data"], data),
+        "Seeds": ", ".join(map(str, range(config.seeds))),
+        "Trainings": f"{len(runs.finished)} finished ({len(trainings) - len(missing)} of them before this call), "
+        f"{len(runs.failed)} failed",
+        "Side by side": jobs,
+        "Wall time of the trainings in this call": duration(trained - started),
+        "Versions": versions(),
+        "Machine": machine(),
+    }
+    report(runs, config, data, jobs, directory, facts, started)
+    if runs.failed:
+        raise UserError(
+            f"{len(runs.failed)} of {len(trainings)} trainings failed ({runs.failed[0].training} is the first): their "
+            f"tracebacks are in {directory / 'report.html'}, and the same command tries them again."
+        )
+
+
+def training_overrides(task: Sequence[str]) -> list[str]:
+    """What of the command line is for the trainings.
+
+    Raises:
+        UserError: a key that the sweeps set themselves.
+    """
+    kept = []
+    for text in task:
+        key = text.lstrip("+~").partition("=")[0]
+        if key in SWEPT:
+            raise UserError(f"{text} does not fit: reproduce sets {key} itself, from scale=... and seeds=...; drop it.")
+        if key not in OWN:
+            kept.append(text)
+    return kept
+
+
+def check_values(config: DictConfig) -> None:
+    """Check the command's own numbers.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    for key in ("seeds", "jobs", "embeddings"):
+        value = config[key]
+        if value is None and key == "jobs":
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{key}={value} does not fit: use a whole number, 1 or more.")
+
+
+def data_of_seed(config: DictConfig, seed: int) -> SolderDataModule:
+    """The images that trainings of a seed see."""
+    from solder_vae.experiment import build, check_tables
+
+    of_seed = config.copy()
+    of_seed.seed = seed
+    data: SolderDataModule = build(of_seed.data)
+    data.setup()
+    check_tables(data, of_seed)
+    return data
+
+
+def processes(config: DictConfig) -> int:
+    """How many trainings to run side by side: one-thread processes waste nothing on CPU cores; a GPU is one device."""
+    import joblib  # type: ignore[import-untyped]
+    import torch
+
+    if config.jobs is not None:
+        return int(config.jobs)
+    if config.trainer.accelerator != "cpu" and torch.cuda.is_available():
+        return 1
+    try:
+        importlib.metadata.version("hydra-joblib-launcher")
+    except importlib.metadata.PackageNotFoundError:
+        log.warning("hydra-joblib-launcher is not installed: one training at a time, which takes longer.")
+        return 1
+    return int(joblib.cpu_count())
+
+
+def announce(missing: Sequence[Training], config: DictConfig, data: SolderDataModule, jobs: int) -> None:
+    """Say what is ahead and how long it will take, from a few steps measured now."""
+    from solder_vae.reproduction_cost import measure
+
+    counts = {split: len(table) for split, table in data.tables.items()}
+    without, with_ = measure(config, jobs)
+    log.info(
+        "a step of %d images takes %.0f ms, %.0f ms with the gradient constraint (%d side by side)",
+        config.data.batch_size,
+        1000 * without.step,
+        1000 * with_.step,
+        jobs,
+    )
+    costs = {
+        constraint: cost.training(config.trainer.max_epochs, **counts, batch=config.data.batch_size)
+        for constraint, cost in ((False, without), (True, with_))
+    }
+    seconds = sum(costs[training.constraint] for training in missing) / min(jobs, len(missing))
+    log.info(
+        "%d trainings of %d epochs, %d at a time: about %s",
+        len(missing),
+        config.trainer.max_epochs,
+        jobs,
+        duration(seconds),
+    )
+
+
+def report(
+    runs: Runs,
+    config: DictConfig,
+    data: SolderDataModule,
+    jobs: int,
+    directory: Path,
+    facts: dict[str, Any],
+    started: float,
+) -> None:
+    """Write runs.csv, the pictures, report.md and report.html, and log them as one run."""
+    from omegaconf import OmegaConf
+
+    from solder_vae.artefacts import write_csv
+    from solder_vae.files import replacing
+    from solder_vae.reproduction_document import to_html, to_markdown
+    from solder_vae.reproduction_latent import disentanglement
+    from solder_vae.reproduction_report import document
+    from solder_vae.reproduction_results import results
+    from solder_vae.reproduction_runs import run_rows
+
+    write_csv(directory / "runs.csv", run_rows(runs))
+    log.info("statistics")
+    found = results(runs)
+    measured = disentanglement(runs, lambda seed: data_of_seed(config, seed).tables, jobs)
+    images = dict(pictures(runs, found, data, config, jobs, directory))
+    training = OmegaConf.masked_copy(config, [str(key) for key in config if key not in OWN])
+    facts["Wall time of this call"] = duration(time.time() - started)
+    text = OmegaConf.to_yaml(training, resolve=True)
+    blocks: list[Block] = list(document(found, runs.failed, measured, images, facts, text))
+    title = "The paper's experiments, repeated"
+    for name, content in (("report.md", to_markdown(title, blocks)), ("report.html", to_html(title, blocks))):
+        with replacing(directory / name) as path:
+            path.write_text(content, encoding="utf-8")
+    log_summary(found, blocks, images, training, facts, directory)
+    print(to_markdown(title, blocks[: 1 + next(i for i, block in enumerate(blocks) if i and is_heading(block))]))
+    log.info("the report is %s", directory / "report.html")
+
+
+def is_heading(block: Block) -> bool:
+    from solder_vae.reproduction_document import Heading
+
+    return isinstance(block, Heading)
+
+
+def pictures(
+    runs: Runs, found: Results, data: SolderDataModule, config: DictConfig, jobs: int, directory: Path
+) -> Iterator[tuple[str, Picture]]:
+    """The pictures that the finished runs allow, written into ``directory``."""
+    from solder_vae.files import replacing
+    from solder_vae.paper import BETA
+    from solder_vae.plots import save
+    from solder_vae.reproduction_document import Picture
+    from solder_vae.reproduction_latent import embeddings, traversal
+    from solder_vae.reproduction_plan import of_beta
+    from solder_vae.reproduction_report import f1_figure
+
+    test = data.tables["test"]
+    best = runs.finished.get(of_beta(BETA, "gradcon").training(0))
+    if best is not None:
+        path = directory / "figure_4.png"
+        with replacing(path) as temporary:
+            shutil.copyfile(best.folder / "reconstructions.png", temporary)
+        yield (
+            "figure 4",
+            Picture(
+                path,
+                "β-VAE β=3 with GradCon, seed 0: joints with the truth above, reconstructions with prediction and "
+                "score below. Of each kind the lowest and the highest scores are shown.",
+            ),
+        )
+    tsne = (
+        f"t-SNE of the posterior means of the test images, seed 0, perplexity 5, the best of {config.embeddings} runs. "
+        "Clusters and distances in such pictures mean little; the numbers below are of the latent space itself."
+    )
+    makers: dict[str, tuple[Any, str]] = {
+        "f1": (
+            partial(f1_figure, found),
+            "F1 of every row of Tables II and III, beside the paper's figure and the floor.",
+        ),
+        "figure 5": (partial(embeddings, runs, test, True, config.embeddings, jobs), tsne),
+        "figure 6": (partial(embeddings, runs, test, False, config.embeddings, jobs), tsne),
+        "traversal": (
+            partial(traversal, runs, test),
+            "β-VAE β=3 with GradCon, seed 0: the strongest latent units and channels, moved one at a time.",
+        ),
+    }
+    for name, (make, caption) in makers.items():
+        figure: Figure | None = make()
+        if figure is not None:
+            path = directory / f"{name.replace(' ', '_')}.png"
+            save(figure, path)
+            yield name, Picture(path, caption)
+
+
+def log_summary(
+    found: Results,
+    blocks: Sequence[Block],
+    images: Mapping[str, Picture],
+    config: DictConfig,
+    facts: Mapping[str, Any],
+    directory: Path,
+) -> None:
+    """The numbers, tables and pictures as one Weights & Biases run."""
+    from omegaconf import OmegaConf
+    from pytorch_lightning.loggers import WandbLogger
+
+    from solder_vae.loggers import flatten, run_loggers
+    from solder_vae.reproduction_document import Heading, Table
+    from solder_vae.reproduction_plan import CLAIMS
+    from solder_vae.reproduction_results import KEYS, MEASURES
+
+    scalars = {
+        f"{row}/{key}": value
+        for row, result in found.rows.items()
+        for key in KEYS
+        if (value := result.mean(key)) is not None
+    }
+    container: Any = OmegaConf.to_container(config, resolve=True)
+    described = {**flatten(container), **{f"facts.{name}": value for name, value in facts.items()}}
+    described |= {
+        f"claims.{measure}.{claim.sentence}": found.claim(claim, measure) for measure in MEASURES for claim in CLAIMS
+    }
+    with run_loggers(directory, described, **config.logger, name="reproduce", group=None) as loggers:
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_metrics(scalars)
+                title = ""
+                for block in blocks:
+                    title = block.text if isinstance(block, Heading) else title
+                    if isinstance(block, Table):
+                        logger.log_table(f"tables/{title}", list(block.header), [list(row) for row in block.rows])
+                for name, picture in images.items():
+                    logger.log_image(f"pictures/{name}", [str(picture.path)])
+
+
+# words for the report -------------------------------------------------------------------------------------------------
+
+
+def data_sentence(config: DictConfig, choice: str, data: SolderDataModule) -> str:
+    from solder_vae.data.table import describe
+
+    same = data_seed(config, 0) == data_seed(config, 1)
+    apart = "all seeds see the same split" if same else "each seed has its own split (embedded set: its own images)"
+    counts = ", ".join(" ".join(line.split()) for line in describe(data.tables).splitlines())
+    return f"data={choice}; {apart}. Seed 0: {counts}"
+
+
+def data_seed(config: DictConfig, seed: int) -> int:
+    of_seed = config.copy()
+    of_seed.seed = seed
+    return int(of_seed.data.seed)
+
+
+def versions() -> str:
+    names = ("solder-vae", "torch", "pytorch-lightning", "hydra-core", "numpy", "scikit-learn")
+    found = [f"{name} {importlib.metadata.version(name)}" for name in names]
+    return ", ".join([f"Python {platform.python_version()}", *found])
+
+
+def machine() -> str:
+    import joblib
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return f"{platform.system()}, {joblib.cpu_count()} CPU cores, {device}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} hours"
+
+
+def main() -> None:
+    hydra_main("reproduce", job)
+
+
+if __name__ == "__main__":
+    main()

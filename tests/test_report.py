@@ -1,0 +1,139 @@
+"""The report of a sweep, on folders written by hand: what is told apart, what is counted, what survives."""
+
+import csv
+import json
+
+import pytest
+import yaml
+from commands import run_command
+
+from solder_vae.report import COLUMNS
+from solder_vae.sweep_report import write_report
+from solder_vae.sweep_runs import last_error, natural, read_runs
+from solder_vae.sweep_table import BASELINES, cells, comparisons, rows
+
+HEADER = "[2026-01-31 12:00:00,000] "
+FAILURE = (
+    f"{HEADER}ERROR solder_vae.traceback: the run failed\nTraceback (most recent call last):\n"
+    '  File "x.py", line 1, in <module>\nsolder_vae.errors.UserError: no <b>such</b> file\n'
+    f"{HEADER}ERROR solder_vae: job 1 failed: no <b>such</b> file (traceback in train.log)\n"
+)
+
+
+def numbers(auroc, seed, scores=("recon", "elbo")):
+    """A metrics.json whose every metric under a score is ``auroc``."""
+    found = {"seed": seed, "precision": "32-true", "val/loss": 0.1, "test/floor_f1": 0.6}
+    found |= {"test/floor_precision": 0.4, "test/floor_average_precision": 0.4}
+    found |= {f"test/{score}/{key}": auroc for score in scores for key in COLUMNS}
+    return found | {f"baseline/{name}/{key}": 0.3 + 0.1 * seed for name in BASELINES for key in COLUMNS}
+
+
+def write_job(folder, auroc=None, seed=0, beta=3, score="recon", lr=1e-3, model="beta_vae", **trainer):
+    """A job's folder; unfinished without an AUROC."""
+    (folder / ".hydra").mkdir(parents=True)
+    alpha = 0.03 if score == "gradcon" else 0
+    config = {"seed": seed, "beta": beta, "model": {"lr": lr, "beta": beta, "seed": seed}, "data": {"seed": seed}}
+    config |= {"score": {"name": score, "alpha": alpha}, "trainer": {"precision": "auto", "max_epochs": 2, **trainer}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    hydra = {"hydra": {"runtime": {"choices": {"model": model, "score": score, "data": "synthetic"}}}}
+    (folder / ".hydra/hydra.yaml").write_text(yaml.safe_dump(hydra))
+    (folder / ".hydra/overrides.yaml").write_text(yaml.safe_dump([f"beta={beta}", f"seed={seed}"]))
+    if auroc is not None:
+        (folder / "metrics.json").write_text(json.dumps(numbers(auroc, seed)))
+    return folder
+
+
+def test_seeds_are_grouped_and_everything_else_is_told_apart(tmp_path):
+    for number, (seed, beta, lr) in enumerate([(0, 1, 1e-3), (1, 1, 1e-3), (0, 1, 1e-2), (0, 3, 1e-3)]):
+        write_job(tmp_path / str(number), 0.5 + 0.1 * number, seed, beta, lr=lr)
+    header, lines = cells(read_runs(tmp_path))
+    assert header[:5] == ["model", "beta", "model.lr", "score", "seeds"]  # only what differs
+    recon = [line for line in lines if line[3] == "recon"]
+    assert [line[1:5] for line in recon] == [
+        ["1", "0.001", "recon", "2"],
+        ["1", "0.01", "recon", "1"],
+        ["3", "0.001", "recon", "1"],
+    ]
+    assert recon[0][5] == "0.550 ± 0.071"  # mean and sample deviation of 0.5 and 0.6
+    assert [line[0] for line in lines if not line[3]] == ["all abnormal", *(f"{name} alone" for name in BASELINES)]
+
+
+def test_another_primary_score_is_no_other_training(tmp_path):
+    """recon and elbo train alike: each seed counts once, and a score is read where it is the primary one."""
+    write_job(tmp_path / "0", 0.7, score="recon")
+    write_job(tmp_path / "1", 0.8, score="elbo")
+    write_job(tmp_path / "2", 0.9, score="gradcon")  # trained with the constraint
+    found = {(row.settings["score.alpha"], row.score): row.values("auroc") for row in rows(read_runs(tmp_path))}
+    assert found == {(0, "recon"): [0.7], (0, "elbo"): [0.8], (0.03, "recon"): [0.9], (0.03, "elbo"): [0.9]}
+
+
+def test_failed_unfinished_and_half_written_runs_are_counted(tmp_path):
+    write_job(tmp_path / "0", 0.7)
+    failed = write_job(tmp_path / "1")
+    (failed / "train.log").write_text(FAILURE)
+    again = write_job(tmp_path / "2")  # failed once, started again
+    (again / "train.log").write_text(f"{FAILURE}{HEADER}INFO solder_vae: epoch 1/2\n")
+    (write_job(tmp_path / "3") / "metrics.json").write_text('{"model": "beta')
+    (write_job(tmp_path / "10") / "config.yaml").write_text("seed: [")
+    runs = read_runs(tmp_path)
+    assert [(run.name, run.state) for run in runs] == [
+        ("0", "finished"),
+        ("1", "failed"),
+        ("2", "unfinished"),
+        ("3", "unfinished"),
+        ("10", "unfinished"),
+    ]
+    assert runs[1].reason == "solder_vae.errors.UserError: no <b>such</b> file"
+    assert runs[1].error.endswith(runs[1].reason)
+    printed = write_report(tmp_path)
+    assert "5 runs: 1 finished, 1 failed, 3 unfinished" in printed
+    assert "1 failed: solder_vae.errors.UserError: no <b>such</b> file" in printed
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "no &lt;b&gt;such&lt;/b&gt; file" in page
+    assert "<b>such" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "1: solder_vae.errors.UserError" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    with (tmp_path / "report.csv").open(newline="") as file:
+        assert [(line["run"], line["score"], line["auroc"]) for line in csv.DictReader(file)] == [
+            ("0", "recon", "0.7"),
+            ("0", "elbo", "0.7"),
+        ]
+
+
+def test_members_of_an_ensemble_count_also_before_they_are_there(tmp_path):
+    job = write_job(tmp_path / "0", ensemble=2, betas=[1, 3])
+    for number, (beta, seed) in enumerate([(1, 0), (1, 1), (3, 0)]):
+        member = write_job(tmp_path / "spare", 0.6 + 0.1 * number, seed, beta)
+        config = yaml.safe_load((member / "config.yaml").read_text())
+        config["data"]["seed"] = 0  # the ensemble's
+        (member / "config.yaml").write_text(yaml.safe_dump(config))
+        (member / ".hydra").rename(tmp_path / f"gone{number}")
+        member.rename(job / str(number))
+    runs = read_runs(tmp_path / "0")
+    assert [run.state for run in runs] == ["finished"] * 3 + ["unfinished"]
+    of_beta = {row.settings["beta"]: row.values("auroc") for row in rows(runs[:3]) if row.score == "recon"}
+    assert of_beta == {1: [0.6, 0.7], 3: [0.8]}
+
+
+def test_floor_and_baselines_count_each_seed_once(tmp_path):
+    for number, seed in enumerate([0, 1]):
+        write_job(tmp_path / str(number), 0.7, seed)
+    (floor, values), (_, trivial), *_ = comparisons(read_runs(tmp_path))
+    assert floor == "all abnormal"
+    assert values[list(COLUMNS).index("auroc")] == [0.5]
+    assert values[list(COLUMNS).index("f1")] == [0.6, 0.6]
+    assert trivial[0] == [0.3, 0.4]
+
+
+def test_a_log_without_a_failure_has_no_error(tmp_path):
+    (tmp_path / "train.log").write_text(f"{HEADER}INFO solder_vae: Traceback of nothing\n")
+    assert last_error(tmp_path) == ""
+    assert last_error(tmp_path / "nowhere") == ""
+    assert sorted(["10", "9", "a2", "a10"], key=natural) == ["9", "10", "a2", "a10"]
+
+
+@pytest.mark.slow
+def test_no_run_is_a_mistake(tmp_path):
+    result = run_command("report", str(tmp_path), cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: No run below")
