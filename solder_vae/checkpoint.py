@@ -44,8 +44,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         ) from error
     except Exception as error:  # a damaged file can fail in any of the reader's steps, with any of their errors
         raise UserError(f"{path} is not a readable checkpoint (damaged or cut off?): train again.") from error
-    known = isinstance(checkpoint, dict) and checkpoint.get("model") in list(MODELS)  # a list: also for the unhashable
-    if not known or not isinstance(checkpoint.get("state_dict"), dict):
+    names = list(MODELS)  # a list can be asked for what has no hash, too
+    if (
+        not isinstance(checkpoint, dict)
+        or checkpoint.get("model") not in names
+        or not isinstance(checkpoint.get("state_dict"), dict)
+    ):
         raise UserError(f"{path} is not a checkpoint of solder_vae: give a file that solder_vae.train wrote.")
     return checkpoint
 

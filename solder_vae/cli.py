@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +82,7 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
             raise
         sys.exit(fail(str(error.__cause__), 2))
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process is about to end: let it do so with its own status
         sys.exit(fail("interrupted.", 130))
 
 

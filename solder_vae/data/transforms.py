@@ -87,11 +87,11 @@ def _chunks_fit(data: memoryview) -> bool:
 
     OpenCV sets aside as many bytes as a chunk says that it has, up to 4 GiB, before it looks for them.
     """
-    if data[:8] != b"\x89PNG\r\n\x1a\n":
+    if bytes(data[:8]) != b"\x89PNG\r\n\x1a\n":
         return True
     at = 8
     while at + 12 <= len(data):
-        kind, at = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
+        kind, at = bytes(data[at + 4 : at + 8]), at + 12 + int.from_bytes(data[at : at + 4], "big")
         if kind == b"IEND":
             break
     return at <= len(data)
@@ -100,11 +100,11 @@ def _chunks_fit(data: memoryview) -> bool:
 def to_rgb(raw: NDArray[Any], data: Image, path: str | Path) -> Image:
     """What :func:`read_image` returns, from what :func:`decode_raw` made of the same bytes."""
     if raw.ndim == 3 and raw.shape[2] == 4:
-        return _over_black(cv2.cvtColor(_to_8_bit(raw), cv2.COLOR_BGRA2RGBA))
+        return _over_black(_to_8_bit(cv2.cvtColor(raw, cv2.COLOR_BGRA2RGBA)))
     # OpenCV turns EXIF-rotated images upright in its colour modes only; these drop alpha, hence the two ways.
     # IMREAD_COLOR_RGB would save the conversion, but scrambles TIFF of 16 bits (OpenCV 5.0).
     bgr = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, path)
-    return cv2.cvtColor(_to_8_bit(bgr), cv2.COLOR_BGR2RGB)
+    return _to_8_bit(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
 
 
 def read_bytes(path: str | Path) -> Image:

@@ -1,0 +1,82 @@
+"""The same command gives the same ``metrics.json`` to the byte, whatever a machine's surroundings are.
+
+docs/trust.md says where bits may differ: another processor, another number of threads, another precision.
+"""
+
+import locale
+import shutil
+import subprocess
+
+import pytest
+from checkpoints import pictures, write_images
+from commands import run_command
+
+pytestmark = pytest.mark.slow
+
+OPTIONS = (
+    "data=folder",
+    "data.root=data",
+    "data.image_size=16",
+    "data.batch_size=16",
+    "data.fractions=[60,30,10]",
+    "trainer.max_epochs=2",
+    "logger.mode=disabled",
+    "hydra.run.dir=run",
+)
+
+
+def run(folder, *overrides, **environment):
+    """``metrics.json`` of a training in ``folder``, which holds ``data``."""
+    result = run_command("train", *OPTIONS, *overrides, cwd=folder, **environment)
+    assert result.returncode == 0, result.stderr
+    return (folder / "run/metrics.json").read_bytes()
+
+
+def write_data(folder, order=1):
+    """The same images, made in either order, which is the order that the folder lists them in on many disks."""
+    sets = {"normal": pictures(60), "bridge": pictures(8, seed=1), "焊点 pin": pictures(8, seed=2)}
+    for name, images in list(sets.items())[::order]:
+        paths = write_images(folder / "scratch" / name, images)
+        (folder / "data" / name).mkdir(parents=True)
+        for path in paths[::order]:
+            shutil.copy(path, folder / "data" / name)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference")
+    write_data(folder)
+    return run(folder)
+
+
+def locales():
+    """Those of the machine, at most four that differ much."""
+    listed = subprocess.run(["locale", "-a"], capture_output=True, text=True, check=False).stdout.split()
+    wanted = ["C", "C.utf8", *(name for name in listed if name.startswith(("de_DE.utf8", "tr_TR.utf8")))]
+    return [name for name in wanted if name in listed] or [locale.getlocale()[0] or "C"]
+
+
+CASES = [
+    pytest.param({}, {}, id="a fresh process"),
+    *(pytest.param({"data.num_workers": count}, {}, id=f"{count} workers") for count in (2, 4)),
+    *(pytest.param({}, {"LC_ALL": name}, id=f"locale {name}") for name in locales()),
+    *(pytest.param({}, {"TZ": zone}, id=f"time zone {zone}") for zone in ("Asia/Kathmandu", "America/St_Johns")),
+    *(pytest.param({}, {"PYTHONHASHSEED": seed}, id=f"hash seed {seed}") for seed in ("0", "12345")),
+]
+
+
+@pytest.mark.parametrize(("overrides", "environment"), CASES)
+def test_surroundings_change_nothing(overrides, environment, reference, tmp_path):
+    write_data(tmp_path)
+    assert run(tmp_path, *(f"{key}={value}" for key, value in overrides.items()), **environment) == reference
+
+
+def test_order_of_files_on_disk_changes_nothing(reference, tmp_path):
+    write_data(tmp_path, order=-1)
+    assert run(tmp_path) == reference
+
+
+def test_another_seed_changes_something(reference, tmp_path):
+    """Or the tests above would show nothing."""
+    write_data(tmp_path)
+    assert run(tmp_path, "seed=1") != reference

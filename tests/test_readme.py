@@ -1,0 +1,140 @@
+"""What the documents tell people to type works; README's commands are run as written, from top to bottom.
+
+They run in a copy of the checkout whose configs are made small, as a user would edit them, in a shell with that
+checkout's environment active. Nothing of a command is changed but what stands for the reader's own: ``PATH`` is a
+folder of pictures, ``outputs/...`` the latest run, ``multirun/...`` the latest sweep. Two things are left out, since
+.ci/run does them itself: ``make test``, and installing (the copy's environment is there already).
+"""
+
+import os
+import re
+import shutil
+import site
+import subprocess
+import sys
+import venv
+
+import pytest
+from checkpoints import pictures, write_images
+from documented import ROOT, check_command, commands_in
+
+README = commands_in((ROOT / "README.md").read_text(encoding="utf-8"))
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+DOCUMENTED = [(page.name, command) for page in PAGES for command in commands_in(page.read_text(encoding="utf-8"))]
+LINKS = [
+    (page.name, link)
+    for page in PAGES
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    if not re.match(r"[a-z]+:", link)
+]
+
+# The configs' lines that are made small. 64 validation normals: README asks for a false-call rate of 2 %.
+SMALL = {
+    "data/synthetic": {
+        "image_size": "16", "train": "48", "val": "64", "test_normal": "9", "test_abnormal": "9",
+        "batch_size": "16", "render_workers": "1",
+    },
+    "data/folder": {"image_size": "16", "batch_size": "16"},
+    "trainer/default": {"max_epochs": "2"},
+    "experiment/paper": {"max_epochs": "3"},
+    "experiment/quick": {"max_epochs": "1"},
+    "scale/quick": {"seeds": "1"},
+    "reproduce": {"embeddings": "2"},
+}  # fmt: skip
+
+
+def test_readme_shows_commands():
+    """The two to begin with, and enough others: a changed layout of the page must not empty these tests."""
+    assert {line.split("#")[0].strip() for line in README} >= {"make train", "make test"}
+    assert len(README) >= 10
+
+
+@pytest.mark.parametrize(("page", "command"), DOCUMENTED)
+def test_documented_commands_are_understood(page, command):
+    check_command(command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python -m solder_vae.train betta=3",
+        "python -m solder_vae.predict checkpoint=x image=x out=x",
+        "python -m solder_vae.nothing",
+        "make nothing",
+        "python docs/nothing.py",
+        "pip install '.[nothing]'",
+    ],
+)
+def test_a_command_that_does_not_work_is_noticed(command):
+    with pytest.raises(Exception, match=r"betta|images|nothing|no such extra"):
+        check_command(command)
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS)
+def test_links_lead_somewhere(page, link):
+    """To a file of the repository, and to a heading in it."""
+    folder = ROOT if page == "README.md" else ROOT / "docs"
+    name, _, anchor = link.partition("#")
+    target = folder / name if name else folder / page
+    assert target.exists()
+    if anchor:
+        assert anchor in anchors(target.read_text(encoding="utf-8"))
+
+
+def anchors(markdown):
+    """What headings are called in links: lower case, hyphens for spaces, no other signs."""
+    headings = re.findall(r"^#+ (.+)$", markdown, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of the checkout with small configs and an environment whose libraries are those of the running one."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for name in ("solder_vae", "conf"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "README.md"):
+        shutil.copy(ROOT / name, copy)
+    for name, values in SMALL.items():
+        path = copy / "conf" / f"{name}.yaml"
+        text = path.read_text(encoding="utf-8")
+        for key, value in values.items():
+            text, found = re.subn(rf"^(\s*{key}:) \S+", rf"\1 {value}", text, flags=re.MULTILINE)
+            assert found == 1, f"{name}: {key}"
+        path.write_text(text, encoding="utf-8")
+    venv.create(copy / ".venv")
+    (own,) = (copy / ".venv/lib").glob("python*/site-packages")
+    needed = next(path for path in site.getsitepackages() if path in sys.path)
+    (own / "needed.pth").write_text(needed + "\n")
+    (copy / ".venv/installed").touch()
+    write_images(copy / "PATH/normal", pictures(60))
+    write_images(copy / "PATH/bridge", pictures(4, seed=1))
+    return copy
+
+
+def filled_in(command, checkout):
+    """The command with the reader's own paths in place of ``PATH`` (a folder of that name) and ``...``."""
+    for folder in ("outputs", "multirun"):
+        if f"{folder}/..." in command:
+            runs = sorted((checkout / folder).iterdir(), key=lambda path: path.stat().st_mtime)
+            command = command.replace(f"{folder}/...", f"{folder}/{runs[-1].name}")
+    assert "..." not in command
+    return command
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [command for command in README if not command.startswith("make test")])
+def test_readme_commands_run_as_written(command, checkout):
+    """In the page's order: later ones use what earlier ones left."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SOLDER_VAE_CACHE": str(checkout / "cache")}
+    shell = ["bash", "-c", f"set -e; . .venv/bin/activate; {filled_in(command, checkout)}"]
+    result = subprocess.run(
+        shell, cwd=checkout, env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip(), "a command says what it did"
+
+
+def test_make_test_runs_the_tests():
+    plan = subprocess.check_output(["make", "--dry-run", "test"], cwd=ROOT, text=True)
+    assert "-m pytest" in plan
