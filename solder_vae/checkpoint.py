@@ -152,6 +152,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
     by :func:`read_checkpoint`."""
 
     def save_checkpoint(self, checkpoint: Checkpoint, path: str | Path, storage_options: Any = None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_checkpoint(checkpoint, path)
 
     def load_checkpoint(

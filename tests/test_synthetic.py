@@ -211,7 +211,7 @@ def test_severity_makes_defects_easier_to_see():
         centred = pixels("test", test_normal=300, test_abnormal=180, severity=(severity, severity)) - mean
         error = ((centred - centred @ basis.T @ basis) ** 2).mean(axis=1)
         values.append(auroc(error[:300], error[300:]))
-    assert values == sorted(values), values
+    assert (np.diff(values) > -0.01).all(), values  # but for what 300 images leave open
     assert 0.5 < values[0] < values[-1] < 0.97
 
 
