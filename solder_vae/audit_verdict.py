@@ -11,7 +11,7 @@ from solder_vae.audit_data import Audit, Group
 from solder_vae.data.splits import TEST
 from solder_vae.data.table import NORMAL
 from solder_vae.data.view import CONTROLLED, PLAIN, RESOLUTION
-from solder_vae.shortcut import AUROC, LOW, SIZE, TrivialAuroc, shortcuts
+from solder_vae.shortcut import AUROC, LOW, TrivialAuroc, shortcuts, visible
 
 STOP, LOOK, FINE = LEVELS = ("stop", "look", "fine")
 
@@ -84,7 +84,7 @@ def _shortcut(audit: Audit) -> Iterator[Finding]:
 def _controlled(audit: Audit) -> Finding:
     """Whether the controlled view removes the shortcut."""
     left = shortcuts(audit.controlled, CONTROLLED)
-    rest = [result for result in audit.controlled if result.baseline != SIZE]
+    rest = [result for result in audit.controlled if visible(result.baseline, CONTROLLED)]
     small = _small_images(audit)
     if left:
         return Finding(

@@ -13,6 +13,8 @@ from solder_vae.data.table import ImageTable
 
 Floats = NDArray[np.float64]
 
+BASELINES = MEAN_COLOUR, CONTRAST, SHARPNESS, SIZE = ("mean colour", "contrast", "sharpness", "size")
+
 _SAME_COLOUR = 0.5
 """Grey levels. Means and deviations closer than this to the training normals' average count as equal to it: finer
 differences are the rounding of 8 bits, which a rank statistic would take for information."""
@@ -29,11 +31,10 @@ def trivial_scores(train: ImageTable, other: ImageTable) -> dict[str, Floats]:
         other: N images to score.
 
     Returns:
-        ``(N,)`` scores by feature, higher = more anomalous; the features are "mean colour", "contrast",
-        "sharpness" and "size".
+        ``(N,)`` scores by feature, one for each of :data:`BASELINES`, higher = more anomalous.
     """
     of_train, of_other = trivial_features(train), trivial_features(other)
-    for name in ("mean colour", "contrast"):
+    for name in (MEAN_COLOUR, CONTRAST):
         average = of_train[name].mean(axis=0)
         of_other[name] = np.where(np.abs(of_other[name] - average) < _SAME_COLOUR, average, of_other[name])
     return {name: mahalanobis(of_train[name], of_other[name]) for name in of_train}
@@ -51,10 +52,10 @@ def trivial_features(table: ImageTable) -> dict[str, Floats]:
     std = np.array([rgb.std(axis=0) for rgb in pixels]).reshape(-1, 3)
     edges = np.array([_laplacian_variance(image) for image in table.images]).reshape(-1, 1)
     return {
-        "mean colour": mean,
-        "contrast": np.hstack([mean, std]),
-        "sharpness": np.log(edges + 1.0),  # + 1 grey level, so that a constant image has a logarithm
-        "size": np.log(table.native_size.astype(np.float64)),
+        MEAN_COLOUR: mean,
+        CONTRAST: np.hstack([mean, std]),
+        SHARPNESS: np.log(edges + 1.0),  # + 1 grey level, so that a constant image has a logarithm
+        SIZE: np.log(table.native_size.astype(np.float64)),
     }
 
 

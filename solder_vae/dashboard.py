@@ -29,7 +29,6 @@ usage: python -m solder_vae.dashboard project=NAME [entity=NAME] [out=dashboard.
 
 PICTURES = ("score_histogram", "reconstructions", "roc", "pr", "kl_per_unit")
 MEASURES = ("f1", "precision", "recall", "auroc")
-SCORES = ("recon", "elbo", "gradcon")
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,8 @@ def save_online(options: Options) -> str:
 
 def workspace(entity: str, project: str) -> Any:
     """The workspace, not saved yet."""
+    from solder_vae.scoring import SCORES
+
     # By name: their stubs lack most of what they hold.
     wr: Any = import_module("wandb_workspaces.reports.v2")
     ws: Any = import_module("wandb_workspaces.workspaces")

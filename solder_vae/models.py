@@ -16,7 +16,7 @@ from solder_vae.losses import check_reduction, kl_divergence, kl_term, reparamet
 from solder_vae.networks import LATENT_CHANNELS, STRIDE, Decoder, Encoder
 from solder_vae.posterior import COLLAPSED_BELOW, PosteriorStatistics
 from solder_vae.precision import FULL
-from solder_vae.scoring import elbo_score, gradcon_score, latent_noise, recon_score
+from solder_vae.scoring import SCORES, elbo_score, gradcon_score, latent_noise, recon_score
 
 log = logging.getLogger(__name__)
 
@@ -232,7 +232,7 @@ class BetaVAE(CAE):
     """
 
     name = "beta_vae"
-    admitted_scores = ("recon", "elbo", "gradcon")
+    admitted_scores = SCORES
     heads = 2
 
     def __init__(self, beta: float = 3.0, reduction: str = "sum", **others: Any) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from solder_vae.data.datamodule import SolderDataModule
-    from solder_vae.reproduction_document import Block, Picture
+    from solder_vae.document import Block, Picture
     from solder_vae.reproduction_plan import Training
     from solder_vae.reproduction_results import Results
     from solder_vae.reproduction_runs import Runs
@@ -187,8 +187,7 @@ def report(
     from omegaconf import OmegaConf
 
     from solder_vae.artefacts import write_csv
-    from solder_vae.files import replacing
-    from solder_vae.reproduction_document import to_html, to_markdown
+    from solder_vae.document import to_markdown, write_document
     from solder_vae.reproduction_latent import disentanglement
     from solder_vae.reproduction_report import document
     from solder_vae.reproduction_results import results
@@ -204,16 +203,14 @@ def report(
     text = OmegaConf.to_yaml(training, resolve=True)
     blocks: list[Block] = list(document(found, runs.failed, measured, images, facts, text))
     title = "The paper's experiments, repeated"
-    for name, content in (("report.md", to_markdown(title, blocks)), ("report.html", to_html(title, blocks))):
-        with replacing(directory / name) as path:
-            path.write_text(content, encoding="utf-8")
+    write_document(directory, title, blocks)
     log_summary(found, blocks, images, training, facts, directory)
     print(to_markdown(title, blocks[: 1 + next(i for i, block in enumerate(blocks) if i and is_heading(block))]))
     log.info("the report is %s", directory / "report.html")
 
 
 def is_heading(block: Block) -> bool:
-    from solder_vae.reproduction_document import Heading
+    from solder_vae.document import Heading
 
     return isinstance(block, Heading)
 
@@ -222,10 +219,10 @@ def pictures(
     runs: Runs, found: Results, data: SolderDataModule, config: DictConfig, jobs: int, directory: Path
 ) -> Iterator[tuple[str, Picture]]:
     """The pictures that the finished runs allow, written into ``directory``."""
+    from solder_vae.document import Picture
     from solder_vae.files import replacing
     from solder_vae.paper import BETA
     from solder_vae.plots import save
-    from solder_vae.reproduction_document import Picture
     from solder_vae.reproduction_latent import embeddings, traversal
     from solder_vae.reproduction_plan import of_beta
     from solder_vae.reproduction_report import f1_figure
@@ -280,8 +277,8 @@ def log_summary(
     from omegaconf import OmegaConf
     from pytorch_lightning.loggers import WandbLogger
 
+    from solder_vae.document import Heading, Table
     from solder_vae.loggers import flatten, run_loggers
-    from solder_vae.reproduction_document import Heading, Table
     from solder_vae.reproduction_plan import CLAIMS
     from solder_vae.reproduction_results import KEYS, MEASURES
 

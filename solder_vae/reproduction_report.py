@@ -10,14 +10,14 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from solder_vae import paper
+from solder_vae.document import Block, Bullets, Code, Heading, Picture, Table, Text
 from solder_vae.paired import FEWEST_SEEDS, PairedTest, Verdict
 from solder_vae.plots import BLACK, BLUE, GREY, VERMILION
-from solder_vae.report import COLUMNS, spread
-from solder_vae.reproduction_document import Block, Bullets, Code, Heading, Picture, Table, Text
 from solder_vae.reproduction_latent import DISENTANGLEMENT, KINDS, Disentanglement
 from solder_vae.reproduction_plan import CLAIMS, ROWS, TABLE_2, TABLE_3, Comparison, Row
 from solder_vae.reproduction_results import MEASURES, Interval, Results, RowResult, above
 from solder_vae.reproduction_runs import Failure
+from solder_vae.sweep_table import COLUMNS, spread
 
 KIND: dict[Verdict, str] = {"holds": "holds", "does not hold": "fails", "not shown": "open"}
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import NamedTuple
 
+from solder_vae.baselines import BASELINES
 from solder_vae.paired import PairedTest, Verdict, all_of, bootstrap_intervals, holm, paired_test, verdict
 from solder_vae.reproduction_plan import CLAIMS, ROWS, Claim, Comparison, Row
 from solder_vae.reproduction_runs import Runs
 
 MEASURES = {"f1": "F1", "auroc": "AUROC"}
-BASELINES = ("mean colour", "contrast", "sharpness", "size")
 
 Interval = tuple[float, float]
 

@@ -16,6 +16,8 @@ from solder_vae.losses import Reduction, kl_divergence, kl_term, squared_error
 
 Latent = Literal["mean", "sample"]
 
+SCORES = ("recon", "elbo", "gradcon")
+
 
 def recon_score(x: Tensor, recon: Tensor) -> Tensor:
     """Mean squared error of each image (Eq. 2): ``(B,)``, 0 or greater; images in [-1, 1]."""

@@ -17,7 +17,7 @@ from rich.text import Text
 from solder_vae.data.view import PLAIN
 from solder_vae.localisation import CHANCE_AUPRO, FPR_LIMIT
 from solder_vae.metrics import Metrics, defect_recalls
-from solder_vae.shortcut import SIZE
+from solder_vae.shortcut import visible
 from solder_vae.threshold import Threshold
 
 #: What :func:`~solder_vae.metrics.evaluate` returned, by the name of the score or baseline.
@@ -131,9 +131,9 @@ def remarks(scores: Results, baselines: Results, primary: str, threshold: Thresh
         return ["The test set has no normal joints: false-call rate, AUROC and AP are undefined."]
     found = []
     auroc, f1, floor = (_number(metrics, key) for key in ("auroc", "f1", "floor_f1"))
-    visible = [name for name in baselines if view == PLAIN or name != SIZE]  # size is not in a controlled picture
-    if visible:
-        best = max(visible, key=lambda name: _number(baselines[name], "auroc"))
+    seen = [name for name in baselines if visible(name, view)]
+    if seen:
+        best = max(seen, key=lambda name: _number(baselines[name], "auroc"))
         if (trivial := _number(baselines[best], "auroc")) >= _number(metrics, "auroc_low"):
             found.append(
                 f"{best} alone reaches AUROC {trivial:.3f}, {primary} {auroc:.3f}: "

@@ -15,10 +15,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from solder_vae.baselines import BASELINES
 from solder_vae.metrics import roc_points
 from solder_vae.plots import BLUE, GREY, OTHERS, _plain, _square, _style
 from solder_vae.sweep_runs import Run
-from solder_vae.sweep_table import BASELINES, Row, heading, order, show
+from solder_vae.sweep_table import Row, heading, order, show
 
 COLOURS = {"recon": BLUE, "elbo": OTHERS[0], "gradcon": OTHERS[1]}
 MARKERS = {"recon": "o", "elbo": "s", "gradcon": "^"}

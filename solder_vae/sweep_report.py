@@ -8,10 +8,8 @@ from pathlib import Path
 
 from solder_vae import plots
 from solder_vae.artefacts import write_csv
+from solder_vae.document import Block, Bullets, Code, Heading, Picture, Table, Text, markdown, write_document
 from solder_vae.errors import UserError
-from solder_vae.files import replacing
-from solder_vae.report import markdown
-from solder_vae.reproduction_document import Block, Bullets, Code, Heading, Picture, Table, Text, to_html, to_markdown
 from solder_vae.sweep_plots import figures
 from solder_vae.sweep_runs import Run, read_runs
 from solder_vae.sweep_table import cells, flat_rows, rows
@@ -46,10 +44,7 @@ def write_report(folder: Path) -> str:
         write_csv(folder / "report.csv", [header, *lines])
     if pictures:
         blocks += [Heading("Plots"), *pictures]
-    title = f"Sweep {folder.resolve().name}"
-    for name, text in (("report.md", to_markdown(title, blocks)), ("report.html", to_html(title, blocks))):
-        with replacing(folder / name) as path:
-            path.write_text(text, encoding="utf-8")
+    write_document(folder, f"Sweep {folder.resolve().name}", blocks)
     table = markdown(*cells(finished)) if finished else ""
     errors = "".join(f"{run.name} failed: {run.reason}\n" for run in runs if run.state == "failed")
     return f"{table}\n{standing(runs)}\n{errors}Report: {folder / 'report.html'}"

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mean, stdev
 from typing import Any
 
-from solder_vae.report import COLUMNS, spread
+from solder_vae.baselines import BASELINES
+from solder_vae.pseudo_defects import CRITERION
+from solder_vae.scoring import SCORES
 from solder_vae.sweep_runs import Run
 
-SCORES = ("recon", "elbo", "gradcon")
-BASELINES = ("mean colour", "contrast", "sharpness", "size")
-CRITERION = "val/pseudo_defect_auroc"
+COLUMNS = {
+    "auroc": "AUROC",
+    "average_precision": "AP",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "false_call_rate": "False calls",
+    "escape_rate": "Escapes",
+}
 
 #: Shown whether they differ or not.
 ALWAYS = ("model", "beta")
@@ -36,6 +45,16 @@ class Row:
     def values(self, metric: str) -> list[float | None]:
         """The metric under this row's score, one a run."""
         return [run.numbers.get(f"test/{self.score}/{metric}") for run in self.runs]
+
+
+def spread(values: Sequence[float | None]) -> str:
+    """Mean and, over several seeds, sample standard deviation."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    if len(known) == 1:
+        return f"{known[0]:.3f}"
+    return f"{mean(known):.3f} ± {stdev(known):.3f}"
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

@@ -74,7 +74,8 @@ def test_members_do_not_see_each_other(doubles):
     together = train_ensemble(models, data_module(), epochs=2, device=CPU)
     (alone,) = train_ensemble(models[1:2], data_module(), epochs=2, device=CPU)
     for key, value in alone.best_state.items():
-        torch.testing.assert_close(together[1].best_state[key], value, rtol=1e-9, atol=1e-12)
+        # Rounding of 1e-16, amplified by two epochs; what a member saw of another would be some 1e-2.
+        torch.testing.assert_close(together[1].best_state[key], value, rtol=1e-7, atol=1e-9)
 
 
 def test_members_own_the_models_that_were_given(doubles):

@@ -110,7 +110,8 @@ def test_the_heat_maps_unit_is_fixed_by_the_normals(loaded):
     assert np.quantile(normals, 0.99) == pytest.approx(1, rel=1e-4)
     image = pictures(1)
     noisy = inspector.score(np.concatenate([image, 255 - image]))
-    assert np.array_equal(noisy[0].heat_map, inspector.score(image)[0].heat_map)  # not by the batch
+    # Not by the batch: what is left is the last bit, for convolutions round differently in batches of another size.
+    np.testing.assert_allclose(noisy[0].heat_map, inspector.score(image)[0].heat_map, rtol=1e-5, atol=1e-6)
 
 
 def test_inspection_goes_on_past_unreadable_images(loaded, tmp_path):

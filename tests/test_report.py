@@ -7,10 +7,9 @@ import pytest
 import yaml
 from commands import run_command
 
-from solder_vae.report import COLUMNS
 from solder_vae.sweep_report import write_report
 from solder_vae.sweep_runs import last_error, natural, read_runs
-from solder_vae.sweep_table import BASELINES, cells, comparisons, rows
+from solder_vae.sweep_table import BASELINES, COLUMNS, cells, comparisons, rows
 
 HEADER = "[2026-01-31 12:00:00,000] "
 FAILURE = (

@@ -13,10 +13,10 @@ import pytest
 from commands import TINY, run_command, train
 
 from solder_vae import paper
+from solder_vae.document import Bullets, Code, Heading, Table, Text, to_html, to_markdown
 from solder_vae.errors import UserError
 from solder_vae.paired import PairedTest
 from solder_vae.reproduce import training_overrides
-from solder_vae.reproduction_document import Bullets, Code, Heading, Table, Text, to_html, to_markdown
 from solder_vae.reproduction_plan import CLAIMS, ROWS, TABLE_2, TABLE_3, sweeps
 from solder_vae.reproduction_report import difference, p_value
 

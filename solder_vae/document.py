@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from solder_vae.report import markdown
+from solder_vae.files import replacing
 
-TEMPLATE = Path(__file__).with_name("templates") / "reproduction.html"
+TEMPLATE = Path(__file__).with_name("templates") / "document.html"
 
 
 class Heading(NamedTuple):
@@ -49,6 +49,13 @@ class Code(NamedTuple):
 Block = Heading | Text | Bullets | Table | Picture | Code
 
 
+def write_document(folder: Path, title: str, blocks: Sequence[Block]) -> None:
+    """Write ``report.md`` and ``report.html`` into a folder."""
+    for name, content in (("report.md", to_markdown(title, blocks)), ("report.html", to_html(title, blocks))):
+        with replacing(folder / name) as path:
+            path.write_text(content, encoding="utf-8")
+
+
 def to_markdown(title: str, blocks: Sequence[Block]) -> str:
     """Pictures are linked by name: they lie beside the file."""
     return "\n\n".join([f"# {title}", *map(_markdown, blocks)]) + "\n"
@@ -69,6 +76,17 @@ def _markdown(block: Block) -> str:
             return f"![{caption}]({path.name})\n\n*{caption}*"
         case Code(title, text):
             return f"{title}:\n\n" + "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up in plain text."""
+    widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
+    rule = ["-" * width for width in widths]
+    lines = (
+        " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        for line in (header, rule, *rows)
+    )
+    return "\n".join(f"| {line} |" for line in lines) + "\n"
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
