@@ -1,7 +1,7 @@
 """``trainer.precision=auto``: bfloat16 where training gains from it, single precision where it does not.
 
-On CPUs the tile unit (AMX) makes bfloat16 fast; without it bfloat16 is a detour, for AVX-512's dot product is no faster
-than single precision. ``make bench`` measures both (docs/performance.md). The choice follows from the processor alone:
+On CPUs the tile unit (AMX) or AVX-512's own dot product of bfloat16 make it fast; where it is emulated it is a detour.
+``make bench`` measures both (docs/performance.md). The choice follows from the processor alone:
 a stopwatch at the start of a run would decide differently in two runs of one seed, and their results would differ.
 Scores are always computed in single precision: test and predict with ``32-true``.
 """
@@ -25,4 +25,9 @@ def resolve_precision(precision: Any, accelerator: str = "cpu") -> Any:
     if precision != "auto":
         return precision
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
-    return MIXED if on_cpu and torch.cpu._is_amx_tile_supported() else FULL
+    return MIXED if on_cpu and computes_in_bfloat16() else FULL
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself: AMX (Intel since 2023), AVX512_BF16 (AMD since Zen 4)."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

@@ -20,9 +20,18 @@ def test_what_the_user_chose_stays(chosen):
     assert resolve_precision(chosen) == chosen
 
 
-@pytest.mark.parametrize(("tiles", "expected"), [(False, "32-true"), (True, "bf16-mixed")])
-def test_auto_is_bfloat16_only_with_the_tile_unit(monkeypatch, tiles, expected):
+@pytest.mark.parametrize(
+    ("tiles", "products", "expected"),
+    [
+        (False, False, "32-true"),
+        (True, False, "bf16-mixed"),
+        (False, True, "bf16-mixed"),
+        (True, True, "bf16-mixed"),
+    ],
+)
+def test_auto_is_bfloat16_only_where_the_processor_computes_in_it(monkeypatch, tiles, products, expected):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: products)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_precision("auto") == resolve_precision("auto", "auto") == expected
     assert resolve_precision("auto", "gpu") == "32-true"
