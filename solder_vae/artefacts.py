@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import Logger
 
 from solder_vae import plots
 from solder_vae.data.table import NORMAL, ImageTable
@@ -20,6 +20,7 @@ from solder_vae.data.view import PLAIN
 from solder_vae.evaluation import Evaluation
 from solder_vae.files import replacing
 from solder_vae.lineage import log_lineage
+from solder_vae.loggers import Dashboard
 from solder_vae.models import CAE, BetaVAE
 
 
@@ -181,14 +182,19 @@ def log_artefacts(
     metrics.csv keeps to the training.
     """
     scalars = summary_numbers(numbers)
+    facts = {**{key: numbers[key] for key in ("model", "score", "beta", "seed")}, **scalars}
     for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            # The validation's numbers are those of the best epoch: in the summary, beside the curves' own.
-            logger.experiment.summary.update({f"best/{key[4:]}": scalars[key] for key in scalars if key[:4] == "val/"})
-            logger.log_metrics({key: value for key, value in scalars.items() if not key.startswith("val/")})
-            header, *rows = prediction_rows(evaluation)
-            for picture in sorted(directory.glob("*.png")):
-                logger.log_image(f"pictures/{picture.stem}", [str(picture)])
-            logger.log_table("predictions", header, rows)
-            facts = {key: numbers[key] for key in ("model", "score", "beta", "seed")}
-            log_lineage(logger, tables, directory / "best.ckpt", {**facts, **scalars})
+        if isinstance(logger, Dashboard):
+            logger.attempt(log_results, logger, directory, evaluation, scalars)
+            logger.attempt(log_lineage, logger, tables, directory / "best.ckpt", facts)
+
+
+def log_results(dashboard: Dashboard, directory: Path, evaluation: Evaluation, scalars: Mapping[str, float]) -> None:
+    # The validation's numbers are those of the best epoch: in the summary, beside the curves' own.
+    best = {f"best/{key[4:]}": value for key, value in scalars.items() if key.startswith("val/")}
+    dashboard.experiment.summary.update(best)
+    dashboard.log_metrics({key: value for key, value in scalars.items() if not key.startswith("val/")})
+    for picture in sorted(directory.glob("*.png")):
+        dashboard.log_image(f"pictures/{picture.stem}", [str(picture)])
+    header, *rows = prediction_rows(evaluation)
+    dashboard.log_table("predictions", header, rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 
 from solder_vae.data.table import ImageTable
-
-log = logging.getLogger(__name__)
 
 
 def content_digest(tables: Mapping[str, ImageTable]) -> str:
@@ -43,21 +40,14 @@ def log_lineage(
     """
     import wandb
 
-    try:
-        digest = content_digest(tables)
-        counts = {split: len(table) for split, table in tables.items()}
-        data = wandb.Artifact(f"data-{digest[:16]}", "dataset", metadata={"sha256": digest, **counts})
-        with data.new_file("splits.json") as file:
-            json.dump(
-                {split: list(zip(table.paths, table.defects, strict=True)) for split, table in tables.items()}, file
-            )
-        run = logger.experiment
-        if run.offline:  # use_artifact refuses, though the file format has a place for it and syncing fills it in
-            run._log_artifact(data, is_user_created=True, use_after_commit=True)
-        else:
-            run.use_artifact(data)
-        model = wandb.Artifact(f"{facts['model']}-{facts['score']}", "model", metadata={**facts, "data": digest})
-        model.add_file(str(checkpoint), policy="immutable")
-        run.log_artifact(model)
-    except Exception as error:  # anything: logging is never worth a training
-        log.warning("Weights & Biases did not take the run's data and model: %s", error)
+    digest = content_digest(tables)
+    counts = {split: len(table) for split, table in tables.items()}
+    data = wandb.Artifact(f"data-{digest[:16]}", "dataset", metadata={"sha256": digest, **counts})
+    with data.new_file("splits.json") as file:
+        json.dump({split: list(zip(table.paths, table.defects, strict=True)) for split, table in tables.items()}, file)
+    run = logger.experiment
+    # As use_artifact, which refuses when offline (syncing fills it in) and waits for the server when online.
+    run._log_artifact(data, is_user_created=True, use_after_commit=True)
+    model = wandb.Artifact(f"{facts['model']}-{facts['score']}", "model", metadata={**facts, "data": digest})
+    model.add_file(str(checkpoint), policy="immutable")
+    run.log_artifact(model)

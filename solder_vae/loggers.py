@@ -1,6 +1,7 @@
 """Where numbers and pictures go: metrics.csv in the run directory, and Weights & Biases, offline unless asked.
 
-Nothing about logging may stop a run: without a key or a network, ``logger.mode=online`` falls back to offline.
+Nothing about logging may stop a run: without a key or a network, ``logger.mode=online`` falls back to offline, and
+where Weights & Biases is lost later, the run goes on without it.
 """
 
 from __future__ import annotations
@@ -9,19 +10,23 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from solder_vae.errors import UserError
 
 # Before wandb is imported by the logger: no crash reports to its makers.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 os.environ.setdefault("WANDB_SILENT", "true")
+# Seconds that a run waits for a server that does not answer: before its first epoch, and after its last one.
+os.environ.setdefault("WANDB_INIT_TIMEOUT", "30")
+os.environ.setdefault("WANDB_FINISH_TIMEOUT", "60")
 
 log = logging.getLogger(__name__)
 
@@ -77,11 +82,52 @@ def run_loggers(
     finally:
         for logger in loggers:
             logger.finalize("success" if status == 0 else "failed")
-            if isinstance(logger, WandbLogger):
-                finish_wandb(status)
+            if isinstance(logger, Dashboard):
+                logger.finish(status)
 
 
-def start_wandb(mode: str, **settings: Any) -> WandbLogger | None:
+class Dashboard(WandbLogger):
+    """A run of Weights & Biases that may be lost at any time: that is said once, and nothing more is sent."""
+
+    lost = False
+
+    def attempt(self, send: Callable[..., object], *arguments: Any) -> None:
+        """Call ``send(*arguments)`` unless the run is lost; if that fails, it is."""
+        if not self.lost:
+            try:
+                send(*arguments)
+            except Exception as error:  # anything: logging is never worth a training
+                self.lose(error)
+
+    def lose(self, error: Exception) -> None:
+        if not self.lost:
+            self.lost = True
+            log.warning(
+                "Weights & Biases did not get all of this run: %s. The run's own files are whole; "
+                "wandb sync %s sends what was logged until then.",
+                first_line(error),
+                shlex.quote(self.experiment.settings.sync_dir),
+            )
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.attempt(super().log_metrics, metrics, step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:
+        self.attempt(super().log_hyperparams, params)
+
+    def finish(self, status: int) -> None:
+        """Wait until what was logged is on disk and, if online, with the server, but not for ever."""
+        try:
+            self.experiment.finish(status)
+        except Exception as error:
+            self.lose(error)
+        if self.lost:
+            stop_wandb()
+
+
+def start_wandb(mode: str, **settings: Any) -> Dashboard | None:
     """A logger for a new run, offline if it does not start in ``mode``; None if it does not start at all.
 
     Args:
@@ -90,12 +136,12 @@ def start_wandb(mode: str, **settings: Any) -> WandbLogger | None:
     """
     import wandb
 
-    for attempt in (mode, "offline"):
+    for attempt in dict.fromkeys((mode, "offline")):
         try:
             run = wandb.init(
                 mode=attempt,  # type: ignore[arg-type]
                 notes=repeat_command(),
-                settings=wandb.Settings(init_timeout=30, console="off"),
+                settings=wandb.Settings(console="off", finish_timeout_raises=True),
                 reinit="finish_previous",
                 **settings,
             )
@@ -103,10 +149,27 @@ def start_wandb(mode: str, **settings: Any) -> WandbLogger | None:
             for name in ("train/*", "val/*"):
                 run.define_metric(name, summary="min,last")
             run.define_metric("val/active_units", summary="last")
-            return WandbLogger(experiment=run)
-        except Exception as error:  # anything: logging is never worth a training
-            log.warning("Weights & Biases (%s) did not start: %s", attempt, str(error).strip() or type(error).__name__)
+            return Dashboard(experiment=run)
+        except Exception as error:
+            otherwise = "offline" if attempt == "online" else "without it"
+            log.warning(
+                "Weights & Biases (%s) did not start: %s. The run goes on %s.", attempt, first_line(error), otherwise
+            )
+            stop_wandb()
     return None
+
+
+def stop_wandb() -> None:
+    """End the process that wandb keeps beside this one: what failed there would fail again, at the latest at exit."""
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()
+
+
+def first_line(error: Exception) -> str:
+    """What an error of wandb says, without the advice to programmers in the lines below."""
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def repeat_command() -> str:
@@ -115,12 +178,3 @@ def repeat_command() -> str:
         return shlex.join(["python", "-m", "solder_vae.train", *sys.argv[1:]])
     hydra = HydraConfig.get()
     return shlex.join(["python", "-m", hydra.help.app_name, *hydra.overrides.task])
-
-
-def finish_wandb(status: int) -> None:
-    import wandb
-
-    try:
-        wandb.finish(exit_code=status)
-    except Exception as error:
-        log.warning("Weights & Biases did not finish cleanly: %s", error)

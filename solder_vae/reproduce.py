@@ -263,10 +263,9 @@ def log_summary(
 ) -> None:
     """The numbers, tables and pictures as one Weights & Biases run."""
     from omegaconf import OmegaConf
-    from pytorch_lightning.loggers import WandbLogger
 
     from solder_vae.document import Heading, Table
-    from solder_vae.loggers import flatten, run_loggers
+    from solder_vae.loggers import Dashboard, flatten, run_loggers
     from solder_vae.reproduction_plan import CLAIMS
     from solder_vae.reproduction_results import KEYS, MEASURES
 
@@ -283,7 +282,7 @@ def log_summary(
     }
     with run_loggers(directory, described, **config.logger, name="reproduce", group=None) as loggers:
         for logger in loggers:
-            if isinstance(logger, WandbLogger):
+            if isinstance(logger, Dashboard):
                 logger.log_metrics(scalars)
                 title = ""
                 for block in blocks:

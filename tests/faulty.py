@@ -40,11 +40,13 @@ def data_gone() -> None:
     shutil.rmtree("data")
 
 
-def worker_killed() -> None:
-    """As the kernel does when memory runs out."""
-    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    workers = [child for child in children if b"faulty" in Path(f"/proc/{child}/cmdline").read_bytes()]
-    os.kill(int(workers[0]), signal.SIGKILL)
+def kill_child(name: bytes) -> None:
+    """As the kernel does when memory runs out: the first of this process's children that was started as ``name``."""
+    children = [
+        child for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+    named = [child for child in children if name in Path(f"/proc/{child}/cmdline").read_bytes()]
+    os.kill(int(named[0]), signal.SIGKILL)
 
 
 def clock_backwards() -> None:
@@ -84,7 +86,8 @@ FAULTS = {
     "write-fail": write_fails,
     "freeze": frozen,
     "data-gone": data_gone,
-    "worker-kill": worker_killed,
+    "worker-kill": lambda: kill_child(b"faulty"),
+    "wandb-kill": lambda: kill_child(b"wandb-core"),
     "clock": clock_backwards,
     "nan": nan_batch,
     "interrupt": lambda: os.kill(os.getpid(), signal.SIGINT),

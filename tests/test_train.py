@@ -209,15 +209,6 @@ def test_a_sweep_is_one_group_of_finished_runs(tmp_path):
     assert "| mean colour alone " in table.stdout
 
 
-def test_no_key_and_no_network_do_not_stop_a_run(tmp_path):
-    result = train(
-        "logger.mode=online", "model=cae", "score=recon", "hydra.run.dir=run", cwd=tmp_path, WANDB_API_KEY=""
-    )
-    assert result.returncode == 0, result.stderr
-    assert "Weights & Biases (online) did not start" in result.stderr
-    assert inspect_wandb(tmp_path / "run")["state"] == "finished"
-
-
 def test_an_ensemble_leaves_what_solo_runs_leave(tmp_path):
     common = ("logger.mode=disabled", "score=recon")
     result = train(*common, "trainer.ensemble=2", "trainer.betas=[0.5,3]", "hydra.run.dir=all", cwd=tmp_path)
