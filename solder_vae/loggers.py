@@ -29,17 +29,6 @@ MODES = ("offline", "online", "disabled")
 TAGGED = ("model", "score", "data")  # of a run's config: what dashboards filter by most
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one level with dotted keys, so that dashboards can filter on each value."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 @contextmanager
 def run_loggers(
     directory: Path,

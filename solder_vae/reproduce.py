@@ -278,7 +278,8 @@ def log_summary(
     from pytorch_lightning.loggers import WandbLogger
 
     from solder_vae.document import Heading, Table
-    from solder_vae.loggers import flatten, run_loggers
+    from solder_vae.flat import flatten
+    from solder_vae.loggers import run_loggers
     from solder_vae.reproduction_plan import CLAIMS
     from solder_vae.reproduction_results import KEYS, MEASURES
 
