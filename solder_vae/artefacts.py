@@ -173,9 +173,12 @@ def log_artefacts(
     scalars = summary_numbers(numbers)
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            # The validation's numbers are those of the best epoch: in the summary, beside the curves' own.
-            logger.experiment.summary.update({f"best/{key[4:]}": scalars[key] for key in scalars if key[:4] == "val/"})
-            logger.log_metrics({key: value for key, value in scalars.items() if not key.startswith("val/")})
+            results = {key: value for key, value in scalars.items() if not key.startswith("val/")}
+            logger.log_metrics(results)
+            # The validation's numbers are those of the best epoch: in the summary, beside the curves' own. A result is
+            # one number, so it stands there by its plain name, not as test/f1.max.
+            best = {f"best/{key[4:]}": value for key, value in scalars.items() if key.startswith("val/")}
+            logger.experiment.summary.update({**best, **results})
             header, *rows = prediction_rows(evaluation)
             for picture in sorted(directory.glob("*.png")):
                 logger.log_image(f"pictures/{picture.stem}", [str(picture)])

@@ -120,16 +120,24 @@ def test_a_missing_plugin_is_named_with_what_to_install(kind):
     for file in (CONF / "hydra" / kind).glob("*.yaml"):
         target = yaml.safe_load(file.read_text())["hydra"][kind]["_target_"]
         sentence = missing_plugin(RuntimeError(f"Unknown plugin class : '{target}'"))
-        assert f".[{'ray' if 'ray' in target else 'sweep'}]" in sentence
+        assert "pip install -c constraints.txt '.[sweep]'" in sentence
     assert missing_plugin(RuntimeError("anything else")) is None
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="needs Ray to be absent")
 def test_without_the_plugin_the_command_says_so(tmp_path):
+    """As if Ray's launcher were not there: an empty package of its name comes first."""
+    (tmp_path / "hydra_plugins/hydra_ray_launcher").mkdir(parents=True)
+    (tmp_path / "hydra_plugins/hydra_ray_launcher/__init__.py").touch()
     result = train("-m", "hydra/launcher=ray_cluster", QUIET, cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith("error: The launcher ray is not installed: pip install")
+
+
+@plugin("ray_launcher")
+def test_ray_reports_nothing_to_its_makers():
+    usage = pytest.importorskip("ray._private.usage.usage_lib")
+    assert not usage.usage_stats_enabled()
 
 
 @pytest.mark.slow
