@@ -9,5 +9,6 @@ import os
 # Read by the libraries when they are first imported, so set before any module of the package can import them:
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations asks the network for its newest version
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))  # OpenCV refuses larger images by their header
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports clusters that it starts to its makers
 
 __version__ = "0.1.0"

@@ -190,10 +190,12 @@ def log_artefacts(
 
 
 def log_results(dashboard: Dashboard, directory: Path, evaluation: Evaluation, scalars: Mapping[str, float]) -> None:
-    # The validation's numbers are those of the best epoch: in the summary, beside the curves' own.
+    results = {key: value for key, value in scalars.items() if not key.startswith("val/")}
+    dashboard.log_metrics(results)
+    # The validation's numbers are those of the best epoch: in the summary, beside the curves' own. A result is one
+    # number, so it stands there by its plain name, not as test/f1.max.
     best = {f"best/{key[4:]}": value for key, value in scalars.items() if key.startswith("val/")}
-    dashboard.experiment.summary.update(best)
-    dashboard.log_metrics({key: value for key, value in scalars.items() if not key.startswith("val/")})
+    dashboard.experiment.summary.update({**best, **results})
     for picture in sorted(directory.glob("*.png")):
         dashboard.log_image(f"pictures/{picture.stem}", [str(picture)])
     header, *rows = prediction_rows(evaluation)

@@ -91,9 +91,7 @@ def missing_plugin(error: RuntimeError) -> str | None:
     found = re.fullmatch(r"Unknown plugin class : 'hydra_plugins\.hydra_(\w+)_(launcher|sweeper)\..*'", str(error))
     if not found:
         return None
-    # Ray needs other versions of what others need, too: it goes without the constraints.
-    extra = "'.[ray]'" if found[1] == "ray" else "-c constraints.txt '.[sweep]'"
-    return f"The {found[2]} {found[1]} is not installed: pip install {extra} adds it."
+    return f"The {found[2]} {found[1]} is not installed: pip install -c constraints.txt '.[sweep]' adds it."
 
 
 def fail(message: str, status: int) -> int:

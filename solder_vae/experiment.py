@@ -36,8 +36,9 @@ from solder_vae.data.table import describe
 from solder_vae.ensemble import Member, train_ensemble
 from solder_vae.errors import UserError
 from solder_vae.evaluation import evaluate_model
+from solder_vae.flat import flatten
 from solder_vae.history import carry_over
-from solder_vae.loggers import flatten, run_loggers
+from solder_vae.loggers import run_loggers
 from solder_vae.models import CAE
 from solder_vae.networks import STRIDE
 from solder_vae.precision import FULL, resolve_precision

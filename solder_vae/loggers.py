@@ -20,6 +20,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from solder_vae.errors import UserError
+from solder_vae.scoring import SCORES
 
 # Before wandb is imported by the logger: no crash reports to its makers.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -33,16 +34,12 @@ log = logging.getLogger(__name__)
 MODES = ("offline", "online", "disabled")
 TAGGED = ("model", "score", "data")  # of a run's config: what dashboards filter by most
 
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one level with dotted keys, so that dashboards can filter on each value."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+#: Which value of a metric is its best; neither end is for the divergence and the units in use.
+BEST = {"train/*": "min,last", "val/*": "min,last"}
+BEST |= dict.fromkeys(("train/kl", "val/kl", "val/active_units"), "last")
+_UP, _DOWN = ("auroc", "average_precision", "precision", "recall", "f1"), ("false_call_rate", "escape_rate")
+for _part in ("test", *(f"test/{score}" for score in SCORES)):
+    BEST |= {f"{_part}/{key}": "max" for key in _UP} | {f"{_part}/{key}": "min" for key in _DOWN}
 
 
 @contextmanager
@@ -145,10 +142,8 @@ def start_wandb(mode: str, **settings: Any) -> Dashboard | None:
                 reinit="finish_previous",
                 **settings,
             )
-            # What a curve's summary shows: losses at their best, not at their last epoch.
-            for name in ("train/*", "val/*"):
-                run.define_metric(name, summary="min,last")
-            run.define_metric("val/active_units", summary="last")
+            for name, summary in BEST.items():
+                run.define_metric(name, summary=summary)
             return Dashboard(experiment=run)
         except Exception as error:
             otherwise = "offline" if attempt == "online" else "without it"

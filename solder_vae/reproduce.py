@@ -265,7 +265,8 @@ def log_summary(
     from omegaconf import OmegaConf
 
     from solder_vae.document import Heading, Table
-    from solder_vae.loggers import Dashboard, flatten, run_loggers
+    from solder_vae.flat import flatten
+    from solder_vae.loggers import Dashboard, run_loggers
     from solder_vae.reproduction_plan import CLAIMS
     from solder_vae.reproduction_results import KEYS, MEASURES
 

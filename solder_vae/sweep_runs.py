@@ -19,7 +19,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from solder_vae.loggers import flatten
+from solder_vae.flat import flatten
 
 State = Literal["finished", "failed", "unfinished"]
 
@@ -31,9 +31,10 @@ _LEFT_OUT = re.compile(
     r"seed|model\.(seed|beta|score|alpha|gamma|latent|draws|_target_)|score\.name|logger\..*|resume|skip_finished|pictures|"
     r"criterion|data\.(_target_|cache_dir|use_cache|render_workers|num_workers)|trainer\.(_target_|ensemble|betas)"
 )
-# Records of train.log: a failure, any other but the failure's second mention, and that mention.
+# Records of train.log: a failure, any other of this package's but the failure's second mention, and that mention.
+# Launchers write there, too, and also after a job that failed.
 _FAILED = re.compile(r"^\[[^\]]*\] ERROR solder_vae\.traceback: the run failed\n", re.MULTILINE)
-_RECORD = re.compile(r"^\[\d{4}-[^\]]*\] (?!ERROR solder_vae: job \d)[A-Z]+ ", re.MULTILINE)
+_RECORD = re.compile(r"^\[\d{4}-[^\]]*\] (?!ERROR solder_vae: job \d)[A-Z]+ solder_vae\b", re.MULTILINE)
 _SAID_AGAIN = re.compile(r"^\[\d{4}-[^\]]*\] ERROR solder_vae: job \d.*", re.MULTILINE | re.DOTALL)
 
 
@@ -65,9 +66,8 @@ class Run:
 
     @property
     def reason(self) -> str:
-        """Last line of a failed run's traceback that says what went wrong."""
-        lines = [line.strip() for line in self.error.splitlines() if re.match(r"[\w.]+(:|$)", line)]
-        return lines[-1] if lines else "no traceback"
+        """What went wrong in a failed run."""
+        return reason(self.error)
 
 
 def read_runs(folder: Path) -> list[Run]:
@@ -163,6 +163,12 @@ def last_error(job: Path) -> str:
     if last is None or _RECORD.search(text, last.end()):  # none, or started again since
         return ""
     return _SAID_AGAIN.sub("", text[last.end() :]).strip()
+
+
+def reason(error: str) -> str:
+    """The last line of a traceback that says what went wrong."""
+    lines = [line.strip() for line in error.splitlines() if re.match(r"[\w.]+(:|$)", line)]
+    return lines[-1] if lines else "no traceback"
 
 
 def read_yaml(path: Path) -> Any:

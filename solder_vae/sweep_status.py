@@ -1,7 +1,8 @@
-"""The exit status of a sweep whose sweeper takes failed jobs in its stride."""
+"""What a sweep says at its end: which of its jobs failed and why, and a status that tells, whatever ran them."""
 
 from __future__ import annotations
 
+import atexit
 import sys
 import time
 from pathlib import Path
@@ -10,18 +11,37 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from solder_vae.cli import fail
-from solder_vae.sweep_runs import job_folders, last_error
+from solder_vae.sweep_runs import job_folders, last_error, reason
 
 
 class FailureStatus(Callback):
-    """Ends a sweep with status 1 if one of its jobs failed, and names those; each one's log has its traceback."""
+    """Names the jobs that failed, each with its reason, as the last words of a sweep; its status is not 0 then.
+
+    At exit, since Hydra tells callbacks of no sweep that ends in an error: its own sweeper raises the first job's, and
+    launchers in other processes show none of the others.
+    """
 
     def on_multirun_start(self, config: DictConfig, **others: Any) -> None:
         self.started = time.time()
+        self.folder = Path(config.hydra.sweep.dir)
+        atexit.register(self.tell)
 
     def on_multirun_end(self, config: DictConfig, **others: Any) -> None:
-        jobs = [job for job in job_folders(Path(config.hydra.sweep.dir)) if (job / "train.log").is_file()]
-        ours = [job for job in jobs if (job / "train.log").stat().st_mtime >= self.started - 1]
-        if failed := [str(job) for job in ours if last_error(job)]:
-            sys.exit(fail(f"{len(failed)} of {len(ours)} jobs failed (see train.log there): {', '.join(failed)}", 1))
+        if self.failed():  # and the sweeper, Optuna's, takes that in its stride
+            sys.exit(1)
+
+    def tell(self) -> None:
+        """Print the failures, if any."""
+        if failed := self.failed():
+            print(f"error: {len(failed)} of {len(self.jobs())} jobs failed (traceback: train.log):", file=sys.stderr)
+        for job, error in failed.items():
+            print(f"  {job}: {reason(error)}", file=sys.stderr)
+
+    def jobs(self) -> list[Path]:
+        """The jobs that ran in this sweep; its folder may hold those of an earlier one."""
+        logs = {job: job / "train.log" for job in job_folders(self.folder)}
+        return [job for job, log in logs.items() if log.is_file() and log.stat().st_mtime >= self.started - 1]
+
+    def failed(self) -> dict[Path, str]:
+        """The jobs that failed, with their tracebacks."""
+        return {job: error for job in self.jobs() if (error := last_error(job))}

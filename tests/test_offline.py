@@ -1,0 +1,150 @@
+"""What an offline Weights & Biases run holds, read back from its files: all that a later ``wandb sync`` sends."""
+
+import base64
+import csv
+import hashlib
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import train
+
+from solder_vae.artefacts import summary_numbers
+
+pytestmark = pytest.mark.slow
+NAMED = ("model", "score", "data")  # in a dashboard's config these are the names chosen
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """The folder of a sweep's only job."""
+    folder = tmp_path_factory.mktemp("offline")
+    choices = ("model=beta_vae", "beta=0.5", "score=elbo", "logger.tags=[line 3]", "logger.project=joints")
+    result = train("-m", *choices, "hydra.sweep.dir=sweeps/mine", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder / "sweeps/mine/0"
+
+
+@pytest.fixture(scope="module")
+def records(job):
+    """The run's records in order, each as its type and content."""
+    command = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--json", job / "wandb/latest-run"]
+    lines = map(json.loads, subprocess.check_output(command, text=True, timeout=60).splitlines())
+    return [(line["type"], line.get(line["type"], {})) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def history(records):
+    return [record["item"] for kind, record in records if kind == "history"]
+
+
+def of_kind(records, kind):
+    return [record for found, record in records if found == kind]
+
+
+def test_the_run_is_named_grouped_tagged_and_can_be_repeated(records, job):
+    (run,) = of_kind(records, "run")
+    assert run["display_name"] == "beta_vae beta=0.5 elbo seed=0"
+    assert (run["run_group"], run["project"]) == ("mine", "joints")
+    assert set(run["tags"]) == {"line 3", "beta_vae", "elbo", "synthetic"}
+    overrides = yaml.safe_load((job / ".hydra/overrides.yaml").read_text())
+    assert shlex.split(run["notes"]) == ["python", "-m", "solder_vae.train", *overrides], "this run alone, to paste"
+    (end,) = of_kind(records, "exit")
+    assert end["exit_code"] == 0
+    assert of_kind(records, "stats"), "of the system: memory, processors"
+
+
+def test_the_config_is_the_run_s(records, job):
+    (run,) = of_kind(records, "run")
+    logged = {key: value for key, value in run["config"]["update"].items() if key != "_wandb"}
+    assert [logged.pop(name) for name in NAMED] == ["beta_vae", "elbo", "synthetic"]
+    for key, value in logged.items():
+        expected = yaml.safe_load((job / "config.yaml").read_text())
+        for part in key.split("."):
+            expected = expected[part]
+        assert value == expected, key
+    assert {"beta", "seed", "model.lr", "data.seed", "threshold.q", "trainer.max_epochs"} <= set(logged)
+
+
+def test_curves_are_those_of_metrics_csv(history, job):
+    with (job / "metrics.csv").open(newline="") as file:
+        written = [
+            (key, int(row["step"]), float(value))
+            for row in csv.DictReader(file)
+            for key, value in row.items()
+            if value and key not in ("step", "epoch")
+        ]
+    logged = [
+        (key, item["trainer/global_step"], value)
+        for item in history
+        for key, value in item.items()
+        if key.startswith(("train/", "val/", "lr-"))
+    ]
+    assert {key for key, *_ in written} >= {"train/loss", "val/loss", "val/recon", "val/kl", "lr-Adam"}
+    assert sorted(logged) == [(key, step, pytest.approx(value, rel=1e-6)) for key, step, value in sorted(written)]
+
+
+def test_results_are_those_of_metrics_json(records, history, job):
+    numbers = summary_numbers(json.loads((job / "metrics.json").read_text()))
+    results = {key: value for key, value in numbers.items() if not key.startswith("val/")}
+    summary = {}
+    for record in of_kind(records, "summary"):
+        summary |= record["update"]
+    (logged,) = [item for item in history if "test/auroc" in item]
+    assert {"test/elbo/f1", "test/recon/auroc", "test/auroc_low", "baseline/size/auroc"} <= set(results)
+    for key, value in results.items():
+        assert logged[key] == pytest.approx(value, rel=1e-6), key
+        assert summary[key] == pytest.approx(value, rel=1e-6), key
+    for key in ("loss", "recon", "kl"):
+        assert summary[f"best/{key}"] == pytest.approx(numbers[f"val/{key}"], rel=1e-6)
+
+
+def test_the_best_of_each_metric_is_at_its_right_end(records):
+    ends = {metric.get("name") or metric["glob_name"]: set(metric["summary"]) for metric in of_kind(records, "metric")}
+    assert ends["val/*"] == ends["train/*"] == {"min", "last"}
+    assert ends["val/kl"] == ends["val/active_units"] == {"last"}
+    for part in ("test", "test/recon", "test/elbo", "test/gradcon"):
+        assert all(ends[f"{part}/{key}"] == {"max"} for key in ("auroc", "precision", "recall", "f1"))
+        assert all(ends[f"{part}/{key}"] == {"min"} for key in ("false_call_rate", "escape_rate"))
+
+
+def test_pictures_and_predictions_are_the_run_s(history, job):
+    files = job / "wandb/latest-run/files"
+    logged = {
+        key.removeprefix("pictures/").removesuffix(".filenames"): files / value[0]
+        for item in history
+        for key, value in item.items()
+        if key.endswith(".filenames")
+    }
+    pictures = {path.stem: path for path in job.glob("*.png")}
+    assert set(logged) == set(pictures) >= {"score_histogram", "reconstructions", "roc", "loss_curves"}
+    for name, path in pictures.items():
+        assert logged[name].read_bytes() == path.read_bytes(), name
+    (path,) = (item["predictions.path"] for item in history if "predictions.path" in item)
+    table = json.loads((files / path).read_text())
+    with (job / "predictions.csv").open(newline="") as file:
+        assert [table["columns"], *table["data"]] == list(csv.reader(file))
+
+
+def test_the_model_descends_from_the_data_by_their_content(records, job):
+    artifacts = {artifact["type"]: artifact for artifact in of_kind(records, "artifact")}
+    data, model = artifacts["dataset"], artifacts["model"]
+    about_data, about_model = (json.loads(artifact["metadata"]) for artifact in (data, model))
+    assert data["use_after_commit"], "the run uses it; else it would seem to have made it"
+    assert not model.get("use_after_commit")
+    assert data["name"] == f"data-{about_data['sha256'][:16]}"
+    assert about_data | {"train": 48, "val": 24, "test": 18} == about_data
+    (splits,) = data["manifest"]["contents"]
+    assert {key: len(rows) for key, rows in json.loads(Path(splits["local_path"]).read_text()).items()} == {
+        "train": 48, "val": 24, "test": 18,
+    }  # fmt: skip
+    assert model["name"] == "beta_vae-elbo"
+    assert about_model["data"] == about_data["sha256"]
+    assert (about_model["beta"], about_model["seed"]) == (0.5, 0)
+    (checkpoint,) = model["manifest"]["contents"]
+    assert Path(checkpoint["local_path"]) == job / "best.ckpt"
+    assert base64.b64decode(checkpoint["digest"]) == hashlib.md5((job / "best.ckpt").read_bytes()).digest()
