@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from solder_vae.data.table import Images
 from solder_vae.data.transforms import to_tensor
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def smooth(maps: Tensor) -> Tensor:
     return F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))[:, 0]
 
 
-def anomaly_maps(model: CAE, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def anomaly_maps(model: CAE, images: Images) -> NDArray[np.float32]:
     """Anomaly maps ``(N, S, S)`` of images ``(N, S, S, 3)`` as the model, in evaluation mode, reconstructs them."""
     maps = np.empty(images.shape[:3], np.float32)
     for start in range(0, len(images), _AT_ONCE):
@@ -57,12 +58,12 @@ def anomaly_maps(model: CAE, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return maps
 
 
-def mean_image_maps(train: NDArray[np.uint8], images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def mean_image_maps(train: Images, images: Images) -> NDArray[np.float32]:
     """The trivial anomaly map ``(N, S, S)``: what :func:`anomaly_map` makes of the training normals' mean image.
 
     A network whose reconstructions locate no better than one image for all has not learned where joints differ.
     """
-    mean = to_tensor(train).mean(0)
+    mean = to_tensor(train[:]).mean(0)
     maps = np.empty(images.shape[:3], np.float32)
     for start in range(0, len(images), _AT_ONCE):
         x = to_tensor(images[start : start + _AT_ONCE])
@@ -70,7 +71,7 @@ def mean_image_maps(train: NDArray[np.uint8], images: NDArray[np.uint8]) -> NDAr
     return maps
 
 
-def map_scale(model: CAE, normals: NDArray[np.uint8]) -> float:
+def map_scale(model: CAE, normals: Images) -> float:
     """The map's unit: the value under which 99 % of the pixels of normals lie.
 
     Maps divided by it mean the same on every image: 1 is as much as a normal joint's hundredth pixel shows.

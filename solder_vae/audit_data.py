@@ -151,12 +151,12 @@ def _folder_items(files: Sequence[ExaminedFile], source: FolderSource) -> tuple[
             used=file.photo.name in used,
             native_size=file.photo.native_size,
             format=file.format,
-            plain=file.photo.image,
+            plain=file.plain,
             controlled=file.controlled,
             digest=file.photo.digest,
         )
         for file in files
-        if file.photo is not None and file.controlled is not None
+        if file.photo is not None and file.plain is not None and file.controlled is not None
     ]
     return sorted(items, key=_order), no_split
 

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solder_vae.data.folder import FolderSource, Photo, in_threads, photo_of
+from solder_vae.data.folder import FolderSource
 from solder_vae.data.layouts import Record, printable
+from solder_vae.data.photos import Photo, photo_of
 from solder_vae.data.transforms import Image, decode_raw, read_bytes, to_rgb
 from solder_vae.data.view import CONTROLLED, PLAIN, see
 from solder_vae.errors import UserError
+from solder_vae.streams import in_threads, tracked
 
 LARGE = 1 << 24
 """Images of more pixels (4096 x 4096) show more than one joint."""
@@ -41,8 +43,8 @@ class ExaminedFile:
     Attributes:
         record: path, class, split and group.
         format: by its content: "png", "jpeg", ..., or "unknown".
-        photo: in the plain view; None if it can't be read.
-        controlled: ``(S, S, 3)`` uint8, in the controlled view; None likewise.
+        photo: size and digest; None if it can't be read.
+        plain, controlled: ``(S, S, 3)`` uint8, in the two views; None likewise.
         error: why it can't be read.
         oddities: what is suspicious about it, in words.
     """
@@ -50,6 +52,7 @@ class ExaminedFile:
     record: Record
     format: str
     photo: Photo | None
+    plain: Image | None
     controlled: Image | None
     error: str | None
     oddities: tuple[str, ...]
@@ -57,7 +60,9 @@ class ExaminedFile:
 
 def examine_all(source: FolderSource) -> list[ExaminedFile]:
     """Open every image of a source, in threads, with a progress bar on a terminal; bad ones raise nothing."""
-    return in_threads(partial(examine, image_size=source.image_size), source.records(), "Examining images")
+    records = source.records()
+    examined = in_threads(partial(examine, image_size=source.image_size), records)
+    return list(tracked(examined, "Examining images", len(records)))
 
 
 def examine(record: Record, image_size: int) -> ExaminedFile:
@@ -68,11 +73,12 @@ def examine(record: Record, image_size: int) -> ExaminedFile:
         raw = decode_raw(data, record.path)
         image = to_rgb(raw, data, record.path)
     except UserError as error:
-        return ExaminedFile(record, format_of(data), None, None, printable(str(error)), ())
+        return ExaminedFile(record, format_of(data), None, None, None, printable(str(error)), ())
     return ExaminedFile(
         record,
         format_of(data),
-        photo_of(record, image, image_size, PLAIN),
+        photo_of(record, image),
+        see(image, image_size, PLAIN),
         see(image, image_size, CONTROLLED),
         None,
         tuple(oddities(data, raw, image, record.path)),

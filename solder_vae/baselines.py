@@ -7,6 +7,7 @@ taken, and the network's result proves little. So they stand beside every result
 from __future__ import annotations
 
 from collections.abc import Mapping
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ BASELINES = MEAN_COLOUR, CONTRAST, SHARPNESS, SIZE = ("mean colour", "contrast",
 _SAME_COLOUR = 0.5
 """Grey levels. Means and deviations closer than this to the training normals' average count as equal to it: finer
 differences are the rounding of 8 bits, which a rank statistic would take for information."""
+
+_FEATURES: WeakKeyDictionary[ImageTable, dict[str, Floats]] = WeakKeyDictionary()
 
 LUMA = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue in a grey image (ITU-R BT.601)."""
@@ -51,22 +54,27 @@ def distances(of_train: Mapping[str, Floats], of_other: Mapping[str, Floats]) ->
 
 
 def trivial_features(table: ImageTable) -> dict[str, Floats]:
-    """The features, each ``(N, D)``.
+    """The features, each ``(N, D)``; computed once for each table, since that goes through all images.
 
     "mean colour": mean RGB (D = 3); "contrast": mean and standard deviation of RGB (6); "sharpness":
     logarithm of the variance of the grey image's Laplacian (1); "size": logarithm of native height and
     width (2).
     """
-    pixels = [image.reshape(-1, 3) for image in table.images]
-    mean = np.array([rgb.mean(axis=0) for rgb in pixels]).reshape(-1, 3)
-    std = np.array([rgb.std(axis=0) for rgb in pixels]).reshape(-1, 3)
-    edges = np.array([_laplacian_variance(image) for image in table.images]).reshape(-1, 1)
-    return {
-        MEAN_COLOUR: mean,
-        CONTRAST: np.hstack([mean, std]),
-        SHARPNESS: np.log(edges + 1.0),  # + 1 grey level, so that a constant image has a logarithm
-        SIZE: np.log(table.native_size.astype(np.float64)),
-    }
+    if table not in _FEATURES:
+        rows = np.array([_colour_and_edges(image) for image in table.images]).reshape(-1, 7)
+        _FEATURES[table] = {
+            MEAN_COLOUR: rows[:, :3],
+            CONTRAST: rows[:, :6],
+            SHARPNESS: np.log(rows[:, 6:] + 1.0),  # + 1 grey level, so that a constant image has a logarithm
+            SIZE: np.log(table.native_size.astype(np.float64)),
+        }
+    return dict(_FEATURES[table])
+
+
+def _colour_and_edges(image: NDArray[np.uint8]) -> Floats:
+    """Mean RGB, its standard deviation, variance of the Laplacian, ``(7,)``."""
+    rgb = image.reshape(-1, 3)
+    return np.array([*rgb.mean(axis=0), *rgb.std(axis=0), _laplacian_variance(image)])
 
 
 def _laplacian_variance(image: NDArray[np.uint8]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,14 +122,14 @@ def evaluate_model(model: CAE, data: SolderDataModule, trainer: pl.Trainer, rule
         },
         table=table,
         map_scale=map_scale(model, data.tables["val"].images),
-        localisation=localise(anomaly_maps(model, table.images), table),
-        trivial_localisation=localise(mean_image_maps(data.tables["train"].images, table.images), table),
+        localisation=localise(lambda: anomaly_maps(model, table.images), table),
+        trivial_localisation=localise(lambda: mean_image_maps(data.tables["train"].images, table.images), table),
     )
 
 
-def localise(maps: NDArray[np.float32], table: ImageTable) -> Metrics | None:
-    """How well anomaly maps ``(N, S, S)`` find the defects, where the table knows where they are."""
-    return None if table.masks is None else evaluate_localisation(maps, table.masks, table.defects)
+def localise(maps: Callable[[], NDArray[np.float32]], table: ImageTable) -> Metrics | None:
+    """How well anomaly maps ``(N, S, S)``, made if needed, find the defects, where the table knows where they are."""
+    return None if table.masks is None else evaluate_localisation(maps(), table.masks, table.defects)
 
 
 def for_every_score(threshold: Threshold, primary: str, normals: Scores) -> dict[str, Threshold]:

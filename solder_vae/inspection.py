@@ -9,19 +9,17 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
-
-from rich.console import Console
-from rich.progress import track
 
 from solder_vae.board import Board
 from solder_vae.data.layouts import SUFFIXES, image_files, printable
 from solder_vae.errors import UserError
 from solder_vae.inspector import Inspector, Joint, Unreadable, Verdict
 from solder_vae.prediction_report import page, picture
+from solder_vae.streams import tracked
 from solder_vae.summary import rule_sentence
 
 #: Exit status of a command that had to leave images out.
@@ -169,7 +167,7 @@ def inspect_into(directory: Path, inspector: Inspector, joints: Sequence[Joint],
     predictions: list[Prediction] = []
     unreadable: list[Unreadable] = []
     worst: list[tuple[float, int, str]] = []  # a heap of (score, -row, picture)
-    for result in with_progress(inspector.inspect(joints), len(joints)):
+    for result in tracked(inspector.inspect(joints), "Inspecting", len(joints)):
         if isinstance(result, Unreadable):
             unreadable.append(result)
             continue
@@ -195,18 +193,6 @@ def inspect_into(directory: Path, inspector: Inspector, joints: Sequence[Joint],
     )
     (directory / "report.html").write_text(html, encoding="utf-8")
     return inspection
-
-
-def with_progress(results: Iterator[Verdict | Unreadable], total: int) -> Iterator[Verdict | Unreadable]:
-    console = Console(stderr=True)
-    yield from track(
-        results,
-        description="Inspecting",
-        total=total,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 def card(prediction: Prediction, image: str) -> dict[str, Any]:

@@ -10,12 +10,9 @@ normals, unit of the anomaly map, reference gradients. docs/inspection.md says m
 
 from __future__ import annotations
 
-import os
 import threading
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -35,6 +32,7 @@ from solder_vae.data.view import PLAIN, check_view, see
 from solder_vae.errors import UserError
 from solder_vae.models import CAE
 from solder_vae.networks import STRIDE
+from solder_vae.streams import in_threads
 from solder_vae.threshold import Threshold, finite_number
 
 ABNORMAL = "abnormal"
@@ -42,7 +40,6 @@ ABNORMAL = "abnormal"
 UNCALIBRATED = "The checkpoint has no usable calibration: take the best.ckpt of a finished training."
 
 _BATCH = 32  # larger batches are no faster on a CPU, and later
-_AHEAD = 2  # batches that are decoded while one is scored
 
 
 class Joint(NamedTuple):
@@ -251,25 +248,9 @@ def joints(images: Any) -> list[Joint]:
 
 def read_ahead(joints: Iterable[Joint], image_size: int, view: str) -> Iterator[list[tuple[str, Image | UserError]]]:
     """Batches of names with prepared images ``(S, S, 3)``, or what is wrong with them, decoded in other threads."""
-    source = iter(joints)
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decode")
-    pending: deque[list[tuple[str, Future[Image | UserError]]]] = deque()
-
-    def submit() -> None:
-        if batch := [
-            (joint.name, pool.submit(read, joint.image, image_size, view)) for joint in islice(source, _BATCH)
-        ]:
-            pending.append(batch)
-
-    try:
-        for _ in range(1 + _AHEAD):
-            submit()
-        while pending:
-            batch = pending.popleft()
-            yield [(name, future.result()) for name, future in batch]
-            submit()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    images = in_threads(lambda joint: (joint.name, read(joint.image, image_size, view)), joints)
+    while batch := list(islice(images, _BATCH)):
+        yield batch
 
 
 def read(image: Path | Image, image_size: int, view: str) -> Image | UserError:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist  # type: ignore[import-untyped]
 from sklearn.metrics import silhouette_score  # type: ignore[import-untyped]
 
+from solder_vae.data.table import Images
 from solder_vae.data.transforms import to_tensor
 from solder_vae.errors import UserError
 from solder_vae.models import CAE, Posterior
@@ -40,12 +41,12 @@ Unit = tuple[int, ...]  # (channel, row, column) of a latent unit, (channel,) of
 _AT_ONCE = 256
 
 
-def posterior_means(model: CAE, images: NDArray[np.uint8]) -> Floats:
+def posterior_means(model: CAE, images: Images) -> Floats:
     """Posterior means (a CAE's codes) of images ``(N, S, S, 3)``, flattened: ``(N, D)``, D = 640 at 64 x 64."""
     return np.concatenate([posterior[0].flatten(1).double().numpy() for posterior in _posteriors(model, images)])
 
 
-def posterior_kl(model: CAE, images: NDArray[np.uint8]) -> Floats:
+def posterior_kl(model: CAE, images: Images) -> Floats:
     """KL divergence from the prior of each latent unit in nats, ``(10, S/8, S/8)``, mean over images ``(N, S, S, 3)``.
 
     Raises:
@@ -61,7 +62,7 @@ def posterior_kl(model: CAE, images: NDArray[np.uint8]) -> Floats:
 
 
 @torch.no_grad()
-def _posteriors(model: CAE, images: NDArray[np.uint8]) -> Iterator[Posterior]:
+def _posteriors(model: CAE, images: Images) -> Iterator[Posterior]:
     """The encoder's answers in evaluation mode, batch by batch, on the CPU; the model's mode is restored."""
     training = model.training
     model.eval()

@@ -19,7 +19,8 @@ def content_digest(tables: Mapping[str, ImageTable]) -> str:
     for split in sorted(tables):
         table = tables[split]
         digest.update(json.dumps([split, list(table.images.shape), list(table.defects)]).encode())
-        digest.update(table.images.tobytes())
+        for image in table.images:
+            digest.update(image.tobytes())
     return digest.hexdigest()
 
 

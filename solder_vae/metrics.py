@@ -28,7 +28,8 @@ Floats = NDArray[np.float64]
 #: What :func:`evaluate` returns: flat, JSON-ready; None = undefined on this test set.
 Metrics = dict[str, float | None]
 
-_RESAMPLES_AT_ONCE = 100  # bounds the bootstrap's memory: about 50 MB for 10 000 scores
+_RESAMPLES_AT_ONCE = 100
+_COUNTS_AT_ONCE = 1_000_000  # of distinct scores times resamples: bounds the bootstrap's memory to about 50 MB
 
 
 def evaluate(
@@ -180,8 +181,9 @@ def _bootstrap(
     positive, negative = (np.bincount(level[truth == label], minlength=levels) for label in (1, 0))
     generator = np.random.default_rng(seed)
     aurocs, precisions = [], []
-    for start in range(0, resamples, _RESAMPLES_AT_ONCE):
-        size = min(_RESAMPLES_AT_ONCE, resamples - start)
+    at_once = min(_RESAMPLES_AT_ONCE, max(1, _COUNTS_AT_ONCE // levels))
+    for start in range(0, resamples, at_once):
+        size = min(at_once, resamples - start)
         auroc, average_precision = rank_statistics(
             _resample(positive, size, generator), _resample(negative, size, generator)
         )

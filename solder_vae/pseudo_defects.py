@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu  # type: ignore[import-untyped]
 
+from solder_vae.data.table import Images
 from solder_vae.data.transforms import to_tensor
 from solder_vae.models import CAE
 
@@ -27,12 +28,13 @@ _ASPECT = (0.3, 3.3)
 _SCORED_AT_ONCE = 64
 
 
-def cut_paste(images: NDArray[np.uint8], seed: int = 0) -> NDArray[np.uint8]:
+def cut_paste(images: NDArray[np.uint8], seed: int | np.random.Generator = 0) -> NDArray[np.uint8]:
     """Copies of images in each of which one rectangle is overwritten by another place of the same image.
 
     Args:
         images: ``(N, S, S, 3)`` uint8.
-        seed: of sizes and places; the same seed alters the n-th image in the same way.
+        seed: of sizes and places; the same seed alters the n-th image in the same way. Or a generator that goes on
+            from batch to batch as it would through one array.
 
     Returns:
         ``(N, S, S, 3)`` uint8.
@@ -51,7 +53,7 @@ def cut_paste(images: NDArray[np.uint8], seed: int = 0) -> NDArray[np.uint8]:
     return copies
 
 
-def pseudo_defect_auroc(model: CAE, images: NDArray[np.uint8], normal_scores: NDArray[np.float64]) -> float:
+def pseudo_defect_auroc(model: CAE, images: Images, normal_scores: NDArray[np.float64]) -> float:
     """AUROC of the model's primary score between normals and their :func:`cut_paste` copies, 0 to 1.
 
     Args:
@@ -59,8 +61,9 @@ def pseudo_defect_auroc(model: CAE, images: NDArray[np.uint8], normal_scores: ND
         images: validation normals ``(N, S, S, 3)`` uint8.
         normal_scores: ``(N,)`` the primary score of these.
     """
-    copies = cut_paste(images)
-    batches = np.array_split(copies, range(_SCORED_AT_ONCE, len(copies), _SCORED_AT_ONCE))
+    generator = np.random.default_rng(0)
+    starts = range(0, len(images), _SCORED_AT_ONCE)
+    batches = (cut_paste(images[start : start + _SCORED_AT_ONCE], generator) for start in starts)
     scores = [model.score(to_tensor(batch).to(model.device)).scores[model.primary_score] for batch in batches]
     return ranked_above(torch.cat(scores).double().cpu().numpy(), normal_scores)
 

@@ -22,8 +22,9 @@ from solder_vae.data.layouts import find_records
 from solder_vae.data.table import NORMAL
 from solder_vae.errors import UserError
 from solder_vae.evaluation import Scores, calibration, for_every_score
-from solder_vae.inspection import UNREADABLE, find_joints, unreadable_list, with_progress
+from solder_vae.inspection import UNREADABLE, find_joints, unreadable_list
 from solder_vae.inspector import Inspector, Joint, Unreadable
+from solder_vae.streams import tracked
 from solder_vae.summary import rule_sentence
 from solder_vae.threshold import RULES, Threshold, calibrate
 from solder_vae.tradeoff import Operation, least_cost, operations, trade_off_figure, trade_off_rows
@@ -185,7 +186,7 @@ def score_normals(inspector: Inspector, joints: list[Joint]) -> tuple[Scores, fl
     rows: list[dict[str, float]] = []
     maps: list[NDArray[np.float32]] = []
     unreadable: list[Unreadable] = []
-    for result in with_progress(inspector.inspect(joints), len(joints)):
+    for result in tracked(inspector.inspect(joints), "Inspecting", len(joints)):
         if isinstance(result, Unreadable):
             unreadable.append(result)
             continue
@@ -207,7 +208,7 @@ def score_labelled(inspector: Inspector, root: str) -> tuple[Labelled, list[Unre
     abnormal: list[bool] = []
     unreadable: list[Unreadable] = []
     joints = [Joint(record.name, record.path) for record in records]
-    for record, result in zip(records, with_progress(inspector.inspect(joints), len(joints)), strict=True):
+    for record, result in zip(records, tracked(inspector.inspect(joints), "Inspecting", len(joints)), strict=True):
         if isinstance(result, Unreadable):
             unreadable.append(result)
         else:

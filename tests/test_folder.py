@@ -211,11 +211,11 @@ def test_control_characters_of_names_stay_out_of_messages(root):
         (lambda root: None, "has no images"),
         (lambda root: photos(root, short=range(3)), "no normal images.*Found: short"),
         (lambda root: photos(root, normal=[1]), "Only 1 different normal image"),
-        (lambda root: photo(root / "a.png", 1), "lies directly in"),
+        (lambda root: photo(root / "a.png", 1), "images directly in it"),
         (lambda root: photos(root, train=range(3)), "needs folders train and test"),
         (lambda root: photos(root, **{"train/void": [1], "test/void": [2]}), "may hold no others"),
         (lambda root: photos(root, **{"train": [1, 2], "val": [3], "Valid": [3], "test": [2]}), "has both"),
-        (lambda root: photos(root, **{"train": [1, 2], "test": [2]}), "lies directly in"),
+        (lambda root: photos(root, **{"train": [1, 2], "test": [2]}), "images directly in it"),
     ],
 )
 def test_folders_without_what_is_needed(tmp_path, make, says):

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.layouts import LAYOUTS, Record, find_records, printable
+from solder_vae.data.photos import Photo, PhotoImages, decode_all
 from solder_vae.data.splits import PAPER_FRACTIONS, SPLITS, TEST, TRAIN, VAL, assign, leaks, straddling
 from solder_vae.data.table import NORMAL, ImageTable
-from solder_vae.data.transforms import MIN_SIDE, Image, read_image
-from solder_vae.data.view import PLAIN, check_view, see
+from solder_vae.data.transforms import MIN_SIDE, Image
+from solder_vae.data.view import PLAIN, check_view
 from solder_vae.errors import UserError
 
 log = logging.getLogger(__name__)
-
-S = TypeVar("S")
-T = TypeVar("T")
 
 
 def folder_data(
@@ -58,6 +50,8 @@ class FolderSource:
         on_bad_file: "error" refuses to go on with unreadable images, "skip" leaves them out with a warning.
         group_regex: searched for in each file's name; what its first parentheses match is the image's group:
             ``^(b\d+)_`` keeps b0001_s1.png and b0001_s2.png in one split.
+        cache_mb: megabytes of prepared images to keep in memory. Where there are more, the others are decoded
+            from their files each time they are needed: slower, the same to the bit, and in bounded memory.
 
     Raises:
         UserError: a value is not one of those, or the root doesn't exist.
@@ -71,6 +65,7 @@ class FolderSource:
     seed: int = 0
     on_bad_file: str = "error"
     group_regex: str | None = None
+    cache_mb: float = 1024
 
     def __post_init__(self) -> None:
         if self.root is None:
@@ -84,6 +79,8 @@ class FolderSource:
         check_view(self.view)
         if self.on_bad_file not in ("error", "skip"):
             raise UserError(f"data.on_bad_file={self.on_bad_file} is unknown; use error or skip.")
+        if not isinstance(self.cache_mb, int | float) or not 0 <= self.cache_mb < np.inf:
+            raise UserError(f"data.cache_mb={self.cache_mb} does not fit: give megabytes, 0 or more.")
         object.__setattr__(self, "fractions", _three_fractions(self.fractions))
         _check_regex(self.group_regex)
 
@@ -99,7 +96,7 @@ class FolderSource:
         return [_with_group(record, self.group_regex) for record in records]
 
     def tables(self) -> dict[str, ImageTable]:
-        """Find, decode and split the images.
+        """Find, decode and split the images, each once.
 
         Returns:
             "train", "val" (normals only) and "test". Rows are ordered by defect type and content, so that
@@ -108,7 +105,8 @@ class FolderSource:
         Raises:
             UserError: there are no images, no normal ones, too few to split, or bad ones (all are listed).
         """
-        decoded = decode_all(self.records(), self.image_size, self.view)
+        keep = int(self.cache_mb * 1e6 / (3 * self.image_size**2))
+        decoded, kept = decode_all(self.records(), self.image_size, self.view, keep)
         photos = sorted(_good(decoded, self.on_bad_file), key=Photo.sort_key)
         if not any(photo.defect == NORMAL for photo in photos):
             found = ", ".join(sorted({photo.defect for photo in photos})) or "nothing"
@@ -119,83 +117,21 @@ class FolderSource:
         _warn_of_contradictions(photos)
         photos = split_photos(photos, self.fractions, self.seed)
         tables = {
-            split: _table([photo for photo in photos if photo.split == split], self.image_size) for split in SPLITS
+            split: self._table([photo for photo in photos if photo.split == split], kept, len(kept) < keep)
+            for split in SPLITS
         }
         if not tables[TEST].labels.any():
             log.warning("%s: has no defective images, so nothing can tell how well they are found.", self.root)
         return tables
 
-
-@dataclass(frozen=True)
-class Photo(Record):
-    """A record with its decoded image.
-
-    Attributes:
-        image: ``(S, S, 3)`` uint8, cropped and resized.
-        native_size: height and width in pixels before that.
-        digest: of all the pixels as decoded, which tells copies whatever their files' names and formats.
-    """
-
-    image: Image
-    native_size: tuple[int, int]
-    digest: str
-
-    def sort_key(self) -> tuple[bool, str, str, Path]:
-        """By defect type, normals first, then by content; the path only orders copies."""
-        return (self.defect != NORMAL, self.defect, self.digest, self.path)
-
-
-def decode(record: Record, image_size: int, view: str) -> Photo:
-    """Read, digest, crop and resize one image.
-
-    Raises:
-        UserError: see :func:`solder_vae.data.transforms.read_image`.
-    """
-    return photo_of(record, read_image(record.path), image_size, view)
-
-
-def photo_of(record: Record, image: Image, image_size: int, view: str) -> Photo:
-    """The record with its image, given as ``(H, W, 3)`` uint8."""
-    height, width = image.shape[:2]
-    digest = blake2b(f"{height}x{width}".encode(), digest_size=16)
-    digest.update(image.tobytes())
-    return Photo(
-        **vars(record),
-        image=see(image, image_size, view),
-        native_size=(height, width),
-        digest=digest.hexdigest(),
-    )
-
-
-def decode_all(records: Sequence[Record], image_size: int, view: str = PLAIN) -> list[Photo | UserError]:
-    """Decode in threads, with a progress bar on a terminal; an error stands in its image's place."""
-    return in_threads(partial(_decode_or_error, image_size=image_size, view=view), records, "Reading images")
-
-
-def in_threads(work: Callable[[S], T], items: Sequence[S], description: str) -> list[T]:
-    """``work`` of each item, in their order, with a progress bar on a terminal."""
-    console = Console(stderr=True)
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    try:
-        return list(
-            track(
-                pool.map(work, items),
-                description=description,
-                total=len(items),
-                console=console,
-                transient=True,
-                disable=not console.is_terminal,
-            )
+    def _table(self, photos: Sequence[Photo], kept: Mapping[str, Image], all_kept: bool) -> ImageTable:
+        images = PhotoImages(photos, self.image_size, self.view, kept)
+        return ImageTable(
+            images=images[:] if all_kept else images,
+            paths=[photo.name for photo in photos],
+            defects=[photo.defect for photo in photos],
+            native_size=np.array([photo.native_size for photo in photos], np.int64).reshape(-1, 2),
         )
-    finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the rest of the images
-
-
-def _decode_or_error(record: Record, image_size: int, view: str) -> Photo | UserError:
-    try:
-        return decode(record, image_size, view)
-    except UserError as error:
-        return error
 
 
 def _good(results: Sequence[Photo | UserError], on_bad_file: str) -> list[Photo]:
@@ -277,18 +213,6 @@ def _warn_of_contradictions(photos: Sequence[Photo]) -> None:
             one.name,
             other.name,
         )
-
-
-def _table(photos: Sequence[Photo], image_size: int) -> ImageTable:
-    images = np.empty((len(photos), image_size, image_size, 3), np.uint8)
-    for row, photo in enumerate(photos):
-        images[row] = photo.image
-    return ImageTable(
-        images=images,
-        paths=[photo.name for photo in photos],
-        defects=[photo.defect for photo in photos],
-        native_size=np.array([photo.native_size for photo in photos], np.int64).reshape(-1, 2),
-    )
 
 
 def _with_group(record: Record, regex: str) -> Record:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +13,25 @@ from numpy.typing import NDArray
 NORMAL = "normal"
 
 
-@dataclass(frozen=True)
+class Images(Protocol):
+    """Images ``(N, S, S, 3)`` uint8 that need not all be in memory: an array, or what is indexed like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]: ...
+
+    def __getitem__(self, rows: Any, /) -> NDArray[np.uint8]: ...
+
+
+@dataclass(frozen=True, eq=False)
 class ImageTable:
     """Decoded, cropped and resized images of one split with what is known of each of them.
 
     Attributes:
-        images: ``(N, S, S, 3)`` uint8, RGB.
+        images: ``(N, S, S, 3)`` uint8, RGB: an array, or what is indexed like one.
         paths: N names that identify the images: a file's path, or ``synthetic/<split>/<index>``.
         defects: N defect types; :data:`NORMAL` for a good joint.
         native_size: ``(N, 2)`` int, height and width in pixels before cropping and resizing.
@@ -24,7 +39,7 @@ class ImageTable:
         factors: generative factors by name, each ``(N,)``, where the source knows them.
     """
 
-    images: NDArray[np.uint8]
+    images: Images
     paths: list[str]
     defects: list[str]
     native_size: NDArray[np.int64]
