@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import track
@@ -20,8 +20,10 @@ from rich.progress import track
 from solder_vae.board import Board
 from solder_vae.data.layouts import SUFFIXES, image_files, printable
 from solder_vae.errors import UserError
-from solder_vae.inspector import Inspector, Joint, Unreadable, Verdict
-from solder_vae.prediction_report import page, picture
+from solder_vae.inspection_processes import inspect_on_processes
+from solder_vae.inspector import Inspector, Joint, Unreadable
+from solder_vae.prediction import Prediction, inspect_rows
+from solder_vae.prediction_report import page
 from solder_vae.summary import rule_sentence
 
 #: Exit status of a command that had to leave images out.
@@ -32,41 +34,7 @@ IN_REPORT = 10_000
 
 _TOLD = 20
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """One row of predictions.csv.
-
-    Attributes:
-        path: the joint's file, or its name.
-        score: the primary score; higher = more anomalous.
-        threshold: abnormal iff ``score > threshold``.
-        margin: score minus threshold.
-        label: "normal" or "abnormal".
-        rank: share of the validation normals that score lower, in [0, 1].
-        scores: every score by name.
-    """
-
-    path: str
-    score: float
-    threshold: float
-    margin: float
-    label: str
-    rank: float
-    scores: dict[str, float]
-
-    @classmethod
-    def of(cls, verdict: Verdict) -> Prediction:
-        """The verdict without its pictures."""
-        return cls(
-            verdict.name,
-            verdict.score,
-            verdict.threshold,
-            verdict.margin,
-            verdict.label,
-            verdict.rank,
-            verdict.scores,
-        )
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -156,7 +124,9 @@ def cell_safe(name: str) -> str:
     return f"./{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
-def inspect_into(directory: Path, inspector: Inspector, joints: Sequence[Joint], source: str) -> Inspection:
+def inspect_into(
+    directory: Path, inspector: Inspector, joints: Sequence[Joint], source: str, processes: int = 1
+) -> Inspection:
     """Inspect joints, with a progress bar on a terminal; write predictions.csv, predictions.json and report.html.
 
     Args:
@@ -164,17 +134,20 @@ def inspect_into(directory: Path, inspector: Inspector, joints: Sequence[Joint],
         inspector: decides.
         joints: files or arrays, with names.
         source: names the checkpoint, for the reader.
+        processes: that share the joints out among them.
     """
     started = time.monotonic()
     predictions: list[Prediction] = []
     unreadable: list[Unreadable] = []
+    rows = inspect_rows(inspector, joints) if processes == 1 else inspect_on_processes(inspector, joints, processes)
     worst: list[tuple[float, int, str]] = []  # a heap of (score, -row, picture)
-    for result in with_progress(inspector.inspect(joints), len(joints)):
-        if isinstance(result, Unreadable):
-            unreadable.append(result)
+    for row in with_progress(rows, len(joints)):
+        if isinstance(row, Unreadable):
+            unreadable.append(row)
             continue
-        entry = (result.score, -len(predictions), picture(result))
-        predictions.append(Prediction.of(result))
+        prediction, image = row
+        entry = (prediction.score, -len(predictions), image)
+        predictions.append(prediction)
         if len(worst) < IN_REPORT:
             heapq.heappush(worst, entry)
         else:
@@ -197,10 +170,10 @@ def inspect_into(directory: Path, inspector: Inspector, joints: Sequence[Joint],
     return inspection
 
 
-def with_progress(results: Iterator[Verdict | Unreadable], total: int) -> Iterator[Verdict | Unreadable]:
+def with_progress(rows: Iterator[T], total: int) -> Iterator[T]:
     console = Console(stderr=True)
     yield from track(
-        results,
+        rows,
         description="Inspecting",
         total=total,
         console=console,

@@ -41,7 +41,7 @@ ABNORMAL = "abnormal"
 
 UNCALIBRATED = "The checkpoint has no usable calibration: take the best.ckpt of a finished training."
 
-_BATCH = 32  # larger batches are no faster on a CPU, and later
+BATCH = 32  # larger batches are no faster on a CPU, and later
 _AHEAD = 2  # batches that are decoded while one is scored
 
 
@@ -256,9 +256,7 @@ def read_ahead(joints: Iterable[Joint], image_size: int, view: str) -> Iterator[
     pending: deque[list[tuple[str, Future[Image | UserError]]]] = deque()
 
     def submit() -> None:
-        if batch := [
-            (joint.name, pool.submit(read, joint.image, image_size, view)) for joint in islice(source, _BATCH)
-        ]:
+        if batch := [(joint.name, pool.submit(read, joint.image, image_size, view)) for joint in islice(source, BATCH)]:
             pending.append(batch)
 
     try:
