@@ -21,8 +21,8 @@ def job(config: DictConfig, directory: Path) -> None:
 
     from solder_vae.audit_data import audit
     from solder_vae.audit_report import facts, page
-    from solder_vae.experiment import build
     from solder_vae.files import check_new, new_directory
+    from solder_vae.training import build
 
     out = Path(to_absolute_path(config.out))
     check_new(out)

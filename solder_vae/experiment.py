@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -13,16 +12,13 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
 from solder_vae.artefacts import log_artefacts, run_metrics, write_artefacts
-from solder_vae.callbacks import EpochLog, StopOnNaN, checkpoints, ended_plainly, progress_bar
+from solder_vae.callbacks import progress_bar
 from solder_vae.checkpoint import (
     Checkpoint,
     check_resumable,
@@ -41,15 +37,15 @@ from solder_vae.history import carry_over
 from solder_vae.loggers import run_loggers
 from solder_vae.models import CAE
 from solder_vae.networks import STRIDE
-from solder_vae.precision import FULL, resolve_precision
+from solder_vae.precision import FULL, check_precision, resolve_precision
 from solder_vae.pseudo_defects import CRITERION, pseudo_defect_auroc
+from solder_vae.ranks import fit_on_ranks, rank_count
 from solder_vae.shortcut import shortcut_warning
 from solder_vae.summary import localisation_table, result_table
 from solder_vae.threshold import calibrate, check_rule
+from solder_vae.training import build, fit, make_trainer, quiet_lightning
 
 log = logging.getLogger(__name__)
-
-ENSEMBLE_KEYS = ("ensemble", "betas")  # of the trainer's config; the others are the Trainer's own
 
 
 def run(config: DictConfig, directory: Path) -> float:
@@ -93,18 +89,9 @@ def run(config: DictConfig, directory: Path) -> float:
     with run_loggers(directory, **logging_options(config)) as loggers:
         if resumed is not None:
             carry_over(Path(config.resume).parent / "metrics.csv", resumed["global_step"], loggers)
-        best = fit(model, data, config, directory, loggers)
+        fit_model = fit_on_ranks if config.trainer.devices > 1 else fit
+        best = read_checkpoint(fit_model(model, data, config, directory, loggers))
         return finish(best, data, config, directory, loggers)
-
-
-def fit(model: CAE, data: SolderDataModule, config: DictConfig, directory: Path, loggers: list[Logger]) -> Checkpoint:
-    """Train ``model``; the best checkpoint by validation loss."""
-    best, last = checkpoints(directory)
-    callbacks = [EpochLog(), *progress_bar(), LearningRateMonitor("epoch"), StopOnNaN(), best, last]
-    trainer = make_trainer(config, directory, precision=model.precision, logger=loggers, callbacks=callbacks)
-    with ended_plainly():
-        trainer.fit(model, datamodule=data, ckpt_path=config.resume, weights_only=True)
-    return read_checkpoint(best.best_model_path)
 
 
 def training_precision(config: DictConfig, resumed: Checkpoint | None) -> str:
@@ -156,6 +143,8 @@ def ensemble_configs(config: DictConfig) -> list[DictConfig]:
         raise UserError(f"trainer.ensemble={seeds} is no number of seeds: use 1 or more.")
     if seeds == 1 and config.trainer.betas is None:
         return []
+    if config.trainer.devices > 1:
+        raise UserError("An ensemble trains in one process: drop trainer=ddp, or the ensemble.")
     if config.resume is not None:
         raise UserError("An ensemble cannot be resumed: drop resume=..., or train its members one by one.")
     if config.trainer.precision not in ("auto", FULL):
@@ -212,22 +201,6 @@ def logging_options(config: DictConfig) -> dict[str, Any]:
     return {"config": flat_config(config), **config.logger, "name": name, "group": group}
 
 
-def make_trainer(config: DictConfig, directory: Path, **options: Any) -> pl.Trainer:
-    """The config's Trainer, with what every run of this package needs."""
-    trainer: pl.Trainer = build(
-        OmegaConf.masked_copy(config.trainer, [key for key in config.trainer if key not in ENSEMBLE_KEYS]),
-        default_root_dir=directory,
-        inference_mode=False,  # GradCon needs gradients when testing, too
-        deterministic="warn",
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in options["callbacks"]),
-        log_every_n_steps=1_000_000_000,  # epochs are logged, steps are not
-        **options,
-    )
-    return trainer
-
-
 def check_values(config: DictConfig) -> None:
     """Check what would otherwise fail late or deep inside a library.
 
@@ -246,10 +219,13 @@ def check_values(config: DictConfig) -> None:
         raise UserError(f"model.lr_factor={factor} does not fit: use a number between 0 and 1.")
     if (criterion := config.get("criterion", "val/loss")) not in ("val/loss", CRITERION):
         raise UserError(f"criterion={criterion} is unknown: use val/loss or {CRITERION}.")
-    if config.trainer.devices != 1:
+    check_precision(config.trainer.precision)
+    if config.trainer.get("accumulate_grad_batches", 1) != 1:
         raise UserError(
-            f"trainer.devices={config.trainer.devices} is not supported: a run trains on one device, use 1."
+            "trainer.accumulate_grad_batches is not supported, since batch norm and the gradient constraint are of "
+            "whole batches: raise data.batch_size instead, with trainer=ddp where one device cannot hold it."
         )
+    rank_count(config)
 
 
 def check_tables(data: SolderDataModule, config: DictConfig) -> None:
@@ -258,23 +234,11 @@ def check_tables(data: SolderDataModule, config: DictConfig) -> None:
     Raises:
         UserError: they are not.
     """
-    for split, least in (("train", 2), ("val", 1), ("test", 1)):
+    devices = config.trainer.devices
+    for split, least in (("train", max(2, devices)), ("val", devices), ("test", 1)):
         if len(data.tables[split]) < least:
             raise UserError(f"There are {len(data.tables[split])} {split} images: a run needs {least} or more.")
     calibrate(np.arange(len(data.tables["val"])), **config.threshold)  # too few normals for some rules
-
-
-def build(config: DictConfig, **options: Any) -> Any:
-    """Instantiate a config's ``_target_``; the user's mistakes come out as they were raised, not wrapped by Hydra."""
-    try:
-        return instantiate(config, **options, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, UserError):
-            raise cause from None
-        if isinstance(cause, TypeError | ValueError):
-            raise UserError(f"A value does not fit {config.get('_target_')}: {cause}.") from error
-        raise
 
 
 def run_names(config: DictConfig) -> tuple[str, str | None]:
@@ -291,16 +255,3 @@ def flat_config(config: DictConfig) -> dict[str, Any]:
     container: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     choices = HydraConfig.get().runtime.choices
     return {**flatten(container), **{group: choices[group] for group in ("model", "score", "data")}}
-
-
-def quiet_lightning() -> None:
-    """Keep Lightning's advertisements and its advice on worker processes out of the run's log."""
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        "does not have many workers",  # the images are in memory: none is fastest
-        "exists and is not empty",
-        "smaller than the logging interval",
-        "isinstance.treespec",
-    ):
-        warnings.filterwarnings("ignore", f".*{message}.*")

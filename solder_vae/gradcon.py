@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from solder_vae.losses import squared_error
 from solder_vae.networks import Decoder
+from solder_vae.parallel import ranks, total
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -223,13 +224,17 @@ class GradCon:
     def gradient_constraint(self, recon_loss: Tensor) -> Tensor:
         """L_grad of this training step, differentiable with respect to all parameters; 0 in the first step.
 
-        The divergence does not depend on the decoder, so the gradient of the reconstruction loss is that of L.
+        The divergence does not depend on the decoder, so the gradient of the reconstruction loss is that of L. A cosine
+        is not linear: with several ranks it is that of their mean gradient, the same on all.
+
+        Args:
+            recon_loss: reconstruction loss, of which the ranks' mean is that of the global batch.
         """
         if self.reference.steps == 0:
             return recon_loss.new_zeros(())
         weights = [conv.weight for conv in self.decoder.convolutions]
         gradients = torch.autograd.grad(recon_loss, weights, create_graph=True)
-        return gradient_loss(gradients, self.reference.means)
+        return gradient_loss([total(gradient) / ranks() for gradient in gradients], self.reference.means)
 
     def on_before_optimizer_step(self, optimizer: Optimizer | Any) -> None:
         """Update the reference from dJ/dtheta as the optimizer is about to see it.

@@ -17,8 +17,10 @@ from typing import Any
 from solder_vae.board import Board
 from solder_vae.data.layouts import SUFFIXES, image_files, printable
 from solder_vae.errors import UserError
-from solder_vae.inspector import Inspector, Joint, Unreadable, Verdict
-from solder_vae.prediction_report import page, picture
+from solder_vae.inspection_processes import inspect_on_processes
+from solder_vae.inspector import Inspector, Joint, Unreadable
+from solder_vae.prediction import Prediction, inspect_rows
+from solder_vae.prediction_report import page
 from solder_vae.streams import tracked
 from solder_vae.summary import rule_sentence
 
@@ -29,42 +31,6 @@ IN_REPORT = 10_000
 """So many of the worst joints are in the report, since a browser bears only so much; the tables have all."""
 
 _TOLD = 20
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One row of predictions.csv.
-
-    Attributes:
-        path: the joint's file, or its name.
-        score: the primary score; higher = more anomalous.
-        threshold: abnormal iff ``score > threshold``.
-        margin: score minus threshold.
-        label: "normal" or "abnormal".
-        rank: share of the validation normals that score lower, in [0, 1].
-        scores: every score by name.
-    """
-
-    path: str
-    score: float
-    threshold: float
-    margin: float
-    label: str
-    rank: float
-    scores: dict[str, float]
-
-    @classmethod
-    def of(cls, verdict: Verdict) -> Prediction:
-        """The verdict without its pictures."""
-        return cls(
-            verdict.name,
-            verdict.score,
-            verdict.threshold,
-            verdict.margin,
-            verdict.label,
-            verdict.rank,
-            verdict.scores,
-        )
 
 
 @dataclass(frozen=True)
@@ -154,7 +120,9 @@ def cell_safe(name: str) -> str:
     return f"./{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
-def inspect_into(directory: Path, inspector: Inspector, joints: Sequence[Joint], source: str) -> Inspection:
+def inspect_into(
+    directory: Path, inspector: Inspector, joints: Sequence[Joint], source: str, processes: int = 1
+) -> Inspection:
     """Inspect joints, with a progress bar on a terminal; write predictions.csv, predictions.json and report.html.
 
     Args:
@@ -162,17 +130,20 @@ def inspect_into(directory: Path, inspector: Inspector, joints: Sequence[Joint],
         inspector: decides.
         joints: files or arrays, with names.
         source: names the checkpoint, for the reader.
+        processes: that share the joints out among them.
     """
     started = time.monotonic()
     predictions: list[Prediction] = []
     unreadable: list[Unreadable] = []
+    rows = inspect_rows(inspector, joints) if processes == 1 else inspect_on_processes(inspector, joints, processes)
     worst: list[tuple[float, int, str]] = []  # a heap of (score, -row, picture)
-    for result in tracked(inspector.inspect(joints), "Inspecting", len(joints)):
-        if isinstance(result, Unreadable):
-            unreadable.append(result)
+    for row in tracked(rows, "Inspecting", len(joints)):
+        if isinstance(row, Unreadable):
+            unreadable.append(row)
             continue
-        entry = (result.score, -len(predictions), picture(result))
-        predictions.append(Prediction.of(result))
+        prediction, image = row
+        entry = (prediction.score, -len(predictions), image)
+        predictions.append(prediction)
         if len(worst) < IN_REPORT:
             heapq.heappush(worst, entry)
         else:

@@ -39,7 +39,7 @@ ABNORMAL = "abnormal"
 
 UNCALIBRATED = "The checkpoint has no usable calibration: take the best.ckpt of a finished training."
 
-_BATCH = 32  # larger batches are no faster on a CPU, and later
+BATCH = 32  # larger batches are no faster on a CPU, and later
 
 
 class Joint(NamedTuple):
@@ -249,7 +249,7 @@ def joints(images: Any) -> list[Joint]:
 def read_ahead(joints: Iterable[Joint], image_size: int, view: str) -> Iterator[list[tuple[str, Image | UserError]]]:
     """Batches of names with prepared images ``(S, S, 3)``, or what is wrong with them, decoded in other threads."""
     images = in_threads(lambda joint: (joint.name, read(joint.image, image_size, view)), joints)
-    while batch := list(islice(images, _BATCH)):
+    while batch := list(islice(images, BATCH)):
         yield batch
 
 

@@ -14,6 +14,7 @@ from solder_vae.errors import UserError
 from solder_vae.gradcon import GradCon
 from solder_vae.losses import check_reduction, kl_divergence, kl_term, reparameterize, squared_error
 from solder_vae.networks import LATENT_CHANNELS, STRIDE, Decoder, Encoder
+from solder_vae.parallel import rank, ranks, weight_of_share
 from solder_vae.posterior import COLLAPSED_BELOW, PosteriorStatistics
 from solder_vae.precision import FULL
 from solder_vae.scoring import SCORES, elbo_score, gradcon_score, latent_noise, recon_score
@@ -135,22 +136,29 @@ class CAE(GradCon, pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         x = batch["image"]
         terms, _ = self.losses(x, self.noise(x, TRAINING, self.global_step))
-        objective = terms["loss"]  # J = L + alpha * L_grad
+        weight = weight_of_share(len(x), x.device)
+        objective = weight * terms["loss"]  # J = L + alpha * L_grad
         if self.alpha > 0:
-            terms["grad_loss"] = self.gradient_constraint(terms["recon"])
+            terms["grad_loss"] = self.gradient_constraint(weight * terms["recon"])
             objective = objective + self.alpha * terms["grad_loss"]
+        self.log_means("train", terms, len(x))
+        return objective
+
+    def log_means(self, split: str, terms: dict[str, Tensor], images: int) -> None:
+        """Log means over ``images`` images, to be averaged over an epoch's images, those of all ranks."""
         self.log_dict(
-            {f"train/{name}": value.detach() for name, value in terms.items()},
+            {f"{split}/{name}": value.detach() for name, value in terms.items()},
             on_step=False,
             on_epoch=True,
-            batch_size=len(x),
+            sync_dist=True,
+            # Lightning averages the ranks' numbers of images, too, and would round down what does not divide evenly.
+            batch_size=images * ranks(),
         )
-        return objective
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Posterior]:
         x = batch["image"]
         terms, posterior = self.losses(x, self.noise(x, VALIDATION, batch_idx))
-        self.log_dict({f"val/{name}": value for name, value in terms.items()}, batch_size=len(x))
+        self.log_means("val", terms, len(x))
         return {"posterior": posterior}
 
     def configure_optimizers(self) -> Any:
@@ -255,11 +263,14 @@ class BetaVAE(CAE):
             raise UserError(f"model={self.name} needs a number of 0 or more for beta, got beta={beta}.")
 
     def noise(self, x: Tensor, stream: int, step: int) -> Tensor:
-        """Standard normal noise ``(B, 10, H/8, W/8)`` that depends on seed, stream, step and rank alone."""
-        state = np.random.SeedSequence((self.seed, stream, step, self.global_rank)).generate_state(1, np.uint64)
-        generator = torch.Generator(x.device).manual_seed(int(state[0]) % 2**63)
-        shape = (len(x), LATENT_CHANNELS, x.shape[-2] // STRIDE, x.shape[-1] // STRIDE)
-        return torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
+        """Standard normal noise ``(B, 10, H/8, W/8)`` that depends on seed, stream and step alone.
+
+        A rank takes from the global batch's noise what belongs to its images: every ``ranks()``-th. NumPy draws one
+        number after the other, so the noise of the first images is the same however many there are.
+        """
+        shape = (ranks() * len(x), LATENT_CHANNELS, x.shape[-2] // STRIDE, x.shape[-1] // STRIDE)
+        noise = np.random.default_rng((self.seed, stream, step)).standard_normal(shape, np.float32)
+        return torch.from_numpy(noise)[rank() :: ranks()].to(x.device, x.dtype)
 
     def losses(self, x: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Posterior]:
         """As for the CAE, and ``kl``: the divergence as it enters L, before beta."""
@@ -278,7 +289,7 @@ class BetaVAE(CAE):
         self.kl_per_unit, self.active_units = self.posterior.compute()
         self.posterior.reset()
         active, units = int(self.active_units.sum()), self.active_units.numel()
-        self.log("val/active_units", float(active))
+        self.log("val/active_units", float(active), sync_dist=True)  # the same on all ranks
         collapsed = active < COLLAPSED_BELOW * units
         if collapsed and not self.collapsed:
             log.warning(

@@ -35,6 +35,7 @@ from solder_vae.kernels import (
     winograd_conv3x3,
     winograd_pays,
 )
+from solder_vae.parallel import global_batch_norm, ranks
 
 LATENT_CHANNELS = 10
 STRIDE = 8  # three poolings by 2: height and width must be multiples of it
@@ -95,13 +96,16 @@ def forward_through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
         upsample = isinstance(layer, BicubicUpsample2x) and bool(queue)
         parts = None if plain else block_parts(queue[0] if upsample else layer, x)
         if parts is None:
-            x = layer(x)
+            x = called(layer, x)
             continue
         if upsample:
             queue.popleft()
         conv, norm, activation = parts
         convolve = upsampled_conv if upsample else tiled_conv
-        x = batch_norm(convolve(x, conv.weight), norm) if norm.training else convolve(x, *folded(conv, norm))
+        if norm.training:
+            x = (global_batch_norm if ranks() > 1 else batch_norm)(convolve(x, conv.weight), norm)
+        else:
+            x = convolve(x, *folded(conv, norm))
         pooled = bool(queue) and isinstance(queue[0], nn.MaxPool2d)
         if pooled:
             x = queue.popleft()(x)
@@ -110,6 +114,15 @@ def forward_through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
             x = F.leaky_relu(x, activation.negative_slope)
         else:
             x = activation(x)
+    return x
+
+
+def called(layer: nn.Module, x: Tensor) -> Tensor:
+    """``layer(x)``; where several ranks train, with the batch norm of the global batch."""
+    if not layer.training or ranks() == 1:
+        return layer(x)  # type: ignore[no-any-return]
+    for part in layer if isinstance(layer, nn.Sequential) else [layer]:
+        x = global_batch_norm(x, part) if isinstance(part, nn.BatchNorm2d) else part(x)
     return x
 
 

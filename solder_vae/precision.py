@@ -12,7 +12,25 @@ from typing import Any
 
 import torch
 
+from solder_vae.errors import UserError
+
 FULL, MIXED = "32-true", "bf16-mixed"
+
+
+def check_precision(precision: Any) -> None:
+    """Refuse what GradCon's reference gradients would not survive.
+
+    float16 needs a scaled loss, and so has scaled gradients, infinite now and then, that would stay in their running
+    mean; bfloat16 throughout would keep the mean itself in three digits.
+
+    Raises:
+        UserError: it is none of those that are right.
+    """
+    if precision not in ("auto", FULL, MIXED, "64-true"):
+        raise UserError(
+            f"trainer.precision={precision} is not supported: use auto, {FULL}, {MIXED} or 64-true "
+            "(float16 scales the loss, which would spoil GradCon's reference gradients)."
+        )
 
 
 def resolve_precision(precision: Any, accelerator: str = "cpu") -> Any:

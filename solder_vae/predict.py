@@ -21,6 +21,8 @@ Inspect new joints as a checkpoint says.
   images=...        a folder (with its folders), one image, a pattern such as 'board7/**/*.png' in quotes, or a CSV
                     file with a column path, relative to that file's folder
   out=DIR           a new folder for predictions.csv, predictions.json and report.html
+  processes=1       so many share the images and the cores; the tables are the same
+  device=cpu        cuda: the network runs on GPUs, of which each process has one
 
 Instead of images=, the joints of a board's picture (docs/crop.md), whose verdicts are drawn into board.png:
 
@@ -34,12 +36,16 @@ class Options(BoardOptions):
     checkpoint: str
     out: str
     images: str = ""
+    processes: int = 1
+    device: str = "cpu"
 
 
 def run(arguments: list[str]) -> int:
     """Inspect as the command line says; returns the exit status."""
     options = parse(Options, arguments, USAGE)
     # torch is imported here, not above, so that --help and mistyped options are answered at once.
+    import torch
+
     from solder_vae.board import read_board
     from solder_vae.board_picture import write_verdicts
     from solder_vae.inspection import board_joints, find_joints, inspect_into, print_summary
@@ -47,13 +53,17 @@ def run(arguments: list[str]) -> int:
 
     out = Path(options.out)
     check_new(out)
+    if options.processes < 1:
+        raise UserError(f"processes={options.processes} does not fit: use 1 or more.")
+    if options.device not in ("cpu", "cuda") or (options.device == "cuda" and not torch.cuda.is_available()):
+        raise UserError(f"device={options.device} is not there: use cpu, or cuda where there is a GPU.")
     if bool(options.images) == bool(options.board):
         raise UserError("Give either images=... or board=IMAGE with pads=CSV: --help shows examples.")
     board = read_board(options) if options.board else None
     joints = board_joints(board) if board else find_joints(options.images)
-    inspector = Inspector.load(options.checkpoint)
+    inspector = Inspector.load(options.checkpoint, options.device)
     with new_directory(out) as directory:
-        inspection = inspect_into(directory, inspector, joints, source=options.checkpoint)
+        inspection = inspect_into(directory, inspector, joints, options.checkpoint, options.processes)
         if board:
             write_verdicts(directory / "board.png", board, inspection.predictions)
     if board:

@@ -47,9 +47,9 @@ def job(config: DictConfig, directory: Path) -> None:
     overrides = training_overrides(hydra.overrides.task)
     check_values(config)
 
-    from solder_vae.experiment import quiet_lightning
     from solder_vae.reproduction_plan import sweeps
     from solder_vae.reproduction_runs import Site, read_runs, run_sweeps
+    from solder_vae.training import quiet_lightning
 
     quiet_lightning()
     started = time.time()
@@ -119,7 +119,8 @@ def check_values(config: DictConfig) -> None:
 
 def data_of_seed(config: DictConfig, seed: int) -> SolderDataModule:
     """The images that trainings of a seed see."""
-    from solder_vae.experiment import build, check_tables
+    from solder_vae.experiment import check_tables
+    from solder_vae.training import build
 
     of_seed = config.copy()
     of_seed.seed = seed

@@ -20,8 +20,9 @@ from pytorch_lightning.callbacks import Callback
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import NORMAL, ImageTable
 from solder_vae.data.transforms import to_tensor
-from solder_vae.experiment import build, make_trainer, quiet_lightning, training_precision
+from solder_vae.experiment import training_precision
 from solder_vae.models import CAE
+from solder_vae.training import build, make_trainer, quiet_lightning
 
 STEPS = 6  # measured; the first, which allocates memory and has no gradient loss yet, does not count
 _BESIDES = 10.0  # seconds a run spends on starting, pictures and logs

@@ -17,9 +17,9 @@ from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
 from solder_vae.cli import CONF
-from solder_vae.experiment import ENSEMBLE_KEYS, build, make_trainer
 from solder_vae.loggers import run_loggers
 from solder_vae.threshold import check_rule
+from solder_vae.training import OWN_KEYS, build, make_trainer
 
 AGENTS = sorted((CONF / "wandb").glob("*.yaml"))  # read by Weights & Biases, not by Hydra
 FILES = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*.yaml") if path not in AGENTS)
@@ -88,7 +88,7 @@ def test_every_key_of_a_target_is_one_of_its_parameters(choice, tmp_path):
 @pytest.mark.parametrize("choice", of_group("trainer"))
 def test_every_key_of_the_trainer_is_one_of_its_parameters(choice, tmp_path):
     config = composed(f"{choice}.yaml")
-    for key in ENSEMBLE_KEYS:
+    for key in OWN_KEYS:
         assert f"config.trainer.{key}" in SOURCE
     config.trainer.precision = "32-true"  # auto is resolved before
     make_trainer(config, tmp_path, logger=False, callbacks=[])

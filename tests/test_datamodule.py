@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from solder_vae.data.datamodule import EpochSampler, SolderDataModule, TableDataset
+from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import NORMAL, ImageTable
 from solder_vae.data.transforms import to_tensor
 from solder_vae.errors import UserError
@@ -161,15 +161,13 @@ def test_numbers_out_of_range_are_refused(option, key):
         SolderDataModule(Noise(), **option)
 
 
-@pytest.mark.parametrize("images", [8, 9, 10, 11])
-def test_ranks_share_an_epoch(images):
-    dataset = TableDataset(table(images))
-    ranks = [EpochSampler(dataset, 4, rank, seed=3) for rank in range(4)]
-    for sampler in ranks:
-        sampler.set_epoch(2)
-    draws = [list(sampler) for sampler in ranks]
-    assert {len(one) for one in draws} == {len(ranks[0])} == {-(-images // 4)}
-    assert {draw.row for one in draws for draw in one} == set(range(images))
+def test_an_image_is_augmented_the_same_whatever_its_batch():
+    def of_epoch(batch_size):
+        batches = epochs(data_module(batch_size=batch_size), 1, 2)[0]
+        index = torch.cat([batch["index"] for batch in batches])
+        return torch.cat([batch["image"] for batch in batches])[index.argsort()]
+
+    assert torch.equal(of_epoch(10), of_epoch(25))
 
 
 def test_a_batch_takes_few_milliseconds():

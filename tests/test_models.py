@@ -149,6 +149,7 @@ def test_noise_depends_on_seed_stream_and_step():
     }
     assert len({tuple(value.flatten().tolist()) for value in noise.values()}) == 8
     assert torch.equal(noise[0, 0, 1], VAE(seed=0).noise(x, 0, 1))
+    assert torch.equal(noise[0, 0, 1][:1], VAE(seed=0).noise(x[:1], 0, 1)), "an image's noise, however many follow"
 
 
 @pytest.mark.parametrize(

@@ -292,23 +292,38 @@ def flips(images: np.ndarray, augmented: np.ndarray) -> np.ndarray:
     return mirrored
 
 
+def keys(seed: int, epoch: int, count: int) -> list[tuple[int, int, int]]:
+    return [(seed, epoch, image) for image in range(count)]
+
+
 def test_default_augmentation_mirrors_half_of_the_images():
     images = RNG.integers(0, 256, (1000, 4, 4, 3), dtype=np.uint8)
-    assert 440 < flips(images, augment(images, augmentation(), (0, 0, 0))).sum() < 560
+    assert 440 < flips(images, augment(images, augmentation(), keys(0, 0, 1000))).sum() < 560
 
 
-def test_augmentation_depends_on_its_entropy_alone():
+def test_augmentation_depends_on_its_key_alone():
     images = RNG.integers(0, 256, (64, 4, 4, 3), dtype=np.uint8)
     compose = augmentation()
-    first = augment(images, compose, (0, 0, 5))
-    others = [augment(images, compose, entropy) for entropy in [(1, 0, 5), (0, 1, 5), (0, 0, 6)]]
+    first = augment(images, compose, keys(0, 0, 64))
+    others = [augment(images, compose, keys(seed, epoch, 64)) for seed, epoch in [(1, 0), (0, 1)]]
     assert all((first != other).any() for other in others)
-    np.testing.assert_array_equal(augment(images, augmentation(), (0, 0, 5)), first)
+    some = [7, 3, 60]  # whatever else is in the batch, in whatever order
+    np.testing.assert_array_equal(augment(images[some], augmentation(), [(0, 0, i) for i in some]), first[some])
+
+
+def test_both_generators_of_a_transform_are_set_by_the_key():
+    """Those that draw numbers for pixels use NumPy's, the others Python's."""
+    images = RNG.integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    compose = augmentation([A.GaussNoise(p=0.5), A.RandomBrightnessContrast(p=0.5)])
+    first, again = (augment(images, compose, keys(0, 0, 8)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    noise = first.astype(int) - images
+    assert len({part.tobytes() for part in noise}) >= 4, "images share their noise"
 
 
 def test_transforms_of_a_list_decide_independently():
     images = RNG.integers(0, 256, (200, 4, 4, 3), dtype=np.uint8)
-    both = augment(images, augmentation([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]), (0,))
+    both = augment(images, augmentation([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]), keys(0, 0, 200))
     kinds = [images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]]
     assert all((kind == both).all(axis=(1, 2, 3)).sum() > 25 for kind in kinds)
 
@@ -321,4 +336,4 @@ def test_augmentations_that_change_size_or_type_are_refused(transform):
 
 def test_empty_list_switches_augmentation_off():
     images = RNG.integers(0, 256, (50, 4, 4, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(augment(images, augmentation([]), (0,)), images)
+    np.testing.assert_array_equal(augment(images, augmentation([]), keys(0, 0, 50)), images)

@@ -6,8 +6,8 @@ for the user (``data.root=PATH data.batch_size=32``), and returns a SolderDataMo
 :func:`solder_vae.data.folder.folder_data` for images on disk, ``synthetic_data`` for the embedded set.
 
 Order and augmentation of the training images follow from (seed, epoch, image) and from nothing else: not
-from the number of workers, not from what ran before. So epoch e of a resumed training is the same as epoch e
-of one that was never interrupted. A resumption in mid-epoch starts that epoch's batches anew.
+from the number of workers or ranks, not from what ran before. So epoch e of a resumed training is the same as
+epoch e of one that was never interrupted. A resumption in mid-epoch starts that epoch's batches anew.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch.utils.data.distributed import DistributedSampler
 from solder_vae.data.table import ImageTable
 from solder_vae.data.transforms import augment, augmentation, to_tensor
 from solder_vae.errors import UserError
+from solder_vae.parallel import rank, ranks
 
 Batch = dict[str, Tensor]
 
@@ -66,47 +67,57 @@ class TableDataset(Dataset[Batch]):
         """One batch, as :class:`SolderDataModule` describes it."""
         rows = [item.row if isinstance(item, Draw) else item for item in items]
         images = self.table.images[rows]
-        first = items[0]
-        if self.compose is not None and isinstance(first, Draw):
-            # An image is drawn once an epoch, so the first one tells its batch from all others.
-            images = augment(images, self.compose, (self.seed, *first))
+        draws = [item for item in items if isinstance(item, Draw)]
+        if self.compose is not None and draws:
+            images = augment(images, self.compose, [(self.seed, *draw) for draw in draws])
         index = torch.tensor(rows)
         return {"image": to_tensor(images), "label": self.labels[index], "index": index}
 
 
 class EpochSampler(DistributedSampler[Draw]):
-    """Shuffles by (seed, epoch) and tells the data set which epoch it is.
+    """Shuffles by (seed, epoch), deals the images out to the ranks and tells the data set which epoch it is.
+
+    Each global batch of ``batch_size`` images is dealt out one image at a time, so its last, smaller one is, too:
+    no image comes twice. It is left out if not every rank would get one, or if it held a single image.
 
     A DistributedSampler, because Lightning leaves those as they are and calls ``set_epoch`` on them before
-    every epoch, resumed ones included. Ranks share one permutation; a few images come twice where it does
-    not divide evenly.
+    every epoch, resumed ones included.
     """
 
-    def __init__(self, dataset: TableDataset, num_replicas: int = 1, rank: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self, dataset: TableDataset, num_replicas: int = 1, rank: int = 0, seed: int = 0, batch_size: int = 1
+    ) -> None:
         super().__init__(dataset, num_replicas, rank, seed=seed)
         self.images = len(dataset)
+        last = self.images % batch_size
+        dealt = self.images - last if last < max(2, num_replicas) and last < self.images else self.images
+        self.mine = range(rank, dealt, num_replicas)  # places in the epoch's order
+
+    def __len__(self) -> int:
+        return len(self.mine)
 
     def __iter__(self) -> Iterator[Draw]:
         # A hash of the two, not their sum as in DistributedSampler: seed 0's epoch 1 is not seed 1's epoch 0.
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.images)
-        mine = np.resize(order, self.total_size)[self.rank :: self.num_replicas]
-        return (Draw(self.epoch, row) for row in mine.tolist())
+        return (Draw(self.epoch, row) for row in order[self.mine].tolist())
 
 
 class SolderDataModule(pl.LightningDataModule):
     """Training, validation and test batches of one source.
 
     Each batch is a dict: "image" float32 ``(B, 3, S, S)`` in [-1, 1], "label" int64 ``(B,)`` (1 = abnormal)
-    and "index" int64 ``(B,)``, the row in that split's table. Validation and test keep the table's order. On
-    several ranks Lightning deals them out and repeats some to fill up, so whoever gathers them must count
-    each index once.
+    and "index" int64 ``(B,)``, the row in that split's table. Validation and test keep the table's order.
 
-    The last training batch may be smaller. It is left out only if it held a single image, whose statistics
-    alone would enter the batch norms' running averages just before validation; it is another one each epoch.
+    On several ranks, B is a rank's share of ``batch_size``: of the global batch's images 0, 1, 2, ... rank r has
+    r, r + ranks, ... in training and validation. Every image is on one rank, and the test is not shared out.
+
+    The last training batch may be smaller. It is left out only if it held a single image (or fewer than there are
+    ranks), whose statistics alone would enter the batch norms' running averages just before validation; it is
+    another one each epoch.
 
     Args:
         source: makes the tables, at the first :meth:`setup`.
-        batch_size: images in a batch.
+        batch_size: images in a batch, that of all ranks together.
         num_workers: processes that prepare batches. The images are decoded once and kept in memory, so 0
             (none) is fastest on a CPU.
         seed: of order and augmentation, from 0 up.
@@ -151,27 +162,21 @@ class SolderDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled and augmented training batches."""
         dataset = TableDataset(self.tables["train"], self.augmentation, self.seed)
-        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        sampler = EpochSampler(dataset, ranks, rank, self.seed)
-        one_is_left = len(sampler) > 1 and len(sampler) % self.batch_size == 1
-        return self._loader(dataset, sampler, drop_last=one_is_left)
+        return self._loader(dataset, EpochSampler(dataset, ranks(), rank(), self.seed, self.batch_size))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Validation batches in the table's order."""
-        return self._loader(TableDataset(self.tables["val"]))
+        return self._loader(TableDataset(self.tables["val"]), range(rank(), len(self.tables["val"]), ranks()))
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Test batches in the table's order."""
-        return self._loader(TableDataset(self.tables["test"]))
+        return self._loader(TableDataset(self.tables["test"]), range(len(self.tables["test"])))
 
-    def _loader(
-        self, dataset: TableDataset, sampler: EpochSampler | None = None, drop_last: bool = False
-    ) -> DataLoader[Batch]:
+    def _loader(self, dataset: TableDataset, sampler: EpochSampler | range) -> DataLoader[Batch]:
         return DataLoader(
             dataset,
-            batch_size=self.batch_size,
+            batch_size=self.batch_size // ranks(),
             sampler=sampler,
-            drop_last=drop_last,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             collate_fn=_as_is,

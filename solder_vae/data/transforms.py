@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -261,21 +261,28 @@ def augmentation(transforms: Sequence[Any] | None = None) -> A.Compose:
     return compose
 
 
-def augment(images: Image, compose: A.Compose, entropy: tuple[int, ...]) -> Image:
-    """Augment each image of a batch by itself, from a random state that only ``entropy`` determines.
+def augment(images: Image, compose: A.Compose, keys: Iterable[tuple[int, ...]]) -> Image:
+    """Augment each image of a batch by itself, from a random state that only its key determines.
 
     albumentations ignores the global seeds, and its forked workers would share one random state; so the
-    state is set anew for every batch. ``set_random_seed`` would start every transform of the list from the
-    same seed and so tie their decisions together; here they share one generator.
+    state is set anew for every image. ``set_random_seed`` would start every transform of the list from the
+    same seed and so tie their decisions together; here they share one pair of generators.
 
     Args:
         images: ``(N, S, S, 3)`` uint8.
         compose: see :func:`augmentation`.
-        entropy: non-negative integers.
+        keys: integers for each image.
 
     Returns:
         ``(N, S, S, 3)`` uint8.
     """
-    seeds = np.random.SeedSequence(entropy)
-    compose.set_random_state(np.random.default_rng(seeds), random.Random(int(seeds.generate_state(1)[0])))
-    return np.stack([compose(image=image)["image"] for image in images])
+    python, bits = random.Random(), np.random.PCG64(0)
+    compose.set_random_state(np.random.Generator(bits), python)
+    state = bits.state  # of the two numbers in it, "inc" names the sequence and "state" the place in it
+    augmented = []
+    for image, key in zip(images, keys, strict=True):
+        python.seed(repr(key))  # by a hash of all its bytes
+        state["state"]["state"] = python.getrandbits(128)
+        bits.state = state
+        augmented.append(compose(image=image)["image"])
+    return np.stack(augmented)

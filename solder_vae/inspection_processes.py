@@ -1,0 +1,81 @@
+"""An inspection shared out to processes: each takes the next batch of joints, the results come in the joints' order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import Any
+
+import torch
+
+from solder_vae.errors import UserError
+from solder_vae.inspector import BATCH, Inspector, Joint
+from solder_vae.prediction import Row, inspect_rows
+from solder_vae.processes import deaf_to_interrupts, share_of_threads
+
+AHEAD = 4  # batches a process that are given out before they are asked for
+
+
+def inspect_on_processes(inspector: Inspector, joints: Iterable[Joint], processes: int) -> Iterator[Row]:
+    """What :func:`~solder_vae.prediction.inspect_rows` yields, by several processes with a share of the threads each.
+
+    The batches are those of one process, so the scores are, too. On GPUs, each process has the next one of them.
+
+    Raises:
+        UserError: a process was killed, or a score is not a number.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    numbers = spawn.SimpleQueue()
+    for number in range(processes):
+        numbers.put(number)
+    gpu = inspector.model.device.type == "cuda"
+    # By pickle itself: multiprocessing would move the tensors to memory that all share.
+    model = pickle.dumps(inspector.model.cpu())
+    settings = (model, gpu, share_of_threads(processes), numbers)
+    executor = ProcessPoolExecutor(processes, mp_context=spawn, initializer=prepare, initargs=settings)
+    source = iter(joints)
+    pending: deque[Future[list[Row]]] = deque()
+
+    def submit() -> None:
+        if batch := list(islice(source, BATCH)):
+            pending.append(executor.submit(inspect_batch, batch))
+
+    try:
+        with deaf_to_interrupts():
+            submit()  # starts the processes
+        for _ in range(AHEAD * processes):
+            submit()
+        while pending:
+            yield from pending.popleft().result()
+            submit()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "A process that inspects was killed, most likely for want of memory: use fewer processes=..."
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+# in a process of the pool ---------------------------------------------------------------------------------------------
+
+_inspector: Inspector | None = None
+
+
+def prepare(model: bytes, gpu: bool, threads: int, numbers: Any) -> None:
+    """Make this process's inspector."""
+    global _inspector
+    torch.set_num_threads(threads)
+    number = numbers.get()
+    _inspector = Inspector(pickle.loads(model))
+    if gpu:
+        _inspector.model.to(f"cuda:{number % torch.cuda.device_count()}")
+
+
+def inspect_batch(joints: list[Joint]) -> list[Row]:
+    assert _inspector is not None
+    return list(inspect_rows(_inspector, joints))

@@ -1,0 +1,28 @@
+"""What all processes that share a computation need: their share of the threads, and peace from Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+def share_of_threads(processes: int) -> int:
+    """How many threads each of ``processes`` may use, so that together they use those of this one."""
+    return max(1, torch.get_num_threads() // processes)
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes started inside the block do not hear Ctrl-C: their parent does, and ends them."""
+    if threading.current_thread() is not threading.main_thread():  # others may not set signals
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)

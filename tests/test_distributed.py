@@ -1,0 +1,329 @@
+"""Two real processes (gloo on the CPU) against one: the same weights, the same numbers, and an end when one dies."""
+
+import contextlib
+import csv
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from checkpoints import pictures, write_checkpoint, write_images
+from commands import TINY, train
+from documented import compose_command
+from omegaconf import OmegaConf
+from pytorch_lightning.loggers import CSVLogger
+from recording import Pictures, RecordingCAE, RecordingVAE
+
+from solder_vae.data.datamodule import EpochSampler, SolderDataModule, TableDataset
+from solder_vae.errors import UserError
+from solder_vae.experiment import check_tables, check_values
+from solder_vae.inspection import find_joints
+from solder_vae.inspection_processes import inspect_on_processes
+from solder_vae.inspector import Inspector
+from solder_vae.predict import run as predict
+from solder_vae.ranks import fit_on_ranks
+from solder_vae.training import fit
+
+TRAIN, VAL, BATCH = 35, 13, 8  # 5 steps an epoch; the last batch's 3 images and VAL do not divide by 2
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def trained(how, folder, model, epochs=10, precision="64-true", resume=None, fault=None, **options):
+    """What is in ``folder`` after a training: ``last.ckpt``, ``metrics.csv`` and a record of each process."""
+    folder.mkdir()
+    pl.seed_everything(0, verbose=False)
+    network = model(lr=1e-3, **options)
+    network.records, network.fault, network.precision, network.preprocessing = folder, fault, precision, {}
+    data = SolderDataModule(Pictures(TRAIN, VAL), batch_size=BATCH)
+    data.setup()
+    (config,) = compose_command(
+        "solder_vae.train",
+        ["trainer=ddp", f"trainer.max_epochs={epochs}", "trainer.accelerator=cpu", f"data.batch_size={BATCH}"],
+    )
+    config = OmegaConf.masked_copy(config, ["trainer", "data", "resume"])
+    config.resume = None if resume is None else str(resume)
+    how(network, data, config, folder, [CSVLogger(folder, "", "")])
+    return folder
+
+
+def parts_of(folder):
+    """The weights, running statistics and reference gradients of a training's end."""
+    state = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+    groups = {"weights": [], "running": [], "reference": []}
+    for name, value in state.items():
+        if value.is_floating_point():
+            groups[name.split(".")[0] if "reference" in name else "running" if "running" in name else "weights"].append(
+                value.double().flatten()
+            )
+    return {name: torch.cat(values) for name, values in groups.items()}
+
+
+def curves(folder):
+    with (folder / "metrics.csv").open(encoding="utf-8") as file:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+CASES = [(model, alpha) for model in (RecordingCAE, RecordingVAE) for alpha in (0.0, 0.03)]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0].__name__} alpha={case[1]}")
+def both(request, tmp_path_factory):
+    """The folders of the same training of 50 steps in one process and in two."""
+    model, alpha = request.param
+    folder = tmp_path_factory.mktemp("both")
+    return [trained(how, folder / how.__name__, model, alpha=alpha) for how in (fit, fit_on_ranks)]
+
+
+@pytest.mark.slow
+def test_two_processes_train_to_the_weights_of_one(both):
+    """In double precision: what differs is the mathematics, not the rounding, which Adam would blow up."""
+    one, two = both
+    assert torch.load(two / "last.ckpt", weights_only=True)["global_step"] == 50
+    ours = parts_of(two)
+    for name, expected in parts_of(one).items():
+        assert (ours[name] - expected).abs().max() < 1e-5, name
+    assert len(curves(one)) == len(curves(two))
+    for ours, expected in zip(curves(two), curves(one), strict=True):
+        assert ours == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_all_processes_end_with_the_same_bits(both):
+    first, second = (torch.load(both[1] / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    assert first["metrics"] == second["metrics"]
+    assert first["state"].keys() == second["state"].keys()
+    assert all(torch.equal(value, second["state"][name]) for name, value in first["state"].items())
+
+
+@pytest.mark.slow
+def test_processes_share_each_batch_and_repeat_no_image(both):
+    one, first, second = (
+        torch.load(path, weights_only=True)["seen"]
+        for path in (both[0] / "rank0.pt", both[1] / "rank0.pt", both[1] / "rank1.pt")
+    )
+    assert len(one["train"]) == 50
+    for split in ("train", "val"):
+        shares = list(zip(first[split], second[split], strict=True))
+        assert [sorted([*a, *b]) for a, b in shares] == [sorted(batch) for batch in one[split]]
+    assert sorted(row for batch in one["val"][:2] for row in batch) == list(range(VAL))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "error", "message"),
+    [
+        ("nan", UserError, "training loss became nan in epoch 1, step 4"),
+        ("killed", UserError, r"One of the 2 training processes was killed \(SIGKILL\)"),
+        ("raise", RuntimeError, "ValueError: a bug"),
+    ],
+)
+def test_what_ends_one_process_ends_the_training(fault, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        trained(fit_on_ranks, tmp_path / "run", RecordingCAE, fault=fault)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("images", range(12, 26))
+def test_every_image_is_dealt_out_once_and_to_all_ranks_equally_often(images, ranks):
+    batch, dataset = 12, TableDataset(Pictures(images, 1).tables()["train"])
+    samplers = [EpochSampler(dataset, ranks, rank, seed=3, batch_size=batch) for rank in range(ranks)]
+    for sampler in samplers:
+        sampler.set_epoch(2)
+    shares = [[draw.row for draw in sampler] for sampler in samplers]
+    assert [len(share) for share in shares] == [len(sampler) for sampler in samplers]
+    steps = {-(-len(share) // (batch // ranks)) for share in shares}
+    assert len(steps) == 1, "a rank would wait for the others for ever"
+    rows = [row for share in shares for row in share]
+    assert len(set(rows)) == len(rows)
+    left_out = images - len(rows)
+    assert left_out == (images % batch if images % batch < max(2, ranks) else 0)
+
+
+def config_of(*overrides):
+    (config,) = compose_command("solder_vae.train", list(overrides))
+    return config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainer.devices=2"], "trainer.devices=2 needs data parallelism: add trainer=ddp"),
+        (["trainer=ddp", "trainer.devices=0"], "whole number, 1 or more"),
+        (["trainer=ddp", "trainer.devices=auto"], "whole number, 1 or more"),
+        (["trainer=ddp", "trainer.devices=3"], "data.batch_size=64 cannot be shared out evenly .*=3"),
+        (["trainer=ddp", "trainer.strategy=fsdp"], "trainer.strategy=fsdp is unknown"),
+        (["trainer=ddp", "trainer.accelerator=gpu", "trainer.devices=64"], r"there are \d+ GPUs"),
+        (["+trainer.accumulate_grad_batches=2"], "accumulate_grad_batches is not supported"),
+        (["trainer.precision=16-mixed"], "float16 scales the loss"),
+        (["trainer=ddp", "trainer.precision=bf16-true"], "bf16-true is not supported"),
+    ],
+)
+def test_what_cannot_be_right_is_refused(overrides, message):
+    with pytest.raises(UserError, match=message):
+        check_values(config_of(*overrides))
+
+
+def test_what_is_right_is_not_refused():
+    for devices in (1, 2, 64):
+        check_values(config_of("trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={devices}"))
+    check_values(config_of("+trainer.accumulate_grad_batches=1", "trainer.precision=bf16-mixed"))
+
+
+def test_fewer_images_than_processes_are_refused():
+    data = SolderDataModule(Pictures(35, 3), batch_size=8)
+    data.setup()
+    data.tables["test"] = data.tables["val"]
+    check_tables(data, config_of("trainer=ddp", "trainer.devices=2"))
+    with pytest.raises(UserError, match="There are 3 val images: a run needs 4 or more"):
+        check_tables(data, config_of("trainer=ddp", "trainer.devices=4"))
+
+
+# whole commands -------------------------------------------------------------------------------------------------------
+
+DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=64-true", "logger.mode=disabled")
+
+
+def numbers(folder):
+    content = json.loads((folder / "metrics.json").read_text())
+    return {key: value for key, value in content.items() if isinstance(value, int | float)}
+
+
+@pytest.mark.slow
+def test_the_command_gives_the_numbers_of_one_process_and_goes_on_with_any_number(tmp_path):
+    for devices in (1, 2):
+        result = train(*DDP, f"trainer.devices={devices}", f"hydra.run.dir={devices}", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        for epoch in (1, 2):
+            assert result.stderr.count(f"epoch {epoch}/2") == 1
+    assert numbers(tmp_path / "2") == pytest.approx(numbers(tmp_path / "1"), rel=1e-4, abs=1e-6)
+    assert {path.name for path in (tmp_path / "1").iterdir()} == {path.name for path in (tmp_path / "2").iterdir()}
+    for devices, resume in ((1, 2), (2, 1)):
+        rest = f"{resume}_{devices}"
+        result = train(
+            *DDP, "trainer.max_epochs=3", f"trainer.devices={devices}", f"resume={resume}/last.ckpt",
+            f"hydra.run.dir={rest}", cwd=tmp_path,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+    assert numbers(tmp_path / "2_1") == pytest.approx(numbers(tmp_path / "1_2"), rel=1e-4, abs=1e-6)
+
+
+@pytest.fixture
+def running(tmp_path):
+    """A command whose two processes are training, in a group of its own as a terminal would have it."""
+    command = [sys.executable, "-m", "solder_vae.train", *TINY, *DDP, "trainer.max_epochs=100000", "hydra.run.dir=run"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    try:
+        wait_until(lambda: (tmp_path / "run/last.ckpt").exists() or process.poll() is not None, 300)
+        assert process.poll() is None, process.stderr.read()
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_until(happened, seconds):
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def children_of(pid):
+    """Of those the ones that train: the process that tracks resources is another."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def are_gone(pids):
+    return all(not Path(f"/proc/{pid}/cmdline").exists() or not is_running(pid) for pid in pids)
+
+
+def is_running(pid):
+    with contextlib.suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes in /proc")
+@pytest.mark.parametrize("victim", ["a rank", "the command", "all by Ctrl-C"])
+def test_no_process_is_left_behind(victim, running):
+    ranks = children_of(running.pid)
+    assert len(ranks) == 2
+    if victim == "a rank":
+        os.kill(ranks[0], signal.SIGKILL)
+        assert running.wait(60) == 2
+        stderr = running.stderr.read()
+        assert "Traceback" not in stderr
+        (error,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
+        assert "was killed (SIGKILL)" in error
+    elif victim == "the command":
+        running.kill()
+        running.wait(60)
+    else:
+        os.killpg(running.pid, signal.SIGINT)
+        assert running.wait(60) == 130
+        assert "Traceback" not in running.stderr.read()
+    wait_until(lambda: are_gone(ranks), 30)
+
+
+# inspection -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def inspected(tmp_path_factory):
+    """A checkpoint and a folder of images, of which two cannot be read."""
+    folder = tmp_path_factory.mktemp("inspected")
+    paths = write_images(folder / "images", pictures(150))
+    for index in (10, 120):
+        paths[index].write_bytes(b"no picture")
+    return write_checkpoint(folder / "best.ckpt")[0], folder / "images"
+
+
+@pytest.mark.slow
+def test_an_inspection_by_several_processes_writes_the_same_files(inspected, tmp_path):
+    checkpoint, images = inspected
+    for processes in (1, 3):
+        out = tmp_path / str(processes)
+        options = [f"checkpoint={checkpoint}", f"images={images}", f"out={out}", f"processes={processes}"]
+        assert predict(options) == 3
+    for name in ("predictions.csv", "predictions.json", "report.html"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_an_inspection(inspected):
+    checkpoint, images = inspected
+    before = set(children_of(os.getpid()))
+    rows = inspect_on_processes(Inspector.load(checkpoint), find_joints(str(images)) * 20, 2)
+    next(rows)
+    for child in set(children_of(os.getpid())) - before:
+        os.kill(child, signal.SIGKILL)
+    with pytest.raises(UserError, match="was killed, most likely for want of memory"):
+        list(rows)
+
+
+@pytest.mark.parametrize("option", ["processes=0", "device=tpu"])
+def test_what_an_inspection_cannot_use_is_refused(option, inspected, tmp_path):
+    checkpoint, images = inspected
+    with pytest.raises(UserError, match=option):
+        predict([f"checkpoint={checkpoint}", f"images={images}", f"out={tmp_path / 'out'}", option])
+
+
+def test_data_survive_the_way_to_another_process():
+    data = SolderDataModule(Pictures(TRAIN, VAL), batch_size=BATCH)
+    data.setup()
+    copy = pickle.loads(pickle.dumps(data))
+    for mine, theirs in zip(copy.train_dataloader(), data.train_dataloader(), strict=True):
+        assert torch.equal(mine["image"], theirs["image"])
