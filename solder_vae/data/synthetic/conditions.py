@@ -19,7 +19,7 @@ RGB = tuple[float, float, float]
 MASKS: dict[str, RGB] = {
     "green": (0.003, 0.055, 0.025),
     "blue": (0.003, 0.012, 0.04),
-    "red": (0.140, 0.014, 0.012),
+    "red": (0.080, 0.006, 0.005),
     "black": (0.012, 0.013, 0.014),
     "white": (0.45, 0.45, 0.42),
 }
@@ -112,7 +112,7 @@ def draw_conditions(rng: np.random.Generator) -> Conditions:
         tin=(shine, shine * float(rng.uniform(0.95, 1.0)), shine * float(rng.uniform(0.9, 1.0))),
         tin_roughness=float(rng.uniform(0.12, 0.35)),
         dents=float(rng.uniform(0.0, 0.016)),
-        pepper=float(0.006 * rng.random() ** 1.5),
+        pepper=float(rng.uniform(0.0, 0.005)),
         clearance=float(rng.uniform(0.0, 0.05)),
         light=light,
         lighting=_lighting(rng, light),
@@ -193,6 +193,6 @@ def _camera(rng: np.random.Generator) -> Camera:
         contrast=float(rng.uniform(1.0, 1.15)),
         saturation=float(rng.uniform(0.9, 1.5)),
         noise=float(np.exp(rng.uniform(np.log(0.002), np.log(0.008)))),
-        sharpen=float(rng.uniform(0.3, 1.0)),
+        sharpen=float(rng.uniform(0.4, 1.2)),
         quality=100 if rng.random() < 0.5 else int(rng.integers(80, 98)),
     )

@@ -152,9 +152,9 @@ def paint_component(
     top = PAD_HEIGHT + joint.terminal_height - edge * edge * np.float32(0.5 / bevel)
     # Plated tin: dents that move the highlight about, its grain, patches of matte.
     top = top + np.float32(look.dents) * fractal(rng, canvas.shape, 4)
-    top = top + np.float32(look.pepper) * noise(rng, canvas.shape, 32)
+    top = top + np.float32(look.pepper) * noise(rng, canvas.shape, 20)
     # No lead lies quite level: the tilted ones mirror dark.
-    lean = rng.normal(0, 0.16, 2)
+    lean = rng.normal(0, 0.2, 2)
     top = top + np.float32(lean[0]) * side + np.float32(lean[1]) * np.clip(back, 0, 1)
     rough = np.clip(look.tin_roughness + 0.1 * fractal(rng, canvas.shape, 6), 0.1, 0.8)
     if joint.kind == CHIP:

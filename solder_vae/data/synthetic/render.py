@@ -13,8 +13,8 @@ from solder_vae.data.synthetic.canvas import Canvas, cover, make_canvas, noise
 from solder_vae.data.synthetic.conditions import Conditions, draw_conditions
 from solder_vae.data.synthetic.defects import DEFECTS, Defect
 from solder_vae.data.synthetic.painting import (
-    pad_distance,
     flow,
+    pad_distance,
     paint_board,
     paint_component,
     paint_pad,
@@ -51,7 +51,7 @@ class Rendered:
 
 
 def render(
-    seed: int, stream: str, index: int, defect: str = NORMAL, severity: tuple[float, float] = (0.5, 1.0)
+    seed: int, stream: str, index: int, defect: str = NORMAL, severity: tuple[float, float] = (0.6, 1.0)
 ) -> Rendered:
     """Render image ``index`` of a stream. The same arguments give the same bytes, in whatever order or process.
 

@@ -129,10 +129,10 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     near = int(rng.choice([-1, 1]))
     sides = [near, -near] if rng.random() < (0.4 if kind == CHIP else 0.8) else [near]
     neighbours = tuple((side * pitch, _like(rng, joint)) for side in sides)
-    # As tight as an inspection window: pad and fillet fill the frame, its edges cut them off.
-    view = rng.uniform(0.86, 1.24)
+    # Mostly as tight as an inspection window: pad and fillet fill the frame, its edges cut them off.
+    view = rng.uniform(0.86, 1.2) if rng.random() < 0.6 else rng.uniform(1.2, 1.5)
     center = (
-        near * rng.uniform(0.0, 0.16) + float(rng.normal(0, 0.03)),
+        near * rng.uniform(0.0, 1.0) * (view / 2 - 0.38) + float(rng.normal(0, 0.03)),
         joint.pad_length + rng.uniform(-0.06, 0.1) - view / 2 + float(rng.normal(0, 0.03)),
     )
     quarter = int(rng.integers(4)) * np.pi / 2

@@ -79,13 +79,13 @@ class Lamp:
 class Lighting:
     """All the light of one picture: environment bands, lamps, and the even ambient light, ``(3,)`` radiance.
 
-    ``horizon`` is the cosine of the polar angle from which down a mirror shows the board with what stands on it.
+    ``horizon`` is the cosine of the polar angle below which a mirror shows the board and what stands on it, not the sky.
     """
 
     lobes: tuple[Lobe, ...]
     lamps: tuple[Lamp, ...]
     ambient: NDArray[np.float32]
-    horizon: float
+    horizon: float = 0.0
 
 
 def normals(height: Field, pixel: float) -> NDArray[np.float32]:

@@ -28,16 +28,15 @@ class Bridge(Defect):
         neck, self._web = saddle(canvas, scene, side, y, half, float(self.rng.normal(0, 0.1)))
         # A web that froze as it tore is lumpy.
         self._lumps = self._web * lumps(self.rng, canvas, 5) * np.float32(0.1 + 0.4 * self.severity)
-        return _smooth_union(distance, neck + np.float32(0.02) * noise(self.rng, canvas.shape, 9), 0.14)
+        ragged = np.float32(0.2 * half) * np.clip(noise(self.rng, canvas.shape, 9), -2, 2)
+        return _smooth_union(distance, neck + ragged, 0.14)
 
     def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
         joined = (height**4 + self._web**4) ** 0.25  # a union without a crease
         return np.asarray(joined + self._lumps, dtype=np.float32), wetted
 
 
-def saddle(
-    canvas: Canvas, scene: Scene, side: float, y: float, half: float, lean: float
-) -> tuple[Field, Field]:
+def saddle(canvas: Canvas, scene: Scene, side: float, y: float, half: float, lean: float) -> tuple[Field, Field]:
     """The web of a bridge: signed distance to it, ``(H, W)``, and its height, ``(H, W)``, both in pad widths.
 
     Narrowest and lowest half way between the pads, as a catenoid is; runs out over both of them.
@@ -88,7 +87,9 @@ class InsufficientSolder(Defect):
         bare = cover(pad_distance(canvas, scene.joint), canvas.pixel) * (1 - wetted)
         bare *= cover(-terminal_distance(canvas, scene.joint), canvas.pixel)
         stain = np.clip(0.5 + 1.5 * fractal(self.rng, canvas.shape, 12, octaves=2), 0, 1)
-        surfaces.paint(bare * stain * np.float32(0.3 + 0.7 * self.severity), (0.03, 0.015, 0.01), (0.06, 0.04, 0.03), 0.5)
+        surfaces.paint(
+            bare * stain * np.float32(0.3 + 0.7 * self.severity), (0.03, 0.015, 0.01), (0.06, 0.04, 0.03), 0.5
+        )
 
 
 class ExcessiveSolder(Defect):

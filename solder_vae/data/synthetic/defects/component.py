@@ -24,11 +24,15 @@ class MissingComponent(Defect):
         return replace(scene, joint=replace(scene.joint, present=False, volume=0.8))
 
     def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
-        seat = terminal_distance(canvas, self._was) - 0.4 * self.severity + 0.03 * fractal(self.rng, canvas.shape, 8, octaves=2)
+        seat = (
+            terminal_distance(canvas, self._was)
+            - 0.4 * self.severity
+            + 0.03 * fractal(self.rng, canvas.shape, 8, octaves=2)
+        )
         # A brittle fracture follows the grains: facets that glitter, where frozen solder is smooth.
-        facets = lumps(self.rng, canvas, 8)
+        facets = lumps(self.rng, canvas, 7)
         self._torn = cover(seat, 2 * canvas.pixel) * wetted * np.float32(0.25 + 0.75 * self.severity)
-        fracture = 0.03 + np.float32(0.02 + 0.07 * self.severity) * facets
+        fracture = 0.03 + np.float32(0.02 + 0.05 * self.severity) * facets
         return height + self._torn * (fracture - height), wetted
 
     def on_surfaces(self, canvas: Canvas, scene: Scene, surfaces: Surfaces, wetted: Field) -> None:
@@ -47,7 +51,7 @@ class ShiftedComponent(Defect):
         share = self.rng.uniform(0.2, 1.0)  # how much is overhang, the rest is skew
         moved = replace(
             joint,
-            offset_x=joint.offset_x + float(side * share * (0.12 + 0.5 * self.severity)),
+            offset_x=joint.offset_x + float(side * share * (0.12 + 0.33 * self.severity)),
             offset_y=joint.offset_y - 0.1 * self.severity * float(self.rng.random()),
             rotation=joint.rotation + float(twist * (1.2 - share) * (0.1 + 0.8 * self.severity)),
         )
@@ -57,5 +61,5 @@ class ShiftedComponent(Defect):
         # It moved as the solder froze: disturbed solder, uneven where it was dragged.
         own = np.clip((scene.pitch / 2 - np.abs(canvas.x)) * 8, 0, 1) * wetted
         seat = cover(terminal_distance(canvas, self._was) - np.float32(0.5 * self.severity), 8 * canvas.pixel)
-        dragged = lumps(self.rng, canvas, 6) * np.float32(0.09 * self.severity)
+        dragged = lumps(self.rng, canvas, 6) * np.float32(0.12 * self.severity)
         return np.asarray(height + own * seat * dragged, dtype=np.float32), wetted

@@ -24,7 +24,7 @@ class Dewetting(Defect):
         return replace(scene, joint=replace(scene.joint, volume=scene.joint.volume * (1 + self.severity)))
 
     def on_wetting(self, canvas: Canvas, scene: Scene, distance: Field) -> Field:
-        relief = fractal(self.rng, canvas.shape, 6 + 6 * self.severity, octaves=2)
+        relief = fractal(self.rng, canvas.shape, 6 + 3 * self.severity, octaves=2)
         own = (pad_distance(canvas, scene.joint) < 0) & (terminal_distance(canvas, scene.joint) > 0.03)
         level = np.quantile(relief[own], 0.1 + 0.35 * self.severity) if own.any() else -9.0
         retreat = np.where(np.abs(canvas.x) < 0.55, np.float32(level) - relief, -9) * np.float32(0.06)
