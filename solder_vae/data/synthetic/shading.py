@@ -79,7 +79,7 @@ class Lamp:
 class Lighting:
     """All the light of one picture: environment bands, lamps, and the even ambient light, ``(3,)`` radiance.
 
-    ``horizon`` is the cosine of the polar angle below which a mirror shows the board and what stands on it, not the sky.
+    ``horizon`` is the cosine of the polar angle below which a mirror shows the board and its parts instead of the sky.
     """
 
     lobes: tuple[Lobe, ...]

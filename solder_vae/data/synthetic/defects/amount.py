@@ -27,7 +27,7 @@ class Bridge(Defect):
         y = scene.joint.pad_length - float(self.rng.uniform(0.35, 0.65))
         neck, self._web = saddle(canvas, scene, side, y, half, float(self.rng.normal(0, 0.1)))
         # A web that froze as it tore is lumpy.
-        self._lumps = self._web * lumps(self.rng, canvas, 5) * np.float32(0.1 + 0.4 * self.severity)
+        self._lumps = self._web * lumps(self.rng, canvas, 5) * np.float32(0.1 + 0.25 * self.severity)
         ragged = np.float32(0.2 * half) * np.clip(noise(self.rng, canvas.shape, 9), -2, 2)
         return _smooth_union(distance, neck + ragged, 0.14)
 
@@ -132,7 +132,7 @@ class SolderFlag(Defect):
     ipc = "Solder projection (icicle, flag)"
 
     def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
-        for _ in range(1 + round(3 * self.severity)):
+        for _ in range(1 + round(5 * self.severity)):
             height, wetted = self._spike(canvas, scene, height, wetted)
         return height, wetted
 
@@ -143,7 +143,7 @@ class SolderFlag(Defect):
         length = 0.2 + 0.6 * self.severity * self.rng.uniform(0.6, 1)
         end = (start[0] + length * float(np.sin(turn)), start[1] + length * float(np.cos(turn)))
         reach, along = segment(canvas, start, end)
-        radius = (0.05 + 0.09 * self.severity) * (1 - 0.8 * along)
+        radius = (0.05 + 0.1 * self.severity) * (1 - 0.8 * along)
         ridge = np.sqrt(np.maximum(radius * radius - reach * reach, 0))
         base = joint.climb * (0.6 + 0.6 * self.severity * along)
         spike = cover(reach - radius, canvas.pixel)

@@ -54,7 +54,7 @@ class PinHoles(Defect):
             radius = self.rng.uniform(0.8, 1.2) * (0.028 + 0.062 * self.severity)
             distance = disc(canvas, center, radius)
             self._pit = np.maximum(self._pit, np.clip(0.6 - distance / radius, 0, 1))
-            height = height + np.float32(0.03) * np.exp(-((distance / (0.5 * radius)) ** 2))  # raised lip
+            height = height + np.float32(0.04) * np.exp(-((distance / (0.4 * radius)) ** 2))  # raised lip
         return height - np.float32(0.12) * self._pit, wetted
 
     def on_surfaces(self, canvas: Canvas, scene: Scene, surfaces: Surfaces, wetted: Field) -> None:
