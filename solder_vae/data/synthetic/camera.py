@@ -75,7 +75,7 @@ def _mosaic(linear: Field) -> Field:
     bayer[1::2, 1::2] = linear[1::2, 1::2, 2]
     coded = (np.sqrt(bayer) * 65535).astype(np.uint16)  # interpolated after the gamma, as cheap cameras do
     full: Field = (cv2.demosaicing(coded, cv2.COLOR_BayerRGGB2RGB_EA) / np.float32(65535)).astype(np.float32) ** 2
-    return np.asarray(cv2.GaussianBlur(full, (0, 0), 0.6), dtype=np.float32)  # crops are resampled on their way
+    return np.asarray(cv2.GaussianBlur(full, (0, 0), 0.5), dtype=np.float32)  # crops are resampled on their way
 
 
 def _develop(linear: Field, camera: Camera) -> NDArray[np.uint8]:

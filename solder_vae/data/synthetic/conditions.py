@@ -88,7 +88,7 @@ class Conditions:
 def draw_conditions(rng: np.random.Generator) -> Conditions:
     """Draw the look of one picture."""
     mask = str(rng.choice(list(MASKS), p=[0.72, 0.2, 0.015, 0.055, 0.01]))
-    finish = str(rng.choice(list(FINISHES), p=[0.5, 0.35, 0.15]))
+    finish = str(rng.choice(list(FINISHES), p=[0.65, 0.25, 0.1]))
     body = str(rng.choice(list(BODIES)))
     light = str(rng.choice(LIGHTS, p=[0.5, 0.15, 0.2, 0.05, 0.1]))
     tint = rng.uniform(0.94, 1.0, 3)
@@ -193,6 +193,6 @@ def _camera(rng: np.random.Generator) -> Camera:
         contrast=float(rng.uniform(1.0, 1.15)),
         saturation=float(rng.uniform(0.9, 1.5)),
         noise=float(np.exp(rng.uniform(np.log(0.002), np.log(0.008)))),
-        sharpen=float(rng.uniform(0.4, 1.2)),
+        sharpen=float(rng.uniform(0.3, 1.1)),
         quality=100 if rng.random() < 0.5 else int(rng.integers(80, 98)),
     )
