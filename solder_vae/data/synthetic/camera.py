@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from solder_vae.data.synthetic.canvas import Field
 
+_LATITUDE = 0.4  # highlights burn out by no more than 1 / this, or a mostly dark picture would turn pale
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
 
@@ -49,7 +50,8 @@ def photograph(radiance: Field, camera: Camera, rng: np.random.Generator) -> NDA
     height, width = radiance.shape[:2]
     scale = height / camera.size[0]  # scene pixels per native pixel
     luma = radiance[::2, ::2] @ _LUMA
-    white = float(np.quantile(luma, 1 - camera.clipped))
+    highlights, white = (float(level) for level in np.quantile(luma, [0.97, 1 - camera.clipped]))
+    white = max(white, _LATITUDE * highlights)
     picture = np.minimum(radiance * np.float32(camera.gain / max(white, 1e-4)), 4)  # the sensor's wells overflow
     sigma = camera.blur * scale
     picture = cv2.GaussianBlur(picture, (0, 0), max(sigma, 0.3), borderType=cv2.BORDER_REFLECT_101)
@@ -63,7 +65,17 @@ def photograph(radiance: Field, camera: Camera, rng: np.random.Generator) -> NDA
     picture = np.maximum(picture, 0) * camera.balance
     grain = rng.standard_normal(picture.shape, dtype=np.float32)
     picture = picture + grain * np.float32(camera.noise) * np.sqrt(1 + 6 * np.minimum(picture, 1))
-    return _develop(np.clip(picture, 0, 1), camera)
+    return _develop(_mosaic(np.clip(picture, 0, 1)), camera)
+
+
+def _mosaic(linear: Field) -> Field:
+    """What a sensor under a Bayer filter makes of ``(h, w, 3)`` in [0, 1]: burnt edges get coloured fringes."""
+    bayer = linear[..., 1].copy()
+    bayer[::2, ::2] = linear[::2, ::2, 0]
+    bayer[1::2, 1::2] = linear[1::2, 1::2, 2]
+    coded = (np.sqrt(bayer) * 65535).astype(np.uint16)  # interpolated after the gamma, as cheap cameras do
+    full: Field = (cv2.demosaicing(coded, cv2.COLOR_BayerRGGB2RGB_EA) / np.float32(65535)).astype(np.float32) ** 2
+    return np.asarray(cv2.GaussianBlur(full, (0, 0), 0.5), dtype=np.float32)  # crops are resampled on their way
 
 
 def _develop(linear: Field, camera: Camera) -> NDArray[np.uint8]:

@@ -116,3 +116,9 @@ def fractal(rng: np.random.Generator, shape: tuple[int, int], cells: float, octa
     for octave in range(1, octaves):
         total = total + noise(rng, shape, cells * 2**octave) * np.float32(0.5**octave)
     return total
+
+
+def lumps(rng: np.random.Generator, canvas: Canvas, per_width: float) -> Field:
+    """Knobs and wrinkles of solder that froze in a heap, ``(H, W)`` of about unit height, ``per_width`` a pad width."""
+    cells = per_width * min(canvas.shape) * canvas.pixel
+    return np.abs(fractal(rng, canvas.shape, cells, octaves=2))

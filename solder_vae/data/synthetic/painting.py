@@ -72,17 +72,30 @@ def _along_terminal(canvas: Canvas, joint: Joint, x: float, end: float) -> tuple
     return cos * dx + sin * dy, sin * dx - cos * dy
 
 
-def wedge(canvas: Canvas, joint: Joint, uneven: Field, x: float = 0.0) -> Field:
+def flow(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> Field:
+    """Ridges down the fall of each fillet, ``(H, W)`` of about unit variance: solder froze as it ran down."""
+    pitch = np.float32(scene.pitch)
+    dx = canvas.x - pitch * np.clip(np.round(canvas.x / pitch), -1, 1)
+    dy = canvas.y - np.float32(scene.joint.terminal_end - 0.45)
+    around = np.arctan2(dx, dy) * np.float32(192 / np.pi) + 192
+    outwards = np.clip(np.sqrt(dx * dx + dy * dy) * 24, 0, 63).astype(np.float32)
+    fan = noise(rng, (64, 384), 34, stretch=6) + np.float32(0.25) * noise(rng, (64, 384), 110, stretch=16)
+    ridges = cv2.remap(fan, around.astype(np.float32), outwards, cv2.INTER_LINEAR)
+    return np.asarray(ridges, dtype=np.float32)
+
+
+def wedge(canvas: Canvas, joint: Joint, ridges: Field, x: float = 0.0) -> Field:
     """Solder drawn out before the middle of the end face, ``(H, W)`` height in pad widths: it mirrors as a dark V.
 
-    ``uneven``, ``(H, W)`` in pad widths, is how far the wetting strays from the straight.
+    ``ridges`` is :func:`flow`; they make the V's edge ragged.
     """
     side, back = _along_terminal(canvas, joint, x, joint.terminal_end - joint.buried)
     ahead = np.clip(1 + back / np.float32(joint.pad_length - joint.terminal_end), 0, 1)
-    aside = (side + np.float32(joint.terminal_skew) * back + 3 * uneven) / np.float32(joint.terminal_width / 2)
-    slope = np.maximum(ahead + np.float32(0.15) - np.sqrt(aside * aside + np.float32(0.05)), 0)
-    bulging = min(max(2 - joint.volume, 0), 1) * min(joint.volume, 1)
-    height: Field = np.float32(0.55 * joint.crown * bulging * joint.climb) * ahead * slope * (back < 0.02)
+    aside = (side + np.float32(joint.terminal_skew) * back) / np.float32(joint.wedge_width / 2)
+    ragged = ahead + np.float32(0.25) + np.float32(0.1) * ridges
+    slope = np.maximum(ragged - np.sqrt(aside * aside + np.float32(0.03)), 0)
+    bulging = min(max(2 - joint.volume, 0), 1) * min(joint.volume / 0.7, 1)
+    height: Field = np.float32(1.8 * joint.crown * bulging * joint.climb) * slope * (back < 0.02)
     return height
 
 
@@ -99,30 +112,25 @@ def paint_pad(surfaces: Surfaces, canvas: Canvas, joint: Joint, look: Conditions
 def paint_solder(
     surfaces: Surfaces,
     canvas: Canvas,
-    scene: Scene,
     wetted: Field,
     meniscus: Field,
     film: Field,
+    ridges: Field,
     look: Conditions,
     rng: np.random.Generator,
 ) -> None:
     """Solder of the given height where wetted, with the grain of its dendrites and the streaks of its flow.
 
     ``film``, ``(H, W)`` in pad widths, is how high a fillet stands that froze with streaks; 0 on a bulging drop.
+    ``ridges`` is :func:`flow`.
     """
     shape = canvas.shape
     grain = fractal(rng, shape, 22) * np.float32(look.grain)
     ripple = noise(rng, shape, 7) * np.float32(look.grain * 2)
-    # Solder froze as it ran down from the terminal: ridges along the fall, stronger where the fillet is high.
-    pitch = np.float32(scene.pitch)
-    dx = canvas.x - pitch * np.clip(np.round(canvas.x / pitch), -1, 1)
-    dy = canvas.y - np.float32(scene.joint.terminal_end - 0.45)
-    around = np.arctan2(dx, dy) * np.float32(192 / np.pi) + 192
-    outwards = np.clip(np.sqrt(dx * dx + dy * dy) * 24, 0, 63).astype(np.float32)
-    fan = noise(rng, (64, 384), 60, stretch=9) + np.float32(0.4) * noise(rng, (64, 384), 180, stretch=24)
-    ridges = cv2.remap(fan, around.astype(np.float32), outwards, cv2.INTER_LINEAR)
+    # Facets between the dendrites' arms mirror light and dark side by side.
+    facets = np.abs(fractal(rng, shape, 9, octaves=2)) * np.float32(look.facets)
     streaks = ridges * np.float32(look.streaks) * np.minimum(film, np.float32(0.4))
-    surfaces.height += wetted * (PAD_HEIGHT + meniscus + grain + ripple + streaks - surfaces.height)
+    surfaces.height += wetted * (PAD_HEIGHT + meniscus + grain + ripple + facets + streaks - surfaces.height)
     rough = look.solder_roughness * (1 + np.float32(0.2) * noise(rng, shape, 8))
     surfaces.paint(wetted, (0.02, 0.02, 0.02), look.solder_colour, np.clip(rough, 0.06, 0.8))
 
@@ -144,7 +152,10 @@ def paint_component(
     top = PAD_HEIGHT + joint.terminal_height - edge * edge * np.float32(0.5 / bevel)
     # Plated tin: dents that move the highlight about, its grain, patches of matte.
     top = top + np.float32(look.dents) * fractal(rng, canvas.shape, 4)
-    top = top + np.float32(0.3 * look.grain + 0.2 * look.dents) * noise(rng, canvas.shape, 45)
+    top = top + np.float32(look.pepper) * noise(rng, canvas.shape, 20)
+    # No lead lies quite level: the tilted ones mirror dark.
+    lean = rng.normal(0, 0.2, 2)
+    top = top + np.float32(lean[0]) * side + np.float32(lean[1]) * np.clip(back, 0, 1)
     rough = np.clip(look.tin_roughness + 0.1 * fractal(rng, canvas.shape, 6), 0.1, 0.8)
     if joint.kind == CHIP:
         surfaces.height += inside * (np.maximum(top, surfaces.height) - surfaces.height)

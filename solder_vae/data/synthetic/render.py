@@ -13,6 +13,7 @@ from solder_vae.data.synthetic.canvas import Canvas, cover, make_canvas, noise
 from solder_vae.data.synthetic.conditions import Conditions, draw_conditions
 from solder_vae.data.synthetic.defects import DEFECTS, Defect
 from solder_vae.data.synthetic.painting import (
+    flow,
     pad_distance,
     paint_board,
     paint_component,
@@ -28,6 +29,7 @@ from solder_vae.data.table import NORMAL
 
 STREAMS = ("train", "val", "test_normal", "test_abnormal")
 SCENE_PIXELS = 96  # short side of the internal picture; the camera samples it to the native size
+_RIM = 0.09  # width of the rounded edge of solder on a pad, pad widths
 _BARE = 0.12  # mean solder thickness on a pad without a component, pad widths
 
 
@@ -49,7 +51,7 @@ class Rendered:
 
 
 def render(
-    seed: int, stream: str, index: int, defect: str = NORMAL, severity: tuple[float, float] = (0.5, 1.0)
+    seed: int, stream: str, index: int, defect: str = NORMAL, severity: tuple[float, float] = (0.6, 1.0)
 ) -> Rendered:
     """Render image ``index`` of a stream. The same arguments give the same bytes, in whatever order or process.
 
@@ -88,7 +90,7 @@ def build(canvas: Canvas, scene: Scene, look: Conditions, flaw: Defect, texture_
     scene = flaw.on_scene(scene)
     surfaces = paint_board(canvas, scene, look, rng)
     # Solder wets a pad a little unevenly, by its sides and corners rather than in waves.
-    edge = np.float32(0.014) * noise(rng, canvas.shape, 2) + np.float32(0.004) * noise(rng, canvas.shape, 24)
+    edge = np.float32(0.02) * noise(rng, canvas.shape, 3) + np.float32(0.01) * noise(rng, canvas.shape, 16)
     joints = [(0.0, scene.joint), *scene.neighbours]
     distance = np.full(canvas.shape, 9, np.float32)
     terminal, climb, volume = (np.zeros(canvas.shape, np.float32) for _ in range(3))
@@ -110,13 +112,17 @@ def build(canvas: Canvas, scene: Scene, look: Conditions, flaw: Defect, texture_
     distance = flaw.on_wetting(canvas, scene, distance + edge)
     wetted = cover(distance, canvas.pixel)
     height = meniscus(wetted, terminal, climb, volume, _BARE)
+    # A film's edge is rounded: it mirrors as a dark contour.
+    inwards = np.clip(distance * np.float32(-1 / _RIM), 0, 1)
+    height += np.float32(look.film) * np.sqrt(inwards * (2 - inwards))
+    ridges = flow(canvas, scene, rng)
     for x, joint in joints:
         if joint.present and joint.crown > 0:
-            height += wetted * wedge(canvas, joint, edge, x)
+            height += wetted * wedge(canvas, joint, ridges, x)
     before, film = height, thin * height
     height, wetted = flaw.on_height(canvas, scene, height, wetted)
     film *= np.clip(1 - (height - before) * 20, 0, 1)  # what a defect piled up froze without
-    paint_solder(surfaces, canvas, scene, wetted, height, film, look, rng)
+    paint_solder(surfaces, canvas, wetted, height, film, ridges, look, rng)
     for number, (x, joint) in enumerate(joints):
         if joint.present:
             # A stream each: the neighbours look the same beside a missing component.

@@ -34,6 +34,7 @@ class Joint:
         offset_y: displacement along the pad, pad widths.
         rotation: rotation of the component, radians.
         crown: how far solder stands in a wedge before the end face's middle: 0 level across, near 1 to the toe.
+        wedge_width: width of that wedge at the end face, pad widths.
         buried: how far solder runs over the terminal's top from its end, pad widths.
         present: whether the component is there at all.
     """
@@ -51,6 +52,7 @@ class Joint:
     volume: float
     wetting_angle: float
     crown: float
+    wedge_width: float
     offset_x: float
     offset_y: float
     rotation: float
@@ -102,15 +104,16 @@ def draw_joint(rng: np.random.Generator, kind: str) -> Joint:
         pad_length=pad_length,
         pad_radius=rng.uniform(0.04, 0.2) if rng.random() < 0.8 else rng.uniform(0.25, 0.48),
         terminal_width=rng.uniform(0.72, 0.9) if chip else rng.uniform(0.45, 0.68),
-        terminal_end=pad_length * (rng.uniform(0.36, 0.56) if chip else rng.uniform(0.58, 0.78)),
+        terminal_end=pad_length * (rng.uniform(0.3, 0.5) if chip else rng.uniform(0.42, 0.74)),
         terminal_radius=rng.uniform(0.04, 0.16) if chip else rng.uniform(0.03, 0.2),
         terminal_taper=abs(float(rng.normal(0, 0.03 if chip else 0.14))),
         terminal_skew=float(np.clip(rng.normal(0, 0.03 if chip else 0.08), -0.2, 0.2)),
         terminal_height=rng.uniform(0.35, 0.6) if chip else rng.uniform(0.28, 0.45),
         terminal_band=rng.uniform(0.3, 0.5) if chip else pad_length * rng.uniform(0.4, 0.55),
-        volume=rng.uniform(0.6, 1.15),
+        volume=rng.uniform(0.5, 1.0),
         wetting_angle=rng.uniform(8, 32),
-        crown=max(0.0, rng.uniform(-0.3, 1.0)),
+        crown=rng.uniform(0.1, 1.0),
+        wedge_width=rng.uniform(0.6, 1.5),
         offset_x=float(np.clip(rng.normal(0, 0.025), -0.06, 0.06)),
         offset_y=float(np.clip(rng.normal(0, 0.03), -0.07, 0.07)),
         rotation=float(np.clip(rng.normal(0, 0.02), -0.05, 0.05)),
@@ -121,15 +124,16 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     """A good joint, its neighbours, the board's features about it and a tight frame on the pad."""
     kind = CHIP if rng.random() < 0.5 else GULL_WING
     joint = draw_joint(rng, kind)
-    pitch = rng.uniform(1.22, 1.45)
+    pitch = rng.uniform(1.2, 1.4)
     # The frame leans to a neighbour, so that there is something to see between the two, bridged or not.
     near = int(rng.choice([-1, 1]))
     sides = [near, -near] if rng.random() < (0.4 if kind == CHIP else 0.8) else [near]
     neighbours = tuple((side * pitch, _like(rng, joint)) for side in sides)
-    view = rng.uniform(1.08, 1.48)
+    # Mostly as tight as an inspection window: pad and fillet fill the frame, its edges cut them off.
+    view = rng.uniform(0.86, 1.2) if rng.random() < 0.6 else rng.uniform(1.2, 1.5)
     center = (
-        near * rng.uniform(0.3, 1) * (view / 2 - 0.44) + float(rng.normal(0, 0.03)),
-        joint.pad_length + rng.uniform(0.0, 0.3) - view / 2 + float(rng.normal(0, 0.03)),
+        near * rng.uniform(0.0, 1.0) * (view / 2 - 0.38) + float(rng.normal(0, 0.03)),
+        joint.pad_length + rng.uniform(-0.06, 0.1) - view / 2 + float(rng.normal(0, 0.03)),
     )
     quarter = int(rng.integers(4)) * np.pi / 2
     return Scene(
@@ -151,7 +155,7 @@ def _like(rng: np.random.Generator, joint: Joint) -> Joint:
         joint,
         volume=joint.volume * rng.uniform(0.85, 1.15),
         wetting_angle=rng.uniform(8, 32),
-        crown=max(0.0, rng.uniform(-0.3, 1.0)),
+        crown=rng.uniform(0.1, 1.0),
         terminal_skew=joint.terminal_skew + float(rng.normal(0, 0.02)),
         offset_y=joint.offset_y + float(rng.normal(0, 0.02)),
     )

@@ -77,11 +77,15 @@ class Lamp:
 
 @dataclass(frozen=True)
 class Lighting:
-    """All the light of one picture: environment bands, lamps, and the even ambient light, ``(3,)`` radiance."""
+    """All the light of one picture: environment bands, lamps, and the even ambient light, ``(3,)`` radiance.
+
+    ``horizon`` is the cosine of the polar angle below which a mirror shows the board and its parts instead of the sky.
+    """
 
     lobes: tuple[Lobe, ...]
     lamps: tuple[Lamp, ...]
     ambient: NDArray[np.float32]
+    horizon: float = 0.0
 
 
 def normals(height: Field, pixel: float) -> NDArray[np.float32]:
@@ -157,9 +161,10 @@ def shade(surfaces: Surfaces, lighting: Lighting, ground: Colour, pixel: float) 
         side = rx * np.float32(np.cos(lobe.azimuth)) + ry * np.float32(np.sin(lobe.azimuth))
         environment += (band * (1 + np.float32(lobe.lean) * side))[..., None] * lobe.colour
         irradiance = irradiance + lobe.colour * np.float32(5 * lobe.width * max(lobe.cosine, 0.1))
-    # Below the horizon the mirror shows the board itself, lit as it is.
-    board = np.asarray(ground, np.float32) * irradiance * np.float32(1 / np.pi)
-    horizon = np.clip((rz + np.float32(0.1)) / (np.float32(0.3) + alpha), 0, 1)[..., None]
+    # Below the horizon the mirror shows the board itself: dark far off, the lit ground close by.
+    near = np.clip(np.float32(0.25 + lighting.horizon) - rz, 0.1, 1)[..., None]
+    board = near * np.asarray(ground, np.float32) * irradiance * np.float32(1 / np.pi)
+    horizon = np.clip((rz + np.float32(0.1 - lighting.horizon)) / (np.float32(0.2) + alpha), 0, 1)[..., None]
     environment = (board + horizon * (environment - board)) * open_sky[..., None]
     grazing = ((1 - nz) ** 5 * (1 - alpha))[..., None]
     specular = environment * (surfaces.f0 + (1 - surfaces.f0) * grazing)

@@ -39,7 +39,7 @@ class SyntheticSource:
         val: int = 567,
         test_normal: int = 84,
         test_abnormal: int = 66,
-        severity: Sequence[float] = (0.5, 1.0),
+        severity: Sequence[float] = (0.6, 1.0),
         defects: Sequence[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         use_cache: bool = True,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from solder_vae.data.synthetic.canvas import Canvas, Field, box, cover, fractal, noise, segment
+from solder_vae.data.synthetic.canvas import Canvas, Field, box, cover, fractal, lumps, noise, segment
 from solder_vae.data.synthetic.defects.base import Defect
 from solder_vae.data.synthetic.painting import pad_distance, terminal_distance
 from solder_vae.data.synthetic.scene import CHIP, Scene
@@ -14,7 +14,7 @@ from solder_vae.data.synthetic.shading import Surfaces
 
 
 class Bridge(Defect):
-    """Solder joins the pad to the next one as a saddle: necked between the pads, convex across, one drop with both."""
+    """Solder joins the pad to the next one as a lumpy saddle over both leads: one drop, necked between the pads."""
 
     name = "bridge"
     ipc = "Solder bridging"
@@ -23,24 +23,42 @@ class Bridge(Defect):
         neighbours = self.rng.permutation([x for x, _ in scene.neighbours])
         # Where the camera looks, if it looks aside.
         side = float(np.sign(neighbours[np.argmax(neighbours * scene.center[0])]))
-        half = 0.08 + 0.42 * self.severity
-        y = float(np.minimum(scene.joint.pad_length * self.rng.uniform(0.5, 0.9), scene.joint.pad_length - 0.8 * half))
-        lean = float(self.rng.normal(0, 0.1))
-        # From pad to pad, -1 to 1, 0 half way: there the web is narrowest and lowest, as a catenoid is.
-        span = (side * canvas.x - np.float32(scene.pitch / 2)) / np.float32(scene.pitch / 2 - 0.3)
-        flare = np.minimum(span * span, 1)
-        waist = half * (1 - np.float32(0.4 - 0.15 * self.severity) * (1 - flare))
-        beside = np.abs(canvas.y - np.float32(y) - np.float32(lean) * span)
-        neck = np.maximum(beside - waist, np.abs(span) - 1) + np.float32(0.005) * noise(self.rng, canvas.shape, 5)
-        ends = np.minimum(np.float32(scene.joint.climb * (0.4 + 0.35 * self.severity)), 0.8 * waist)
-        runs_out = np.clip((2 - np.abs(span)) / 1.3, 0, 1)  # into the fillets
-        arch = np.maximum(1 - (beside / waist) ** 2, 0) ** 0.85
-        self._web = ends * (0.75 + 0.25 * flare) * arch * runs_out * runs_out * (3 - 2 * runs_out)
-        return _smooth_union(distance, neck.astype(np.float32), 0.14)
+        half = 0.1 + 0.4 * self.severity
+        y = scene.joint.pad_length - float(self.rng.uniform(0.35, 0.65))
+        neck, self._web = saddle(canvas, scene, side, y, half, float(self.rng.normal(0, 0.1)))
+        # A web that froze as it tore is lumpy.
+        self._lumps = self._web * lumps(self.rng, canvas, 5) * np.float32(0.1 + 0.25 * self.severity)
+        ragged = np.float32(0.2 * half) * np.clip(noise(self.rng, canvas.shape, 9), -2, 2)
+        return _smooth_union(distance, neck + ragged, 0.14)
 
     def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
         joined = (height**4 + self._web**4) ** 0.25  # a union without a crease
-        return joined.astype(np.float32), wetted
+        return np.asarray(joined + self._lumps, dtype=np.float32), wetted
+
+
+def saddle(canvas: Canvas, scene: Scene, side: float, y: float, half: float, lean: float) -> tuple[Field, Field]:
+    """The web of a bridge: signed distance to it, ``(H, W)``, and its height, ``(H, W)``, both in pad widths.
+
+    Narrowest and lowest half way between the pads, as a catenoid is; runs out over both of them.
+
+    Args:
+        canvas: where the pixels lie.
+        scene: the joint and its pitch.
+        side: 1 towards the neighbour at positive x, -1 the other way.
+        y: where it crosses, along the pad.
+        half: half its width at its ends.
+        lean: how far it slants from its middle to its end.
+    """
+    # From pad to pad, -1 to 1, 0 half way.
+    span = (np.float32(side) * canvas.x - np.float32(scene.pitch / 2)) / np.float32(scene.pitch / 2 - 0.3)
+    flare = np.minimum(span * span, 1)
+    waist = half * (1 - np.float32(0.3) * (1 - flare))
+    beside = np.abs(canvas.y - np.float32(y) - np.float32(lean) * span)
+    neck = np.maximum(beside - waist, np.abs(span) - 1)
+    arch = np.maximum(1 - (beside / waist) ** 2, 0) ** 0.5
+    runs_out = np.clip((4 - np.abs(span)) / 2.5, 0, 1)  # over the fillets and leads
+    web = np.float32(min(scene.joint.climb + 0.1, 0.9 * half)) * (0.75 + 0.25 * flare) * arch * runs_out
+    return neck.astype(np.float32), web.astype(np.float32)
 
 
 class InsufficientSolder(Defect):
@@ -59,7 +77,7 @@ class InsufficientSolder(Defect):
         return replace(scene, joint=lean)
 
     def on_wetting(self, canvas: Canvas, scene: Scene, distance: Field) -> Field:
-        bare = self.severity * (0.2 + 0.06 * fractal(self.rng, canvas.shape, 4))
+        bare = self.severity * (0.28 + 0.12 * fractal(self.rng, canvas.shape, 7, octaves=2))
         toe = self.severity * 0.25 * np.clip(canvas.y / scene.joint.pad_length, 0, 1)
         own = np.abs(canvas.x) < scene.pitch / 2
         return np.where(own, distance + bare + toe, distance).astype(np.float32)
@@ -68,12 +86,14 @@ class InsufficientSolder(Defect):
         # What solder never covered tarnished in the oven.
         bare = cover(pad_distance(canvas, scene.joint), canvas.pixel) * (1 - wetted)
         bare *= cover(-terminal_distance(canvas, scene.joint), canvas.pixel)
-        stain = np.clip(0.5 + 0.5 * fractal(self.rng, canvas.shape, 9, octaves=2), 0, 1)
-        surfaces.paint(bare * stain * np.float32(0.3 + 0.6 * self.severity), (0.07, 0.04, 0.02), (0.2, 0.15, 0.1), 0.5)
+        stain = np.clip(0.5 + 1.5 * fractal(self.rng, canvas.shape, 12, octaves=2), 0, 1)
+        surfaces.paint(
+            bare * stain * np.float32(0.3 + 0.7 * self.severity), (0.03, 0.015, 0.01), (0.06, 0.04, 0.03), 0.5
+        )
 
 
 class ExcessiveSolder(Defect):
-    """Too much solder: a convex mound that runs over the terminal and the pad's edge."""
+    """Too much solder: a lumpy convex mound that runs over the terminal and spills over the pad's edge."""
 
     name = "excessive_solder"
     ipc = "Excess solder"
@@ -84,7 +104,7 @@ class ExcessiveSolder(Defect):
             joint,
             volume=joint.volume * (1.3 + 2.0 * self.severity),
             wetting_angle=joint.wetting_angle * (1 - self.severity),
-            buried=(0.05 + 0.45 * self.severity) * joint.terminal_band * (1.0 if joint.kind == CHIP else 0.6),
+            buried=(0.05 + 0.6 * self.severity) * joint.terminal_band * (1.0 if joint.kind == CHIP else 0.6),
         )
         return replace(scene, joint=fat)
 
@@ -95,30 +115,35 @@ class ExcessiveSolder(Defect):
         round_off = 0.05 + 0.4 * self.severity
         aside = float(self.rng.normal(0, 0.2)) * over
         drop = box(canvas, (aside, half), (0.5 + over, half + over), round_off)
-        drop += np.float32(0.15 * over) * noise(self.rng, canvas.shape, 2)
+        drop += np.float32(0.25 * over) * noise(self.rng, canvas.shape, 6)
         return np.minimum(distance, drop)
 
     def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
-        # So much solder freezes last in its middle and shrinks there: dimples between coarse dendrites.
-        own = np.clip((scene.pitch / 2 - np.abs(canvas.x)) * 8, 0, 1)
-        dimples = np.abs(fractal(self.rng, canvas.shape, 6, octaves=1)) * np.minimum(height, 0.3) * 4
-        return height - own * dimples * np.float32(0.009 * self.severity), wetted
+        # So much solder freezes from its skin inwards, and the skin wrinkles as the rest shrinks.
+        own = np.clip((scene.pitch / 2 - np.abs(canvas.x)) * 8, 0, 1) * np.minimum(height, 0.3) / np.float32(0.3)
+        wrinkles = lumps(self.rng, canvas, 5) * np.float32(0.01 + 0.06 * self.severity)
+        return np.asarray(height + own * wrinkles, dtype=np.float32), wetted
 
 
 class SolderFlag(Defect):
-    """A spike of solder drawn out of the joint as it froze."""
+    """Spikes of solder drawn out of the joint as it froze."""
 
     name = "solder_flag"
     ipc = "Solder projection (icicle, flag)"
 
     def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
+        for _ in range(1 + round(5 * self.severity)):
+            height, wetted = self._spike(canvas, scene, height, wetted)
+        return height, wetted
+
+    def _spike(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
         joint = scene.joint
-        start = (self.rng.uniform(-0.3, 0.3), joint.pad_length * self.rng.uniform(0.6, 0.85))
+        start = (self.rng.uniform(-0.35, 0.35), joint.pad_length - self.rng.uniform(0.2, 0.8))
         turn = self.rng.uniform(-1.9, 1.9)  # mostly outwards or sideways
-        length = 0.2 + 0.9 * self.severity
+        length = 0.2 + 0.6 * self.severity * self.rng.uniform(0.6, 1)
         end = (start[0] + length * float(np.sin(turn)), start[1] + length * float(np.cos(turn)))
         reach, along = segment(canvas, start, end)
-        radius = (0.06 + 0.17 * self.severity) * (1 - 0.8 * along)
+        radius = (0.05 + 0.1 * self.severity) * (1 - 0.8 * along)
         ridge = np.sqrt(np.maximum(radius * radius - reach * reach, 0))
         base = joint.climb * (0.6 + 0.6 * self.severity * along)
         spike = cover(reach - radius, canvas.pixel)

@@ -24,16 +24,16 @@ class Dewetting(Defect):
         return replace(scene, joint=replace(scene.joint, volume=scene.joint.volume * (1 + self.severity)))
 
     def on_wetting(self, canvas: Canvas, scene: Scene, distance: Field) -> Field:
-        relief = fractal(self.rng, canvas.shape, 6, octaves=2)
+        relief = fractal(self.rng, canvas.shape, 6 + 3 * self.severity, octaves=2)
         own = (pad_distance(canvas, scene.joint) < 0) & (terminal_distance(canvas, scene.joint) > 0.03)
-        level = np.quantile(relief[own], 0.1 + 0.55 * self.severity) if own.any() else -9.0
+        level = np.quantile(relief[own], 0.1 + 0.35 * self.severity) if own.any() else -9.0
         retreat = np.where(np.abs(canvas.x) < 0.55, np.float32(level) - relief, -9) * np.float32(0.06)
         return np.maximum(distance, retreat.astype(np.float32))
 
     def on_surfaces(self, canvas: Canvas, scene: Scene, surfaces: Surfaces, wetted: Field) -> None:
         film = cover(pad_distance(canvas, scene.joint), canvas.pixel) * (1 - wetted)
         film *= cover(-terminal_distance(canvas, scene.joint), canvas.pixel)
-        surfaces.paint((0.6 + 0.35 * self.severity) * film, (0.06, 0.05, 0.04), (0.14, 0.13, 0.12), 0.5)
+        surfaces.paint((0.6 + 0.35 * self.severity) * film, (0.03, 0.025, 0.02), (0.08, 0.075, 0.07), 0.5)
 
 
 class PinHoles(Defect):
@@ -46,7 +46,7 @@ class PinHoles(Defect):
         own = (np.abs(canvas.x) < 0.45) & (wetted > 0.9) & (terminal_distance(canvas, scene.joint) > 0.05)
         places = np.flatnonzero(own)
         self._pit = np.zeros(canvas.shape, np.float32)
-        for _ in range(1 + int(self.severity * 7)):
+        for _ in range(1 + int(self.severity * 11)):
             if not len(places):
                 break
             at = int(self.rng.choice(places))
@@ -54,7 +54,7 @@ class PinHoles(Defect):
             radius = self.rng.uniform(0.8, 1.2) * (0.028 + 0.062 * self.severity)
             distance = disc(canvas, center, radius)
             self._pit = np.maximum(self._pit, np.clip(0.6 - distance / radius, 0, 1))
-            height = height + np.float32(0.02) * np.exp(-((distance / (0.5 * radius)) ** 2))  # raised lip
+            height = height + np.float32(0.04) * np.exp(-((distance / (0.4 * radius)) ** 2))  # raised lip
         return height - np.float32(0.12) * self._pit, wetted
 
     def on_surfaces(self, canvas: Canvas, scene: Scene, surfaces: Surfaces, wetted: Field) -> None:
@@ -73,8 +73,9 @@ class FluxResidue(Defect):
         film = relief - near - np.float32(1.1 - 1.5 * self.severity)
         body = np.clip(film * 3, 0, 1)
         rim = np.exp(-((film / 0.18) ** 2))
-        colour = (0.42, 0.20, 0.03) if self.rng.random() < 0.6 else (0.55, 0.52, 0.42)
-        opacity = (0.4 + 0.4 * self.severity) * body + 0.3 * rim * self.severity
-        crackle = 1 + 0.25 * noise(self.rng, canvas.shape, 24)
+        colour = (0.32, 0.17, 0.05) if self.rng.random() < 0.5 else (0.40, 0.39, 0.34)
+        opacity = (0.35 + 0.35 * self.severity) * body + 0.3 * rim * self.severity
+        # It boiled, and cracked as it dried.
+        crackle = 1 + (0.2 + 0.6 * self.severity) * np.clip(noise(self.rng, canvas.shape, 20), -1.5, 0.5)
         surfaces.height += np.float32(0.012) * body + np.float32(0.01) * rim
         surfaces.paint(np.clip(opacity * crackle, 0, 0.95).astype(np.float32), colour, (0.05, 0.05, 0.05), 0.35)
