@@ -53,7 +53,7 @@ def anomaly_maps(model: CAE, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     maps = np.empty(images.shape[:3], np.float32)
     for start in range(0, len(images), _AT_ONCE):
         x = to_tensor(images[start : start + _AT_ONCE]).to(model.device)
-        maps[start : start + _AT_ONCE] = anomaly_map(x, model.score(x).recon).cpu().numpy()
+        maps[start : start + _AT_ONCE] = anomaly_map(x, model.reconstruct(x)).cpu().numpy()
     return maps
 
 

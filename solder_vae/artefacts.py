@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from solder_vae import plots
@@ -21,7 +23,9 @@ from solder_vae.lineage import log_lineage
 from solder_vae.models import CAE, BetaVAE
 
 
-def write_artefacts(directory: Path, model: CAE, evaluation: Evaluation, numbers: Mapping[str, Any]) -> None:
+def write_artefacts(
+    directory: Path, model: CAE, evaluation: Evaluation, numbers: Mapping[str, Any], pictures: bool = True
+) -> None:
     """Write predictions.csv, the pictures and metrics.json of a run.
 
     Args:
@@ -29,13 +33,15 @@ def write_artefacts(directory: Path, model: CAE, evaluation: Evaluation, numbers
         model: the tested model, in evaluation mode.
         evaluation: its test.
         numbers: see :func:`run_metrics`.
+        pictures: whether to write them; they take longer than all else here.
     """
     write_csv(directory / "predictions.csv", prediction_rows(evaluation))
     if isinstance(model, BetaVAE) and model.kl_per_unit is not None:
         rows = enumerate(model.kl_per_unit.tolist())
         write_csv(directory / "kl_per_unit.csv", [["unit", "kl"], *([str(unit), f"{kl:.9g}"] for unit, kl in rows)])
-    for name, figure in figures(directory, model, evaluation):
-        plots.save(figure, directory / f"{name}.png")
+    if pictures:
+        for name, figure in figures(directory, model, evaluation):
+            plots.save(figure, directory / f"{name}.png")
     # Last: a run is finished once this is there.
     with replacing(directory / "metrics.json") as path:
         path.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -58,19 +64,23 @@ def figures(directory: Path, model: CAE, evaluation: Evaluation) -> Iterator[tup
     yield "defect_recall", plots.defect_recall(metrics[primary], primary)
     if isinstance(model, BetaVAE) and model.kl_per_unit is not None and model.active_units is not None:
         yield "kl_per_unit", plots.kl_per_unit(model.kl_per_unit.cpu().numpy(), int(model.active_units.sum()))
+    yield "reconstructions", reconstructions(model, table, test, threshold)
+
+
+def reconstructions(model: CAE, table: ImageTable, scores: NDArray[np.float64], threshold: float) -> Figure:
+    """The paper's Fig. 4 of a model in evaluation mode: two joints of each defect type, and as many normal ones.
+
+    Args:
+        model: what reconstructs.
+        table: the test images.
+        scores: theirs, ``(N,)``.
+        threshold: abnormal is called iff ``score > threshold``.
+    """
     types = len(set(table.defects) - {NORMAL})
-    shown = plots.choose_examples(test, table.defects, count=max(16, 4 * types))  # two of each type, as many normals
+    shown = plots.choose_examples(scores, table.defects, count=max(16, 4 * types))
     images = table.images[shown]
-    yield (
-        "reconstructions",
-        plots.reconstruction_grid(
-            images,
-            to_images(model.score(to_tensor(images).to(model.device)).recon),
-            [table.defects[row] for row in shown],
-            test[shown],
-            threshold,
-        ),
-    )
+    recon = to_images(model.reconstruct(to_tensor(images).to(model.device)))
+    return plots.reconstruction_grid(images, recon, [table.defects[row] for row in shown], scores[shown], threshold)
 
 
 def read_history(path: Path) -> dict[str, list[float | None]]:

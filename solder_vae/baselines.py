@@ -6,6 +6,8 @@ taken, and the network's result proves little. So they stand beside every result
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,11 +35,19 @@ def trivial_scores(train: ImageTable, other: ImageTable) -> dict[str, Floats]:
     Returns:
         ``(N,)`` scores by feature, one for each of :data:`BASELINES`, higher = more anomalous.
     """
-    of_train, of_other = trivial_features(train), trivial_features(other)
-    for name in (MEAN_COLOUR, CONTRAST):
-        average = of_train[name].mean(axis=0)
-        of_other[name] = np.where(np.abs(of_other[name] - average) < _SAME_COLOUR, average, of_other[name])
-    return {name: mahalanobis(of_train[name], of_other[name]) for name in of_train}
+    return distances(trivial_features(train), trivial_features(other))
+
+
+def distances(of_train: Mapping[str, Floats], of_other: Mapping[str, Floats]) -> dict[str, Floats]:
+    """:func:`trivial_scores` of features that are known, ``(M, D)`` and ``(N, D)`` by name: ``(N,)`` by name."""
+    scores = {}
+    for name, fitted_to in of_train.items():
+        features = of_other[name]
+        if name in (MEAN_COLOUR, CONTRAST):
+            average = fitted_to.mean(axis=0)
+            features = np.where(np.abs(features - average) < _SAME_COLOUR, average, features)
+        scores[name] = mahalanobis(fitted_to, features)
+    return scores
 
 
 def trivial_features(table: ImageTable) -> dict[str, Floats]:

@@ -130,7 +130,7 @@ def finish(
         normals = evaluation.val[evaluation.primary]
         validation = {**validation, CRITERION: pseudo_defect_auroc(model, data.tables["val"].images, normals)}
     numbers = run_metrics(model, evaluation, validation)
-    write_artefacts(directory, model, evaluation, numbers)
+    write_artefacts(directory, model, evaluation, numbers, config.pictures)
     log_artefacts(directory, evaluation, numbers, data.tables, loggers)
     console = Console()
     console.print(
@@ -237,6 +237,9 @@ def check_values(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{key}={value} does not fit: use a whole number, {least} or more.")
+    for key in ("skip_finished", "pictures"):
+        if not isinstance(config[key], bool):
+            raise UserError(f"{key}={config[key]} does not fit: use true or false.")
     factor = config.model.lr_factor
     if not isinstance(factor, int | float) or not 0 < factor < 1:
         raise UserError(f"model.lr_factor={factor} does not fit: use a number between 0 and 1.")

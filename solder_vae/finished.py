@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-_WITHOUT_EFFECT = ("skip_finished", "resume", "logger")  # on a run's result
+_WITHOUT_EFFECT = ("skip_finished", "resume", "logger", "pictures")  # on a run's result
 
 
 def finished(config: DictConfig, directory: Path) -> float | None:

@@ -111,8 +111,10 @@ def start_wandb(mode: str, **settings: Any) -> WandbLogger | None:
 
 def repeat_command() -> str:
     """The command that repeats this run alone, also when it is one of a sweep in another process."""
-    typed = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else sys.argv[1:]
-    return shlex.join(["python", "-m", "solder_vae.train", *typed])
+    if not HydraConfig.initialized():
+        return shlex.join(["python", "-m", "solder_vae.train", *sys.argv[1:]])
+    hydra = HydraConfig.get()
+    return shlex.join(["python", "-m", hydra.help.app_name, *hydra.overrides.task])
 
 
 def finish_wandb(status: int) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -50,7 +49,7 @@ def job(config: DictConfig, directory: Path) -> None:
 
     from solder_vae.experiment import quiet_lightning
     from solder_vae.reproduction_plan import sweeps
-    from solder_vae.reproduction_runs import has_result, read_runs, run_sweeps
+    from solder_vae.reproduction_runs import Site, read_runs, run_sweeps
 
     quiet_lightning()
     started = time.time()
@@ -59,14 +58,14 @@ def job(config: DictConfig, directory: Path) -> None:
     parts = sweeps(config.seeds)
     trainings = [training for part in parts for training in part.trainings]
     folder = directory / "runs" / f"{choices['scale']}_{choices['data']}"
-    missing = [training for training in trainings if not has_result(folder, training)]
+    site = Site(folder, choices["experiment"], overrides, directory / "trainings.log")
+    missing = site.without_result(trainings)
     log.info("%d trainings, %d of them with a result already", len(trainings), len(trainings) - len(missing))
     if missing:
         announce(missing, config, data, jobs)
-    log_file = directory / "trainings.log"
-    run_sweeps(parts, folder, choices["experiment"], overrides, jobs, log_file)
+    run_sweeps(parts, site, jobs)
     trained = time.time()
-    runs = read_runs(trainings, folder, log_file)
+    runs = read_runs(trainings, site)
     if not runs.finished:
         raise UserError(f"All {len(trainings)} trainings failed; the first:\n{runs.failed[0].traceback}")
     facts = {
@@ -220,27 +219,11 @@ def pictures(
 ) -> Iterator[tuple[str, Picture]]:
     """The pictures that the finished runs allow, written into ``directory``."""
     from solder_vae.document import Picture
-    from solder_vae.files import replacing
-    from solder_vae.paper import BETA
     from solder_vae.plots import save
-    from solder_vae.reproduction_latent import embeddings, traversal
-    from solder_vae.reproduction_plan import of_beta
+    from solder_vae.reproduction_latent import embeddings, figure_4, traversal
     from solder_vae.reproduction_report import f1_figure
 
     test = data.tables["test"]
-    best = runs.finished.get(of_beta(BETA, "gradcon").training(0))
-    if best is not None:
-        path = directory / "figure_4.png"
-        with replacing(path) as temporary:
-            shutil.copyfile(best.folder / "reconstructions.png", temporary)
-        yield (
-            "figure 4",
-            Picture(
-                path,
-                "β-VAE β=3 with GradCon, seed 0: joints with the truth above, reconstructions with prediction and "
-                "score below. Of each kind the lowest and the highest scores are shown.",
-            ),
-        )
     tsne = (
         f"t-SNE of the posterior means of the test images, seed 0, perplexity 5, the best of {config.embeddings} runs. "
         "Clusters and distances in such pictures mean little; the numbers below are of the latent space itself."
@@ -249,6 +232,11 @@ def pictures(
         "f1": (
             partial(f1_figure, found),
             "F1 of every row of Tables II and III, beside the paper's figure and the floor.",
+        ),
+        "figure 4": (
+            partial(figure_4, runs, test),
+            "β-VAE β=3 with GradCon, seed 0: joints with the truth above, reconstructions with prediction and "
+            "score below. Of each kind the lowest and the highest scores are shown.",
         ),
         "figure 5": (partial(embeddings, runs, test, True, config.embeddings, jobs), tsne),
         "figure 6": (partial(embeddings, runs, test, False, config.embeddings, jobs), tsne),

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from solder_vae.artefacts import reconstructions
 from solder_vae.checkpoint import load_model
 from solder_vae.data.factors import normal_factors
 from solder_vae.data.table import NORMAL, ImageTable
@@ -72,6 +73,15 @@ def embeddings(runs: Runs, test: ImageTable, constraint: bool, count: int, jobs:
             numbers = (silhouette(codes, test.labels), knn_purity(codes, test.labels), chance_purity(test.labels))
             panels.append((f"β = {beta:g}", placed, test.labels, numbers_text(*numbers)))
     return embedding_figure(panels) if panels else None
+
+
+def figure_4(runs: Runs, test: ImageTable) -> Figure | None:
+    """Fig. 4, the reconstructions of beta-VAE trained with the constraint, by its GradCon score (seed 0)."""
+    run = runs.finished.get(of_beta(BETA, "gradcon").training(0))
+    if run is None:
+        return None
+    images = run.test_images("gradcon")
+    return reconstructions(load_model(run.folder / "best.ckpt"), test, images.scores, images.threshold)
 
 
 def traversal(runs: Runs, test: ImageTable) -> Figure | None:

@@ -30,6 +30,12 @@ class Training(NamedTuple):
         beta = None if self.beta is None else f"{self.beta:g}"
         return f"{self.model}_beta{beta}_{'gradcon' if self.constraint else 'recon'}_seed{self.seed}"
 
+    @property
+    def overrides(self) -> list[str]:
+        """What chooses this training alone."""
+        chosen = [f"model={self.model}", f"score={'gradcon' if self.constraint else 'recon'}", f"seed={self.seed}"]
+        return [*chosen, f"beta={self.beta:g}"] if self.model == "beta_vae" else chosen
+
     def __str__(self) -> str:
         constraint = "with" if self.constraint else "without"
         return f"{model_name(self.model, self.beta)} {constraint} gradient constraint, seed {self.seed}"

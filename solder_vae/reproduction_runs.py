@@ -13,13 +13,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from hydra import compose
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from solder_vae.finished import finished
 from solder_vae.paired import TestImages
 from solder_vae.reproduction_plan import SCORES, Row, Sweep, Training
+from solder_vae.sweep_runs import last_error
 
 log = logging.getLogger(__name__)
+
+QUIET = ("pictures=false", "logger.mode=disabled")
 
 _POLL = 1.0  # seconds
 _ENDING = 20  # lines of the log, for trainings that left no traceback of their own
@@ -77,71 +82,106 @@ class Runs(NamedTuple):
         return runs[min(runs)] if runs else None
 
 
-def run_sweeps(
-    sweeps: Sequence[Sweep], folder: Path, experiment: str, overrides: Sequence[str], jobs: int, log_file: Path
-) -> None:
-    """Run all multiruns, one after the other; what the trainings print goes to ``log_file``.
+class Site(NamedTuple):
+    """Where trainings leave their results, and what all of them are run with.
 
-    Trainings that fail don't stop the others. Finished ones are left alone (``skip_finished`` of the experiments).
+    Attributes:
+        folder: the runs', the same after an interruption.
+        experiment: of conf/experiment: the scale's settings.
+        overrides: of every training.
+        log_file: what the trainings print; it is appended to.
+    """
+
+    folder: Path
+    experiment: str
+    overrides: Sequence[str]
+    log_file: Path
+
+    def has_result(self, training: Training) -> bool:
+        """Whether the training's folder holds a result of just these settings, as ``skip_finished`` understands it."""
+        if self.stamp(training) is None:
+            return False
+        config = compose("train", [f"experiment={self.experiment}", *self.overrides, *training.overrides])
+        return finished(config, self.folder / training.folder) is not None
+
+    def stamp(self, training: Training) -> int | None:
+        """When the training's latest result was written, whatever its settings; None if there is none."""
+        try:
+            return (self.folder / training.folder / "metrics.json").stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+
+    def without_result(self, trainings: Iterable[Training]) -> list[Training]:
+        return [training for training in trainings if not self.has_result(training)]
+
+
+def run_sweeps(sweeps: Sequence[Sweep], site: Site, jobs: int) -> None:
+    """Run all multiruns, one after the other.
+
+    Trainings that fail don't stop the others. Finished ones are left alone (``skip_finished`` of the experiments). A
+    process that is killed, for want of memory for instance, takes the rest of its multirun with it: that is begun
+    again as long as something gets finished.
 
     Args:
         sweeps: what to run.
-        folder: the runs', the same after an interruption.
-        experiment: of conf/experiment, for all sweeps: the scale's settings.
-        overrides: of every training.
+        site: where, and with which settings.
         jobs: trainings side by side.
-        log_file: is appended to.
+    """
+    trainings = [training for sweep in sweeps for training in sweep.trainings]
+    known = set(trainings) - set(site.without_result(trainings))
+    for sweep in sweeps:
+        missing = [training for training in sweep.trainings if training not in known]
+        while missing:
+            run_sweep(sweep, site, jobs, trainings, known)
+            before, missing = missing, site.without_result(sweep.trainings)
+            explained = all(last_error(site.folder / training.folder) for training in missing)
+            if explained or len(missing) == len(before):
+                break
+
+
+def run_sweep(sweep: Sweep, site: Site, jobs: int, trainings: Sequence[Training], known: set[Training]) -> None:
+    """One multirun; tells of each training as it finishes and adds it to those ``known`` to have a result.
+
+    Neither pictures nor dashboard of the single trainings: the report has what counts, and they take a tenth of a short
+    training's time. What was typed for all comes later, so that it wins.
     """
     parallel = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}"] if jobs > 1 else []
-    trainings = [training for sweep in sweeps for training in sweep.trainings]
-    with log_file.open("a", encoding="utf-8") as output:
-        for sweep in sweeps:
-            experiments = f"experiment=[{experiment},{sweep.experiment}]"
-            arguments = [experiments, *overrides, *sweep.overrides, f"hydra.sweep.dir={folder}", *parallel]
-            command = [sys.executable, "-m", "solder_vae.train", "-m", *arguments]
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-            try:
-                watch(process, trainings, folder)
-            finally:
-                process.terminate()  # does nothing to one that has ended
-                process.wait()
+    experiments = f"experiment=[{site.experiment},{sweep.experiment}]"
+    arguments = [experiments, *QUIET, *site.overrides, *sweep.overrides, f"hydra.sweep.dir={site.folder}", *parallel]
+    stamps = {training: site.stamp(training) for training in trainings}
+    with site.log_file.open("a", encoding="utf-8") as output:
+        command = [sys.executable, "-m", "solder_vae.train", "-m", *arguments]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        running = True
+        while running:
+            running = process.poll() is None
+            if running:
+                time.sleep(_POLL)
+            for training in trainings:
+                stamp = site.stamp(training)
+                if stamp is not None and stamp != stamps[training]:
+                    stamps[training] = stamp
+                    known.add(training)
+                    log.info("%*d of %d: %s", len(str(len(trainings))), len(known), len(trainings), training)
+    finally:
+        process.terminate()  # does nothing to one that has ended
+        process.wait()
 
 
-def watch(process: subprocess.Popen[bytes], trainings: Sequence[Training], folder: Path) -> None:
-    """Tell of each training as it finishes, until the process ends."""
-    known = {training for training in trainings if has_result(folder, training)}
-    running = True
-    while running:
-        running = process.poll() is None
-        if running:
-            time.sleep(_POLL)
-        for training in trainings:
-            if training not in known and has_result(folder, training):
-                known.add(training)
-                log.info("%*d of %d: %s", len(str(len(trainings))), len(known), len(trainings), training)
-
-
-def has_result(folder: Path, training: Training) -> bool:
-    return (folder / training.folder / "metrics.json").is_file()
-
-
-def read_runs(trainings: Iterable[Training], folder: Path, log_file: Path) -> Runs:
-    """What the trainings left in their folders.
-
-    Args:
-        trainings: all.
-        folder, log_file: as given to :func:`run_sweeps`.
-    """
-    ending = "\n".join(log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-_ENDING:])
-    finished: dict[Training, Run] = {}
+def read_runs(trainings: Iterable[Training], site: Site) -> Runs:
+    """What the trainings left in their folders."""
+    log_lines = site.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
+    ending = f"It did not get to its end; {site.log_file.name} ends:\n" + "\n".join(log_lines[-_ENDING:])
+    finished_runs: dict[Training, Run] = {}
     failed: list[Failure] = []
     for training in trainings:
-        if has_result(folder, training):
-            finished[training] = read_run(training, folder / training.folder)
+        folder = site.folder / training.folder
+        if site.has_result(training):
+            finished_runs[training] = read_run(training, folder)
         else:
-            trace = last_traceback(folder / training.folder / "train.log")
-            failed.append(Failure(training, trace or f"It did not get to its end; {log_file.name} ends:\n{ending}"))
-    return Runs(finished, failed)
+            failed.append(Failure(training, last_error(folder) or ending))
+    return Runs(finished_runs, failed)
 
 
 def read_run(training: Training, folder: Path) -> Run:
@@ -158,15 +198,6 @@ def read_run(training: Training, folder: Path) -> Run:
         np.array([int(row["label"]) for row in rows]),
         [prefix + row["path"] for row in rows],
     )
-
-
-def last_traceback(log_file: Path) -> str:
-    """The latest traceback in a run's log; empty if there is none."""
-    if not log_file.is_file():
-        return ""
-    text = log_file.read_text(encoding="utf-8", errors="replace")
-    _, found, trace = text.rpartition("Traceback (most recent call last):")
-    return found + trace.rstrip() if found else ""
 
 
 def run_rows(runs: Runs) -> Iterator[list[str]]:

@@ -28,7 +28,7 @@ CHOICES = ("model", "data")
 
 # Without a part in a run's result, or said by another key (conf/train.yaml's interpolations), or the seed itself.
 _LEFT_OUT = re.compile(
-    r"seed|model\.(seed|beta|score|alpha|gamma|latent|draws|_target_)|score\.name|logger\..*|resume|skip_finished|"
+    r"seed|model\.(seed|beta|score|alpha|gamma|latent|draws|_target_)|score\.name|logger\..*|resume|skip_finished|pictures|"
     r"criterion|data\.(_target_|cache_dir|use_cache|render_workers|num_workers)|trainer\.(_target_|ensemble|betas)"
 )
 # Records of train.log: a failure, any other but the failure's second mention, and that mention.

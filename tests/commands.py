@@ -1,9 +1,11 @@
 """Running the package's commands as a user does: in a process of their own, from another folder."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 # A few small images of the embedded set: enough to go the whole way, too few to learn much.
 TINY = (
@@ -38,3 +40,10 @@ def train(*overrides: str, cwd: Path, **environment: str) -> subprocess.Complete
     flags = [override for override in overrides if override.startswith("-")]
     values = [override for override in overrides if not override.startswith("-")]
     return run_command("train", *flags, *TINY, *values, cwd=cwd, **environment)
+
+
+def inspect_wandb(run_directory: Path) -> dict[str, Any]:
+    """What an offline Weights & Biases run holds, read back from its files."""
+    command = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--summary", "--json"]
+    offline = run_directory / "wandb/latest-run"
+    return json.loads(subprocess.check_output([*command, offline], text=True, timeout=60))

@@ -7,13 +7,12 @@ import os
 import pty
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from commands import TINY, run_command, train
+from commands import TINY, inspect_wandb, run_command, train
 
 pytestmark = pytest.mark.slow
 
@@ -182,13 +181,6 @@ def test_help_lists_the_choices_at_once(tmp_path):
     assert result.returncode == 0
     for words in ("beta_vae, cae, vae", "elbo, gradcon, recon", "data=folder data.root=PATH"):
         assert words in result.stdout
-
-
-def inspect_wandb(run_directory):
-    """What an offline Weights & Biases run holds, read back from its files."""
-    command = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--summary", "--json"]
-    offline = run_directory / "wandb/latest-run"
-    return json.loads(subprocess.check_output([*command, offline], text=True, timeout=60))
 
 
 def test_dashboards_get_flat_config_metrics_pictures_and_predictions(finished):
