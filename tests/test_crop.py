@@ -89,10 +89,10 @@ def test_crops_lie_on_the_joints(picture, options):
         assert centers(board).keys() == truth.keys() == picture.defects.keys()
         assert max(np.abs(centers(board)[name] - truth[name]).max() for name in truth) <= 1
     assert by_placement.registration.residuals.max() < 0.02
-    # What the boxes hold is metal.
+    # What the boxes hold is metal: beside what it mirrors darkly, it burns out.
     for joint, pixels in zip(by_placement.joints, by_placement.crops(), strict=True):
         if picture.defects[joint.name] == "normal":
-            assert pixels.mean() > picture.image.mean() + 20
+            assert np.quantile(pixels, 0.9) > picture.image.mean() + 50
 
 
 def test_homography_undoes_a_tilted_camera(picture, folder, options, tmp_path):

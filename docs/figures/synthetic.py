@@ -150,7 +150,7 @@ STAGES = {
     "draw scene, look and camera": ["draw_scene", "draw_conditions"],
     "paint board and pads": ["paint_board", "paint_pad", "pad_distance", "terminal_distance"],
     "solve the solder's surface": ["meniscus"],
-    "paint solder and components": ["paint_solder", "paint_component"],
+    "paint solder and components": ["flow", "wedge", "paint_solder", "paint_component"],
     "shade": ["shade"],
     "photograph": ["photograph"],
 }

@@ -73,9 +73,9 @@ class FluxResidue(Defect):
         film = relief - near - np.float32(1.1 - 1.5 * self.severity)
         body = np.clip(film * 3, 0, 1)
         rim = np.exp(-((film / 0.18) ** 2))
-        colour = (0.32, 0.17, 0.05) if self.rng.random() < 0.5 else (0.40, 0.39, 0.34)
-        opacity = (0.35 + 0.35 * self.severity) * body + 0.3 * rim * self.severity
+        colour = (0.40, 0.19, 0.03) if self.rng.random() < 0.6 else (0.45, 0.43, 0.36)
+        opacity = (0.4 + 0.45 * self.severity) * body + 0.3 * rim * self.severity
         # It boiled, and cracked as it dried.
-        crackle = 1 + (0.2 + 0.6 * self.severity) * np.clip(noise(self.rng, canvas.shape, 20), -1.5, 0.5)
+        crackle = 1 + (0.3 + 0.7 * self.severity) * np.clip(noise(self.rng, canvas.shape, 15), -1.5, 0.3)
         surfaces.height += np.float32(0.012) * body + np.float32(0.01) * rim
         surfaces.paint(np.clip(opacity * crackle, 0, 0.95).astype(np.float32), colour, (0.05, 0.05, 0.05), 0.35)
