@@ -31,7 +31,7 @@ IN_REPORT = 10_000
 _TOLD = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One row of predictions.csv.
 
@@ -171,12 +171,12 @@ def inspect_into(directory: Path, inspector: Inspector, joints: Sequence[Joint],
         if isinstance(result, Unreadable):
             unreadable.append(result)
             continue
-        entry = (result.score, -len(predictions), picture(result))
+        place = (result.score, -len(predictions))
         predictions.append(Prediction.of(result))
         if len(worst) < IN_REPORT:
-            heapq.heappush(worst, entry)
-        else:
-            heapq.heappushpop(worst, entry)
+            heapq.heappush(worst, (*place, picture(result)))
+        elif place > worst[0][:2]:
+            heapq.heapreplace(worst, (*place, picture(result)))
     cards = [card(predictions[-minus_row], image) for _, minus_row, image in sorted(worst, reverse=True)]
     write_csv(directory / "predictions.csv", list(inspector.thresholds), predictions)
     write_json(directory / "predictions.json", inspector, predictions, unreadable, source)
@@ -233,9 +233,14 @@ def write_json(
         "score": inspector.primary,
         "threshold": inspector.threshold.to_dict(),
         "unreadable": [{"path": item.name, "reason": item.reason} for item in unreadable],
-        "predictions": [asdict(prediction) for prediction in predictions],
+        "predictions": [],
     }
-    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    before, after = json.dumps(content, indent=1, allow_nan=False).rsplit("]", 1)
+    with path.open("w", encoding="utf-8") as file:  # line by line, as the text of many takes more memory than they do
+        file.write(before)
+        for number, prediction in enumerate(predictions):
+            file.write((",\n  " if number else "\n  ") + json.dumps(asdict(prediction), allow_nan=False))
+        file.write(f"\n ]{after}\n")
 
 
 def headline(inspection: Inspection) -> str:
