@@ -12,7 +12,7 @@ import torch
 from solder_vae.cli import command, parse
 from solder_vae.inspection import find_joints
 from solder_vae.inspector import Inspector, read_ahead
-from solder_vae.losses import recon_score
+from solder_vae.scoring import recon_score
 
 FILES = 512
 REPEATS = 5

@@ -22,7 +22,7 @@ USAGE = """\
 Inspect joints on a Ray cluster.
 
   python examples/ray_inspect.py checkpoint=best.ckpt images=DIR|GLOB|CSV out=NEW_DIR
-  python examples/ray_inspect.py checkpoint=best.ckpt images=lot7.csv out=lot7 workers=600 address=auto
+  python examples/ray_inspect.py checkpoint=best.ckpt images=lot7.csv out=lot7 workers=8 address=auto
 
   workers=2       actors, each with a core of its own and the model in memory
   address=        of a running cluster, auto for the one this machine belongs to; without it, one is started here
@@ -91,7 +91,8 @@ def run(arguments: list[str]) -> int:
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=options.workers),
     )
     with new_directory(out) as folder:
-        verdicts.write_parquet(str(folder.resolve()))
+        # Writing takes next to nothing, and the workers may have all the cores.
+        verdicts.write_parquet(str(folder.resolve()), ray_remote_args={"num_cpus": 0})
     labels = parquet.read_table(out, columns=["label"])["label"].value_counts().to_pylist()
     counts = ", ".join(f"{entry['counts']} {entry['values']}" for entry in labels)
     print(f"Of {len(files)} joints {counts}. The verdicts are in {out}.")

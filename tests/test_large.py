@@ -1,21 +1,29 @@
 """More images than fit into memory: the same results as if they did, in bounded memory."""
 
+import csv
+import json
 import os
 import re
 import subprocess
 import sys
+import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import pictures, write_images
+from checkpoints import pictures, write_checkpoint, write_images
 from commands import TINY, run_command
 from many_images import write_many
 
+from solder_vae import inspection
 from solder_vae.data import photos
 from solder_vae.data.datamodule import TableDataset
 from solder_vae.data.folder import FolderSource, folder_data
+from solder_vae.data.layouts import find_records
 from solder_vae.errors import UserError
+from solder_vae.inspection import inspect_into
+from solder_vae.inspector import Inspector, Joint, Verdict
 from solder_vae.lineage import content_digest
 from solder_vae.pseudo_defects import cut_paste
 from solder_vae.streams import in_threads
@@ -118,7 +126,8 @@ def test_threads_keep_the_order_and_run_ahead_by_some_only():
 
     def items():
         nonlocal taken
-        for taken in range(1, 10_001):
+        while taken < 10_000:
+            taken += 1
             yield taken
 
     results = in_threads(lambda item: item * item, items())
@@ -136,15 +145,16 @@ def test_training_is_the_same_to_the_bit(root, tmp_path):
     own = ("data=folder", f"data.root={root}", "+criterion=val/pseudo_defect_auroc")
     drop = ("data.train", "data.val", "data.test", "data.render")
     common = [option for option in TINY if not option.startswith(drop)]
-    for name, options in {
+    runs = {
         "cached": [],
-        "none": ["data.cache_mb=0", "data.num_workers=2"],
-        "some": [f"data.cache_mb={30 * EACH}"],
-    }.items():
+        "streamed": ["data.cache_mb=0", "data.num_workers=2"],
+        "partly": [f"data.cache_mb={30 * EACH}"],
+    }
+    for name, options in runs.items():
         result = run_command("train", *common, *own, *options, f"hydra.run.dir={name}", cwd=tmp_path)
         assert result.returncode == 0, result.stderr
     for name in ("metrics.json", "predictions.csv"):
-        contents = {(tmp_path / run / name).read_bytes() for run in ("cached", "none", "some")}
+        contents = {(tmp_path / run / name).read_bytes() for run in runs}
         assert len(contents) == 1
 
 
@@ -165,9 +175,56 @@ def with_peak(*arguments, cwd):
     return done.stdout, int(re.search(r"peak (\d+) kB", done.stdout)[1]) / 1000
 
 
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    """A folder of very many images, 2 % of them defective."""
-    folder = tmp_path_factory.mktemp("many")
-    write_many(folder / "data", MANY - MANY // 50, MANY // 50)
-    return folder
+@pytest.mark.slow
+def test_very_many_images_train_and_score_in_bounded_memory(tmp_path):
+    """200,000, or $SOLDER_VAE_MANY: all are read and split; training takes a fifth of its epoch's batches.
+
+    All decoded images of 24 px would take another 1.7 kB each, and twice that while they are split.
+    """
+    write_many(tmp_path / "data", MANY - MANY // 50, MANY // 50)
+    output, peak = with_peak(
+        "train", "data=folder", "data.root=data", "data.image_size=24", "data.batch_size=512", "data.cache_mb=16",
+        "data.fractions=[92,4,4]", "trainer.max_epochs=1", "+trainer.limit_train_batches=0.2", "model=cae",
+        "score=recon", "logger.mode=disabled", "hydra.run.dir=run", cwd=tmp_path,
+    )  # fmt: skip
+    assert peak < 650 + 0.0015 * MANY
+    counts = re.findall(r"^(?:train|val|test) +(\d+) images", output, re.MULTILINE)
+    assert sum(map(int, counts)) == MANY
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["test/n_abnormal"] == MANY // 50
+    with (tmp_path / "run/predictions.csv").open() as file:
+        assert len(list(csv.reader(file))) == 1 + int(counts[2])
+
+
+def test_listing_takes_seconds_for_a_hundred_thousand(tmp_path):
+    """Of processor time, and here of 2,000."""
+    write_many(tmp_path, 1900, 100)
+    started = time.process_time()
+    assert len(find_records(tmp_path)) == 2000
+    assert time.process_time() - started < 0.2
+
+
+def test_memory_of_an_inspection_is_that_of_its_numbers(tmp_path, monkeypatch):
+    """A kilobyte a joint; no picture is kept or drawn but those of the report."""
+    monkeypatch.setattr(inspection, "IN_REPORT", 50)
+    drawn = []
+    monkeypatch.setattr(inspection, "picture", lambda verdict: drawn.append(verdict.score) or "x" * 3000)
+    inspector = Inspector.load(write_checkpoint(tmp_path / "best.ckpt")[0])
+    scores = np.random.default_rng(0).permutation(10_000).astype(float).tolist()
+    image, heat = np.zeros((SIZE, SIZE, 3), np.uint8), np.zeros((SIZE, SIZE), np.float32)
+
+    def verdicts(_):
+        for score in scores:
+            numbers = dict.fromkeys(inspector.thresholds, score)
+            yield Verdict(f"b{score}", score, 1.5, 0.5, numbers, image.copy(), image.copy(), heat.copy())
+
+    monkeypatch.setattr(inspector, "inspect", verdicts)
+    tracemalloc.start()
+    result = inspect_into(tmp_path, inspector, [Joint("x", Path("x"))] * len(scores), "best.ckpt")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1000 * len(scores) + 3e6
+    assert [prediction.score for prediction in result.predictions] == scores
+    content = json.loads((tmp_path / "predictions.json").read_text())
+    assert [entry["score"] for entry in content["predictions"]] == scores
+    assert set(range(9950, 10_000)) <= set(drawn)
+    assert len(drawn) < 500
