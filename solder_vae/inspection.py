@@ -141,13 +141,13 @@ def inspect_into(
         if isinstance(row, Unreadable):
             unreadable.append(row)
             continue
-        prediction, image = row
-        entry = (prediction.score, -len(predictions), image)
+        prediction, draw = row
+        place = (prediction.score, -len(predictions))
         predictions.append(prediction)
         if len(worst) < IN_REPORT:
-            heapq.heappush(worst, entry)
-        else:
-            heapq.heappushpop(worst, entry)
+            heapq.heappush(worst, (*place, draw()))
+        elif place > worst[0][:2]:
+            heapq.heapreplace(worst, (*place, draw()))
     cards = [card(predictions[-minus_row], image) for _, minus_row, image in sorted(worst, reverse=True)]
     write_csv(directory / "predictions.csv", list(inspector.thresholds), predictions)
     write_json(directory / "predictions.json", inspector, predictions, unreadable, source)
@@ -204,9 +204,14 @@ def write_json(
         "score": inspector.primary,
         "threshold": inspector.threshold.to_dict(),
         "unreadable": [{"path": item.name, "reason": item.reason} for item in unreadable],
-        "predictions": [asdict(prediction) for prediction in predictions],
+        "predictions": [],
     }
-    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    before, after = json.dumps(content, indent=1, allow_nan=False).rsplit("]", 1)
+    with path.open("w", encoding="utf-8") as file:  # line by line, as the text of many takes more memory than they do
+        file.write(before)
+        for number, prediction in enumerate(predictions):
+            file.write((",\n  " if number else "\n  ") + json.dumps(asdict(prediction), allow_nan=False))
+        file.write(f"\n ]{after}\n")
 
 
 def headline(inspection: Inspection) -> str:

@@ -8,13 +8,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 
 from solder_vae.errors import UserError
-from solder_vae.inspector import BATCH, Inspector, Joint
+from solder_vae.inspector import BATCH, Inspector, Joint, Unreadable
 from solder_vae.prediction import Row, inspect_rows
 from solder_vae.processes import deaf_to_interrupts, share_of_threads
 
@@ -78,4 +79,9 @@ def prepare(model: bytes, gpu: bool, threads: int, numbers: Any) -> None:
 
 def inspect_batch(joints: list[Joint]) -> list[Row]:
     assert _inspector is not None
-    return list(inspect_rows(_inspector, joints))
+    return [drawn(row) for row in inspect_rows(_inspector, joints)]
+
+
+def drawn(row: Row) -> Row:
+    """The row with its picture drawn already: here several are at it, and the picture is smaller than what it shows."""
+    return row if isinstance(row, Unreadable) else (row[0], partial(str, row[1]()))

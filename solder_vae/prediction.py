@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from solder_vae.inspector import Inspector, Joint, Unreadable, Verdict
 from solder_vae.prediction_report import picture
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One row of predictions.csv.
 
@@ -45,11 +46,11 @@ class Prediction:
         )
 
 
-Row = tuple[Prediction, str] | Unreadable
-"""What comes of a joint: its prediction with the report's picture, or why there is none."""
+Row = tuple[Prediction, Callable[[], str]] | Unreadable
+"""What comes of a joint: its prediction with what draws the report's picture (few are shown), or why there is none."""
 
 
 def inspect_rows(inspector: Inspector, joints: Iterable[Joint]) -> Iterator[Row]:
     """Inspect joints one by one, see :meth:`Inspector.inspect`."""
     for result in inspector.inspect(joints):
-        yield result if isinstance(result, Unreadable) else (Prediction.of(result), picture(result))
+        yield result if isinstance(result, Unreadable) else (Prediction.of(result), partial(picture, result))
