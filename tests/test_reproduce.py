@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from commands import TINY, inspect_wandb, run_command, train
 
-from solder_vae import paper
+from solder_vae import paper, reproduction_runs
 from solder_vae.document import Bullets, Code, Heading, Table, Text, to_html, to_markdown
 from solder_vae.errors import UserError
 from solder_vae.paired import PairedTest
@@ -60,6 +60,35 @@ def test_overrides_go_to_the_trainings_or_not_at_all():
     for text in ("model=cae", "seed=1", "beta=3", "experiment=paper", "score=recon", "trainer.ensemble=2"):
         with pytest.raises(UserError, match="drop it"):
             training_overrides([text])
+
+
+def test_a_multirun_that_lost_a_process_is_begun_again(monkeypatch, tmp_path):
+    """As long as something gets finished; not for the sake of trainings that say why they failed."""
+    (sweep,) = (sweep for sweep in sweeps(1) if sweep.experiment == "table2")
+    done, failed, finished_a_call, calls = set(), set(), iter([2, 1, 0, 9]), []
+
+    def run(sweep, *_):
+        calls.append(sweep)
+        waiting = [training for training in sweep.trainings if training not in done]
+        done.update(waiting[: next(finished_a_call)])
+
+    monkeypatch.setattr(reproduction_runs.Site, "has_result", lambda site, training: training in done)
+    monkeypatch.setattr(reproduction_runs, "last_error", lambda folder: "why" if folder.name in failed else "")
+    monkeypatch.setattr(reproduction_runs, "run_sweep", run)
+    site = reproduction_runs.Site(tmp_path, "quick", (), tmp_path / "log")
+    reproduction_runs.run_sweeps([sweep], site, 1)
+    assert (len(calls), len(done)) == (3, 3)  # the third got nothing done
+    reproduction_runs.run_sweeps([sweep], site, 1)
+    assert (len(calls), len(done)) == (4, 6)
+    reproduction_runs.run_sweeps([sweep], site, 1)
+    assert len(calls) == 4
+
+    last = sweep.trainings[-1]
+    done.remove(last)
+    failed.add(last.folder)
+    finished_a_call = iter([0, 9])
+    reproduction_runs.run_sweeps([sweep], site, 1)
+    assert (len(calls), last in done) == (5, False)
 
 
 def test_words_for_numbers():
@@ -118,13 +147,15 @@ def started(folder, arguments, output):
 
 
 def wait_for_results(count, folder, process):
-    give_up = time.monotonic() + 400
+    give_up = time.monotonic() + 900
     while len(results_below(folder)) < count and time.monotonic() < give_up and process.poll() is None:
         time.sleep(0.1)
 
 
 def children(process):
-    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    return [
+        int(child) for path in Path(f"/proc/{process}/task").glob("*/children") for child in path.read_text().split()
+    ]
 
 
 def kill_a_worker(process):
@@ -148,7 +179,7 @@ def interrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reproduction")
     arguments = [*SMALL, "seeds=1", "out=out"]
     first = started(folder, arguments, subprocess.DEVNULL)
-    wait_for_results(3, folder, first)
+    wait_for_results(2, folder, first)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     before = results_below(folder)
@@ -156,7 +187,7 @@ def interrupted(tmp_path_factory):
         second = started(folder, arguments, output)
         wait_for_results(len(before) + 1, folder, second)
         kill_a_worker(second)
-        status = second.wait(timeout=600)
+        status = second.wait(timeout=900)
         output.seek(0)
         return folder, before, status, output.read()
 
@@ -165,7 +196,7 @@ def interrupted(tmp_path_factory):
 def test_an_interruption_loses_and_repeats_nothing(interrupted):
     folder, before, status, output = interrupted
     assert status == 0, output
-    assert 3 <= len(before) < 10
+    assert 2 <= len(before) < 5
     after = results_below(folder)
     assert len(after) == 11
     for path, modified in before.items():
