@@ -19,6 +19,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from solder_vae.errors import UserError
 from solder_vae.flat import flatten
 
 State = Literal["finished", "failed", "unfinished"]
@@ -71,8 +72,18 @@ class Run:
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """Every run below ``folder``, in the order of the jobs' numbers."""
-    return [run for job in job_folders(folder) for run in job_runs(folder, job)]
+    """Every run below ``folder``, in the order of the jobs' numbers.
+
+    Raises:
+        UserError: a job's files hold something else than a training writes.
+    """
+    runs: list[Run] = []
+    for job in job_folders(folder):
+        try:
+            runs += job_runs(folder, job)
+        except (AttributeError, TypeError, ValueError, RecursionError) as error:
+            raise UserError(f"{job}: its configs or metrics.json are not a training's; move it elsewhere.") from error
+    return runs
 
 
 def job_folders(folder: Path) -> list[Path]:
@@ -172,9 +183,16 @@ def reason(error: str) -> str:
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds; None if it is missing or half-written."""
+    """What a YAML file holds; None if it is missing, half-written or refers to itself.
+
+    No training writes references, by which a few bytes can stand for gigabytes.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content = path.read_bytes()
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, loader)):
+            return None
+        return yaml.load(content, loader)
     except (OSError, yaml.YAMLError):
         return None
 

@@ -17,6 +17,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from checkpoints import pictures, png, write_checkpoint, write_images
@@ -25,6 +27,7 @@ from hypothesis import strategies as st
 
 from solder_vae.checkpoint import check_resumable, load_model, read_checkpoint
 from solder_vae.cli import parse
+from solder_vae.data.bombs import INFLATED_UNCHECKED
 from solder_vae.data.folder import FolderSource
 from solder_vae.data.layouts import find_records, printable, read_manifest
 from solder_vae.data.transforms import read_image
@@ -46,7 +49,7 @@ def feed(reader, first, count, folder, **environment):
     return json.loads(result.stdout)
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in (1, 2, 3))])
 def test_damaged_images(part, tmp_path):
     """10,000 of them under a small limit on the number of pixels, so that the bound on memory is small, too."""
     ends = feed("image", part * 2500, 2500, tmp_path, OPENCV_IO_MAX_IMAGE_PIXELS=str(1 << 20))
@@ -100,6 +103,35 @@ def test_images_that_claim_more_than_they_have(tmp_path):
     command = [sys.executable, "-c", code, *(str(tmp_path / name) for name in bombs)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_images_that_would_take_long(tmp_path):
+    """A few bytes must not take hours: of a PNG that goes on behind its last pixel, or a JPEG of scans without end."""
+    start, ends = b"\x89PNG\r\n\x1a\n", chunk(b"IEND", b"")
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, 8, 2, 0, 0, 0))
+    (tmp_path / "goes_on.png").write_bytes(start + header + chunk(b"IDAT", zlib.compress(bytes(1 << 29))) + ends)
+    whole = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    scan = whole.index(b"\xff\xda")
+    length = int.from_bytes(whole[scan + 2 : scan + 4], "big")
+    scans = (whole[scan : scan + 2 + length] + b"\0") * 200
+    (tmp_path / "scans.jpg").write_bytes(whole[:scan] + scans + b"\xff\xd9")
+    for name in ("goes_on.png", "scans.jpg"):
+        refused(tmp_path / name, "is cut short or corrupt")
+    (tmp_path / "whole.jpg").write_bytes(whole)
+    assert read_image(tmp_path / "whole.jpg").shape == (64, 64, 3)
+
+
+def test_large_pictures_are_no_bombs(tmp_path):
+    """Whose pixels take more bytes than are left unchecked."""
+    noise = np.random.default_rng(0).integers(0, 1 << 16, (300, 301, 4), dtype=np.uint16)
+    for name, image in {
+        "rgba16.png": noise,
+        "grey.png": noise[..., 0],
+        "rgb.jpg": (noise[..., :3] >> 8).astype(np.uint8),
+    }.items():
+        (tmp_path / name).write_bytes(cv2.imencode(Path(name).suffix, image)[1].tobytes())
+        assert read_image(tmp_path / name).shape == (300, 301, 3)
+    assert (tmp_path / "rgba16.png").stat().st_size > INFLATED_UNCHECKED
 
 
 NASTY = st.one_of(

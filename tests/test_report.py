@@ -7,6 +7,7 @@ import pytest
 import yaml
 from commands import run_command
 
+from solder_vae.errors import UserError
 from solder_vae.sweep_report import write_report
 from solder_vae.sweep_runs import last_error, natural, read_runs
 from solder_vae.sweep_table import BASELINES, COLUMNS, cells, comparisons, rows
@@ -136,3 +137,21 @@ def test_no_run_is_a_mistake(tmp_path):
     result = run_command("report", str(tmp_path), cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.startswith("error: No run below")
+
+
+@pytest.mark.parametrize("content", ["- a", "trainer: 5", "trainer: {ensemble: x}", "score: [1]", "a: 2020-13-45"])
+def test_configs_that_no_training_wrote_are_told(content, tmp_path):
+    write_job(tmp_path / "0", 0.9)
+    (tmp_path / "0/config.yaml").write_text(content)
+    with pytest.raises(UserError, match="/0: its configs or metrics"):
+        read_runs(tmp_path)
+
+
+def test_references_do_not_fill_the_memory(tmp_path):
+    """The billion laughs: ten times ten times ..."""
+    lines = ["a0: &a0 {x: 1}"]
+    lines += [f"a{n}: &a{n} {{{', '.join(f'k{k}: *a{n - 1}' for k in range(10))}}}" for n in range(1, 12)]
+    write_job(tmp_path / "0", 0.9)
+    (tmp_path / "0/config.yaml").write_text("\n".join(lines))
+    (run,) = read_runs(tmp_path)
+    assert run.state == "finished"

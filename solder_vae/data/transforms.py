@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from solder_vae.data.bombs import is_bomb
 from solder_vae.errors import UserError
 
 MAX_PIXELS = 1 << 26
@@ -71,8 +72,8 @@ def decode_raw(data: Image, path: str | Path) -> NDArray[Any]:
     Raises:
         UserError: see :func:`read_image`.
     """
-    if not _chunks_fit(data.data):
-        raise UserError(f"{path}: is a PNG file cut short or corrupt; copy it again or remove it.")
+    if is_bomb(data.tobytes()):
+        raise UserError(f"{path}: is cut short or corrupt; copy it again or remove it.")
     raw = _decode(data, cv2.IMREAD_UNCHANGED, path)
     if raw.dtype not in (np.uint8, np.uint16):
         raise UserError(f"{path}: has {raw.dtype} pixels of unknown range; save it with 8 or 16 bits.")
@@ -80,21 +81,6 @@ def decode_raw(data: Image, path: str | Path) -> NDArray[Any]:
         height, width = raw.shape[:2]
         raise UserError(f"{path}: is {width}x{height} px, but a side needs at least {MIN_SIDE}; remove it.")
     return raw
-
-
-def _chunks_fit(data: memoryview) -> bool:
-    """Whether the chunks of a PNG end within the file (True for other formats).
-
-    OpenCV sets aside as many bytes as a chunk says that it has, up to 4 GiB, before it looks for them.
-    """
-    if bytes(data[:8]) != b"\x89PNG\r\n\x1a\n":
-        return True
-    at = 8
-    while at + 12 <= len(data):
-        kind, at = bytes(data[at + 4 : at + 8]), at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if kind == b"IEND":
-            break
-    return at <= len(data)
 
 
 def to_rgb(raw: NDArray[Any], data: Image, path: str | Path) -> Image:

@@ -1,0 +1,64 @@
+"""Files of few bytes that would take gigabytes or hours to decode, told by their structure before a decoder sees them.
+
+Pixels are counted elsewhere (``OPENCV_IO_MAX_IMAGE_PIXELS``); this is about what a header of harmless size can hide.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+PNG = b"\x89PNG\r\n\x1a\n"
+JPEG = b"\xff\xd8"
+START_OF_SCAN = b"\xff\xda"
+
+MAX_SCANS = 100
+"""Of a JPEG file. Cameras: 1, progressive files some 10; an empty scan is a few bytes and a pass over all pixels."""
+
+INFLATED_UNCHECKED = 1 << 18
+"""PNG pixels compressed to fewer bytes are not inflated to see how many they are: that takes a second at most."""
+
+
+def is_bomb(data: bytes) -> bool:
+    """Whether a PNG or JPEG file is not what its header says (False for other formats)."""
+    if data.startswith(PNG):
+        return not _chunks_fit(data) or _inflates_too_much(data)
+    return data.startswith(JPEG) and data.count(START_OF_SCAN) > MAX_SCANS
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, begin and end of the content of each chunk of a PNG; the last one may end behind the file's end."""
+    at = len(PNG)
+    while at + 12 <= len(data):
+        kind, begin = data[at + 4 : at + 8], at + 8
+        end = begin + int.from_bytes(data[at : at + 4], "big")
+        yield kind, begin, end
+        if kind == b"IEND":
+            return
+        at = end + 4
+
+
+def _chunks_fit(data: bytes) -> bool:
+    """OpenCV sets aside as many bytes as a chunk says that it has, up to 4 GiB, before it looks for them."""
+    return all(end + 4 <= len(data) for _, _, end in _chunks(data))
+
+
+def _inflates_too_much(data: bytes) -> bool:
+    """libpng inflates what follows the last pixel, too, to throw it away: a thousand times the file's size."""
+    pixels = [slice(begin, end) for kind, begin, end in _chunks(data) if kind == b"IDAT"]
+    if sum(part.stop - part.start for part in pixels) <= INFLATED_UNCHECKED:
+        return False
+    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+    left = height * (8 * width + 16)  # 16 bits, four channels; a byte for each row's filter, more if interlaced
+    stream = zlib.decompressobj()
+    try:
+        for part in pixels:
+            content = data[part]
+            while content:
+                left -= len(stream.decompress(content, 1 << 20))
+                content = stream.unconsumed_tail
+                if left < 0:
+                    return True
+    except zlib.error:
+        return False  # the decoder says what is wrong
+    return False
