@@ -69,6 +69,8 @@ def plugin(name):
 )
 def test_one_job_fails_and_the_others_finish(launcher, tmp_path):
     where = (f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep", QUIET)
+    if launcher == "ray_cluster":  # one that is started here, and small
+        where += tuple(f"hydra.launcher.ray.init.{text}" for text in ("num_cpus=2", "object_store_memory=100000000"))
     slurm = fake_slurm(tmp_path / "bin") if launcher == "slurm" else {}
     result = train("-m", *where, "model=cae,vae", "score=recon,elbo", cwd=tmp_path, **slurm)
     assert result.returncode == 2, result.stderr
