@@ -118,6 +118,21 @@ def test_a_failed_trial_stops_no_search_but_shows_in_the_status(tmp_path):
     assert f"error: {states.count('failed')} of 3 jobs failed" in result.stderr
 
 
+@pytest.mark.slow
+@plugin("optuna_sweeper")
+def test_a_search_of_failed_trials_alone_says_so(tmp_path):
+    where = ("hydra/sweeper=optuna_search", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=sweep", QUIET)
+    result = train("-m", *where, "score.draws=0", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    reason = "solder_vae.errors.UserError: score.draws=0 does not fit: use a whole number, 1 or more."
+    assert result.stderr.splitlines()[-4:] == [
+        "error: no trial of the search finished.",
+        "error: 2 of 2 jobs failed (traceback: train.log):",
+        *(f"  sweep/{number}: {reason}" for number in (0, 1)),
+    ]
+
+
 @pytest.mark.parametrize("kind", ["launcher", "sweeper"])
 def test_a_missing_plugin_is_named_with_what_to_install(kind):
     for file in (CONF / "hydra" / kind).glob("*.yaml"):
