@@ -77,7 +77,10 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
         if wants_traceback or not (plugin := missing_plugin(error)):
             raise
         sys.exit(fail(plugin, 2))
-    except ValueError as error:  # of logging's configuration: the run's log cannot be written
+    except ValueError as error:
+        if not wants_traceback and str(error) == "No trials are completed yet.":  # Optuna's word, asked for the best
+            sys.exit(fail("no trial of the search finished.", 1))
+        # Of logging's configuration: the run's log cannot be written.
         if wants_traceback or not isinstance(error.__cause__, OSError):
             raise
         sys.exit(fail(str(error.__cause__), 2))

@@ -54,9 +54,10 @@ def job(arguments: list[str]) -> int:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         with replacing(Path(options.out)) as path:
             path.write_text(json.dumps(layout(view), indent=2) + "\n", encoding="utf-8")
-        print(f"Weights & Biases was not reached ({reason[0]}); the layout is in {options.out}.", file=sys.stderr)
+        print(f"Weights & Biases was not reached: {reason[0]}", file=sys.stderr)
+        print(f"Layout: {options.out} (the same command makes the workspace once it can be reached)")
         return 0
-    print(url)
+    print(f"Workspace: {url}")
     return 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from commands import TINY, run_command, train
+from wandb.wandb_agent import Agent
 
 from solder_vae.cli import CONF, missing_plugin
 from solder_vae.sweep_runs import read_runs
@@ -68,6 +69,8 @@ def plugin(name):
 )
 def test_one_job_fails_and_the_others_finish(launcher, tmp_path):
     where = (f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep", QUIET)
+    if launcher == "ray_cluster":  # one that is started here, and small
+        where += tuple(f"hydra.launcher.ray.init.{text}" for text in ("num_cpus=2", "object_store_memory=100000000"))
     slurm = fake_slurm(tmp_path / "bin") if launcher == "slurm" else {}
     result = train("-m", *where, "model=cae,vae", "score=recon,elbo", cwd=tmp_path, **slurm)
     assert result.returncode == 2, result.stderr
@@ -115,6 +118,21 @@ def test_a_failed_trial_stops_no_search_but_shows_in_the_status(tmp_path):
     assert f"error: {states.count('failed')} of 3 jobs failed" in result.stderr
 
 
+@pytest.mark.slow
+@plugin("optuna_sweeper")
+def test_a_search_of_failed_trials_alone_says_so(tmp_path):
+    where = ("hydra/sweeper=optuna_search", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=sweep", QUIET)
+    result = train("-m", *where, "score.draws=0", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    reason = "solder_vae.errors.UserError: score.draws=0 does not fit: use a whole number, 1 or more."
+    assert result.stderr.splitlines()[-4:] == [
+        "error: no trial of the search finished.",
+        "error: 2 of 2 jobs failed (traceback: train.log):",
+        *(f"  sweep/{number}: {reason}" for number in (0, 1)),
+    ]
+
+
 @pytest.mark.parametrize("kind", ["launcher", "sweeper"])
 def test_a_missing_plugin_is_named_with_what_to_install(kind):
     for file in (CONF / "hydra" / kind).glob("*.yaml"):
@@ -136,8 +154,9 @@ def test_without_the_plugin_the_command_says_so(tmp_path):
 
 @plugin("ray_launcher")
 def test_ray_reports_nothing_to_its_makers():
-    usage = pytest.importorskip("ray._private.usage.usage_lib")
-    assert not usage.usage_stats_enabled()
+    from ray._private.usage.usage_lib import usage_stats_enabled
+
+    assert not usage_stats_enabled()
 
 
 @pytest.mark.slow
@@ -162,26 +181,26 @@ def test_what_slurm_is_asked_for(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_agent_s_command_line_runs(tmp_path):
-    """As ``wandb agent`` builds it from ``command`` and one choice of the parameters."""
+def test_a_sweep_agent_trains(tmp_path, monkeypatch):
+    """Weights & Biases' own agent, told to run one choice of the parameters as its server would tell it."""
     sweep = yaml.safe_load((CONF / "wandb/sweep.yaml").read_text())
-    parameters = {
+    chosen = {
         key: space.get("value", space.get("values", [space.get("min")])[0])
         for key, space in sweep["parameters"].items()
     }
-    parameters["logger.mode"] = "offline"
-    filled = {
-        "${env}": ["/usr/bin/env"],
-        "${interpreter}": [sys.executable],
-        "${program}": [sweep["program"]],
-        "${args_no_hyphens}": [f"{key}={value}" for key, value in parameters.items()],
-    }
-    command = [word for part in sweep["command"] for word in filled.get(part, [part])]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command += [*TINY, "hydra.run.dir=run"]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
+    chosen |= {"logger.mode": "offline", "hydra.run.dir": "run", **dict(text.split("=") for text in TINY)}
+    environment = {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for name in ("WANDB_DIR", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH"):
+        environment[name] = ""  # the agent sets them
+    for name, value in {**environment, "WANDB_SWEEP_ID": "search"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    agent = Agent(api=None, queue=None)
+    agent._sweep_command = sweep["command"]
+    arguments = {key: {"value": value} for key, value in chosen.items()}
+    agent._command_run({"run_id": "first", "program": sweep["program"], "args": arguments})
+    assert agent._run_processes["first"].wait() == 0
     inspect = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--summary", "--json"]
     logged = json.loads(subprocess.check_output([*inspect, tmp_path / "run/wandb/latest-run"], text=True, timeout=60))
     assert 0 <= logged["summary"][sweep["metric"]["name"]] <= 1
-    assert logged["config"]["score"] == "recon"
+    assert (logged["config"]["score"], logged["config"]["beta"]) == ("recon", chosen["beta"])

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
-from commands import run_command
+from commands import run_command, train
 
 from solder_vae.errors import UserError
 from solder_vae.sweep_report import write_report
@@ -130,6 +132,23 @@ def test_a_log_without_a_failure_has_no_error(tmp_path):
     assert last_error(tmp_path) == ""
     assert last_error(tmp_path / "nowhere") == ""
     assert sorted(["10", "9", "a2", "a10"], key=natural) == ["9", "10", "a2", "a10"]
+
+
+@pytest.mark.slow
+def test_a_report_while_the_sweep_goes_on(tmp_path):
+    """It reads what is there, and neither it nor the sweep minds the other."""
+    sweep = tmp_path / "sweep"
+    with ThreadPoolExecutor() as beside:
+        options = ("model=cae", "score=recon", "seed=0,1", "logger.mode=disabled", "hydra.sweep.dir=sweep")
+        going = beside.submit(train, "-m", *options, cwd=tmp_path)
+        while not (sweep / "1/.hydra/overrides.yaml").exists():
+            assert not going.done(), going.result().stderr
+            time.sleep(0.02)
+        assert "2 runs: 1 finished, 0 failed, 1 unfinished (still going, or killed)." in write_report(sweep)
+        assert not going.done()
+    assert "<h2>Unfinished</h2><p>1</p>" in (sweep / "report.html").read_text(encoding="utf-8").replace("\n", "")
+    assert going.result().returncode == 0, going.result().stderr
+    assert "2 runs: 2 finished, 0 failed, 0 unfinished." in write_report(sweep)
 
 
 @pytest.mark.slow
