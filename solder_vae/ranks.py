@@ -93,11 +93,13 @@ def fit_on_ranks(
         UserError: as there, or a process was killed; the others are ended.
     """
     count = rank_count(config)
-    # By pickle itself: multiprocessing would move the tensors to memory that all ranks share.
-    run = pickle.dumps(Run(model, data, config, directory))
     spawn = multiprocessing.get_context("spawn")
     ranks: dict[Connection, Any] = {}
     with tempfile.TemporaryDirectory(prefix="solder_vae_") as folder:
+        # In a file: as an argument, the tensors would be moved to memory that all ranks share, and each rank would
+        # have to take it in, after its imports, before the next one starts.
+        run = Path(folder) / "run"
+        run.write_bytes(pickle.dumps(Run(model, data, config, directory)))
         try:
             for rank in range(count):
                 receiver, sender = spawn.Pipe(duplex=False)
@@ -202,7 +204,7 @@ class Relay(Logger):
         """The run's process knows its config."""
 
 
-def train_as_rank(rank: int, count: int, threads: int, store: Path, run: bytes, pipe: Connection) -> None:
+def train_as_rank(rank: int, count: int, threads: int, store: Path, run: Path, pipe: Connection) -> None:
     """Take part in a training as one of its processes.
 
     Args:
@@ -210,7 +212,7 @@ def train_as_rank(rank: int, count: int, threads: int, store: Path, run: bytes, 
         count: of the ranks.
         threads: of this process.
         store: a file by which the ranks find each other.
-        run: a pickled :class:`Run`.
+        run: a file with a pickled :class:`Run`.
         pipe: to the run's process.
     """
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -218,7 +220,7 @@ def train_as_rank(rank: int, count: int, threads: int, store: Path, run: bytes, 
     messages = Messages(pipe)
     speak_for(rank, messages)
     try:
-        model, data, config, directory = pickle.loads(run)
+        model, data, config, directory = pickle.loads(run.read_bytes())
         gpu = on_gpu(config)
         if gpu:
             torch.cuda.set_device(rank)
