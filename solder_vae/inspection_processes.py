@@ -18,7 +18,7 @@ import torch
 from solder_vae.errors import UserError
 from solder_vae.inspector import BATCH, Inspector, Joint
 from solder_vae.prediction import Row, inspect_rows
-from solder_vae.processes import deaf_to_interrupts, share_of_threads
+from solder_vae.processes import deaf_to_interrupts, end_with_parent, share_of_threads
 
 AHEAD = 4  # batches a process that are given out before they are asked for
 
@@ -75,6 +75,7 @@ _inspector: Inspector | None = None
 def prepare(model: Path, gpu: bool, threads: int, numbers: Any) -> None:
     """Make this process's inspector."""
     global _inspector
+    end_with_parent()
     torch.set_num_threads(threads)
     number = numbers.get()
     _inspector = Inspector(pickle.loads(model.read_bytes()))

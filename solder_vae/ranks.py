@@ -36,7 +36,7 @@ from solder_vae.cli import traceback_log
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.errors import UserError
 from solder_vae.models import CAE
-from solder_vae.processes import deaf_to_interrupts, share_of_threads
+from solder_vae.processes import deaf_to_interrupts, end_with_parent, share_of_threads
 from solder_vae.training import fit, quiet_lightning
 
 GRACE = 10  # seconds for the other ranks to tell what they saw of a failure
@@ -215,7 +215,7 @@ def train_as_rank(rank: int, count: int, threads: int, store: Path, run: Path, p
         run: a file with a pickled :class:`Run`.
         pipe: to the run's process.
     """
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(threads)
     messages = Messages(pipe)
     speak_for(rank, messages)
@@ -246,14 +246,6 @@ def train_as_rank(rank: int, count: int, threads: int, store: Path, run: Path, p
     except Exception:
         messages.send("error", traceback.format_exc())
         raise SystemExit(1) from None
-
-
-def end_with_parent() -> None:
-    """Wait for the end of the run's process, which may come without a word, and end this one."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def speak_for(rank: int, messages: Messages) -> None:
