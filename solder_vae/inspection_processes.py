@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ import torch
 from solder_vae.errors import UserError
 from solder_vae.inspector import BATCH, Inspector, Joint, Unreadable
 from solder_vae.prediction import Row, inspect_rows
-from solder_vae.processes import deaf_to_interrupts, share_of_threads
+from solder_vae.processes import deaf_to_interrupts, end_with_parent, share_of_threads
 
 AHEAD = 4  # batches a process that are given out before they are asked for
 
@@ -35,8 +37,11 @@ def inspect_on_processes(inspector: Inspector, joints: Iterable[Joint], processe
     for number in range(processes):
         numbers.put(number)
     gpu = inspector.model.device.type == "cuda"
-    # By pickle itself: multiprocessing would move the tensors to memory that all share.
-    model = pickle.dumps(inspector.model.cpu())
+    folder = tempfile.TemporaryDirectory(prefix="solder_vae_")
+    # In a file: as an argument, the tensors would be moved to memory that all share, and each process would have to
+    # take it in, after its imports, before the next one starts.
+    model = Path(folder.name) / "model"
+    model.write_bytes(pickle.dumps(inspector.model.cpu()))
     settings = (model, gpu, share_of_threads(processes), numbers)
     executor = ProcessPoolExecutor(processes, mp_context=spawn, initializer=prepare, initargs=settings)
     source = iter(joints)
@@ -60,6 +65,7 @@ def inspect_on_processes(inspector: Inspector, joints: Iterable[Joint], processe
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
+        folder.cleanup()
 
 
 # in a process of the pool ---------------------------------------------------------------------------------------------
@@ -67,12 +73,13 @@ def inspect_on_processes(inspector: Inspector, joints: Iterable[Joint], processe
 _inspector: Inspector | None = None
 
 
-def prepare(model: bytes, gpu: bool, threads: int, numbers: Any) -> None:
+def prepare(model: Path, gpu: bool, threads: int, numbers: Any) -> None:
     """Make this process's inspector."""
     global _inspector
+    end_with_parent()
     torch.set_num_threads(threads)
     number = numbers.get()
-    _inspector = Inspector(pickle.loads(model))
+    _inspector = Inspector(pickle.loads(model.read_bytes()))
     if gpu:
         _inspector.model.to(f"cuda:{number % torch.cuda.device_count()}")
 

@@ -1,7 +1,9 @@
-"""What all processes that share a computation need: their share of the threads, and peace from Ctrl-C."""
+"""What all processes that share a computation need: their share of the threads, and an end with their parent's."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -26,3 +28,15 @@ def deaf_to_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
+
+
+def end_with_parent() -> None:
+    """Let this process end when its parent does, which may come without a word."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -36,7 +36,7 @@ from solder_vae.cli import traceback_log
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.errors import UserError
 from solder_vae.models import CAE
-from solder_vae.processes import deaf_to_interrupts, share_of_threads
+from solder_vae.processes import deaf_to_interrupts, end_with_parent, share_of_threads
 from solder_vae.training import fit, quiet_lightning
 
 GRACE = 10  # seconds for the other ranks to tell what they saw of a failure
@@ -93,11 +93,13 @@ def fit_on_ranks(
         UserError: as there, or a process was killed; the others are ended.
     """
     count = rank_count(config)
-    # By pickle itself: multiprocessing would move the tensors to memory that all ranks share.
-    run = pickle.dumps(Run(model, data, config, directory))
     spawn = multiprocessing.get_context("spawn")
     ranks: dict[Connection, Any] = {}
     with tempfile.TemporaryDirectory(prefix="solder_vae_") as folder:
+        # In a file: as an argument, the tensors would be moved to memory that all ranks share, and each rank would
+        # have to take it in, after its imports, before the next one starts.
+        run = Path(folder) / "run"
+        run.write_bytes(pickle.dumps(Run(model, data, config, directory)))
         try:
             for rank in range(count):
                 receiver, sender = spawn.Pipe(duplex=False)
@@ -202,7 +204,7 @@ class Relay(Logger):
         """The run's process knows its config."""
 
 
-def train_as_rank(rank: int, count: int, threads: int, store: Path, run: bytes, pipe: Connection) -> None:
+def train_as_rank(rank: int, count: int, threads: int, store: Path, run: Path, pipe: Connection) -> None:
     """Take part in a training as one of its processes.
 
     Args:
@@ -210,15 +212,15 @@ def train_as_rank(rank: int, count: int, threads: int, store: Path, run: bytes, 
         count: of the ranks.
         threads: of this process.
         store: a file by which the ranks find each other.
-        run: a pickled :class:`Run`.
+        run: a file with a pickled :class:`Run`.
         pipe: to the run's process.
     """
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(threads)
     messages = Messages(pipe)
     speak_for(rank, messages)
     try:
-        model, data, config, directory = pickle.loads(run)
+        model, data, config, directory = pickle.loads(run.read_bytes())
         gpu = on_gpu(config)
         if gpu:
             torch.cuda.set_device(rank)
@@ -244,14 +246,6 @@ def train_as_rank(rank: int, count: int, threads: int, store: Path, run: bytes, 
     except Exception:
         messages.send("error", traceback.format_exc())
         raise SystemExit(1) from None
-
-
-def end_with_parent() -> None:
-    """Wait for the end of the run's process, which may come without a word, and end this one."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def speak_for(rank: int, messages: Messages) -> None:
