@@ -154,7 +154,7 @@ def test_without_the_plugin_the_command_says_so(tmp_path):
 
 @plugin("ray_launcher")
 def test_ray_reports_nothing_to_its_makers():
-    from ray._private.usage.usage_lib import usage_stats_enabled
+    from ray._common.usage.usage_lib import usage_stats_enabled
 
     assert not usage_stats_enabled()
 
