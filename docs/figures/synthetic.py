@@ -4,6 +4,7 @@ python docs/figures/synthetic.py sheet                        docs/images/synthe
 python docs/figures/synthetic.py normals                      docs/images/synthetic_normals.png
 python docs/figures/synthetic.py real FOLDER                  docs/images/synthetic_spectrum.png and a table
 python docs/figures/synthetic.py severity CHECKPOINT          docs/images/synthetic_severity.png and a table
+python docs/figures/synthetic.py difficulty CHECKPOINT ...    a table
 python docs/figures/synthetic.py timing                       a table
 python docs/figures/synthetic.py baselines                    a table
 """
@@ -146,6 +147,30 @@ def severity(checkpoint):
         print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in row) + " |")
 
 
+def difficulty(*checkpoints):
+    """Each score's AUROC over the default range of severities, on joints of another seed than the training's."""
+    from solder_vae.checkpoint import load_model
+    from solder_vae.scoring import SCORES
+
+    def images(stream, count, *defect):
+        return np.stack([prepare(render(2, stream, index, *defect).image) for index in range(count)])
+
+    def scores(model, images):
+        parts = [model.score(to_tensor(images[i : i + 64])).scores for i in range(0, len(images), 64)]
+        return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+
+    normal = images("test_normal", 400)
+    abnormal = np.concatenate([images("test_abnormal", 100, defect) for defect in DEFECTS])
+    print("| checkpoint | latent | " + " | ".join(SCORES) + " |\n|---" + "|---" * (1 + len(SCORES)) + "|")
+    for checkpoint in checkpoints:
+        model = load_model(checkpoint)
+        for latent in ("mean", "sample") if model.heads == 2 else ("mean",):
+            model.latent = latent
+            found, others = scores(model, normal), scores(model, abnormal)
+            cells = [f"{auroc(found[name], others[name]):.3f}" if name in found else "" for name in SCORES]
+            print(f"| {checkpoint} | {latent} | " + " | ".join(cells) + " |")
+
+
 STAGES = {
     "draw scene, look and camera": ["draw_scene", "draw_conditions"],
     "paint board and pads": ["paint_board", "paint_pad", "pad_distance", "terminal_distance"],
@@ -198,7 +223,7 @@ def baselines():
 
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:] or ["help"]
-    commands = {f.__name__: f for f in (sheet, normals, real, severity, timing, baselines)}
+    commands = {f.__name__: f for f in (sheet, normals, real, severity, difficulty, timing, baselines)}
     if command not in commands:
         sys.exit(__doc__)
     IMAGES.mkdir(exist_ok=True)

@@ -121,4 +121,4 @@ def fractal(rng: np.random.Generator, shape: tuple[int, int], cells: float, octa
 def lumps(rng: np.random.Generator, canvas: Canvas, per_width: float) -> Field:
     """Knobs and wrinkles of solder that froze in a heap, ``(H, W)`` of about unit height, ``per_width`` a pad width."""
     cells = per_width * min(canvas.shape) * canvas.pixel
-    return np.abs(fractal(rng, canvas.shape, cells, octaves=2))
+    return np.abs(noise(rng, canvas.shape, cells))

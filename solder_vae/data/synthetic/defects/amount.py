@@ -27,7 +27,7 @@ class Bridge(Defect):
         y = scene.joint.pad_length - float(self.rng.uniform(0.35, 0.65))
         neck, self._web = saddle(canvas, scene, side, y, half, float(self.rng.normal(0, 0.1)))
         # A web that froze as it tore is lumpy.
-        self._lumps = self._web * lumps(self.rng, canvas, 5) * np.float32(0.1 + 0.25 * self.severity)
+        self._lumps = self._web * lumps(self.rng, canvas, 3.5) * np.float32(0.1 + 0.25 * self.severity)
         ragged = np.float32(0.2 * half) * np.clip(noise(self.rng, canvas.shape, 9), -2, 2)
         return _smooth_union(distance, neck + ragged, 0.14)
 
@@ -121,7 +121,7 @@ class ExcessiveSolder(Defect):
     def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
         # So much solder freezes from its skin inwards, and the skin wrinkles as the rest shrinks.
         own = np.clip((scene.pitch / 2 - np.abs(canvas.x)) * 8, 0, 1) * np.minimum(height, 0.3) / np.float32(0.3)
-        wrinkles = lumps(self.rng, canvas, 5) * np.float32(0.01 + 0.06 * self.severity)
+        wrinkles = lumps(self.rng, canvas, 3.5) * np.float32(0.01 + 0.06 * self.severity)
         return np.asarray(height + own * wrinkles, dtype=np.float32), wetted
 
 

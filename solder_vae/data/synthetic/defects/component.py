@@ -30,7 +30,7 @@ class MissingComponent(Defect):
             + 0.03 * fractal(self.rng, canvas.shape, 8, octaves=2)
         )
         # A brittle fracture follows the grains: facets that glitter, where frozen solder is smooth.
-        facets = lumps(self.rng, canvas, 7)
+        facets = lumps(self.rng, canvas, 5)
         self._torn = cover(seat, 2 * canvas.pixel) * wetted * np.float32(0.5 + 0.5 * self.severity)
         fracture = 0.03 + np.float32(0.03 + 0.04 * self.severity) * facets
         return height + self._torn * (fracture - height), wetted
@@ -61,5 +61,5 @@ class ShiftedComponent(Defect):
         # It moved as the solder froze: disturbed solder, uneven where it was dragged.
         own = np.clip((scene.pitch / 2 - np.abs(canvas.x)) * 8, 0, 1) * wetted
         seat = cover(terminal_distance(canvas, self._was) - np.float32(0.8 * self.severity), 8 * canvas.pixel)
-        dragged = lumps(self.rng, canvas, 6) * np.float32(0.06 * self.severity)
+        dragged = lumps(self.rng, canvas, 4.5) * np.float32(0.06 * self.severity)
         return np.asarray(height + own * seat * dragged, dtype=np.float32), wetted
