@@ -4,8 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 # A few small images of the embedded set: enough to go the whole way, too few to learn much.
 TINY = (
@@ -47,3 +50,12 @@ def inspect_wandb(run_directory: Path) -> dict[str, Any]:
     command = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--summary", "--json"]
     offline = run_directory / "wandb/latest-run"
     return json.loads(subprocess.check_output([*command, offline], text=True, timeout=60))
+
+
+def on_a_cluster(attempt: Callable[[], subprocess.CompletedProcess[str]]) -> subprocess.CompletedProcess[str]:
+    """A command that starts a Ray cluster, again where Ray's own processes were not up within its fixed 15 seconds."""
+    for _ in range(3):
+        result = attempt()
+        if result.returncode == 0 or not any(text in result.stderr for text in ("raylet", "node timed out")):
+            return result
+    pytest.skip(f"Ray did not come up in three attempts: {result.stderr[-300:]}")

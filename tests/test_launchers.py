@@ -3,13 +3,14 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from commands import TINY, run_command, train
+from commands import TINY, on_a_cluster, run_command, train
 from wandb.wandb_agent import Agent
 
 from solder_vae.cli import CONF, missing_plugin
@@ -72,7 +73,12 @@ def test_one_job_fails_and_the_others_finish(launcher, tmp_path):
     if launcher == "ray_cluster":  # one that is started here, and small
         where += tuple(f"hydra.launcher.ray.init.{text}" for text in ("num_cpus=2", "object_store_memory=100000000"))
     slurm = fake_slurm(tmp_path / "bin") if launcher == "slurm" else {}
-    result = train("-m", *where, "model=cae,vae", "score=recon,elbo", cwd=tmp_path, **slurm)
+
+    def sweep():
+        shutil.rmtree(tmp_path / "sweep", ignore_errors=True)
+        return train("-m", *where, "model=cae,vae", "score=recon,elbo", cwd=tmp_path, **slurm)
+
+    result = on_a_cluster(sweep) if launcher == "ray_cluster" else sweep()
     assert result.returncode == 2, result.stderr
     reason = "score=elbo does not fit model=cae: use one of score=recon, score=gradcon."
     assert f"error: {reason}" in result.stderr

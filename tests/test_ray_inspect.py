@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoints import pictures, write_checkpoint, write_images
+from commands import on_a_cluster
 
 from solder_vae.inspection import find_joints
 from solder_vae.inspector import Inspector
@@ -28,9 +29,11 @@ def test_verdicts_of_a_cluster_are_those_of_predict(tmp_path, monkeypatch):
     (tmp_path / "joints/b2/zero.png").touch()
     options = [f"checkpoint={checkpoint}", "images=joints", "out=verdicts", "workers=2", "joints=10"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "examples/ray_inspect.py"), *options],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False,
+    result = on_a_cluster(
+        lambda: subprocess.run(
+            [sys.executable, str(ROOT / "examples/ray_inspect.py"), *options],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False,
+        )
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "Of 46 joints" in result.stdout
