@@ -216,13 +216,13 @@ def test_the_command_gives_the_numbers_of_one_process_and_goes_on_with_any_numbe
     assert numbers(tmp_path / "2") == pytest.approx(numbers(tmp_path / "1"), rel=1e-4, abs=1e-6)
     assert {path.name for path in (tmp_path / "1").iterdir()} == {path.name for path in (tmp_path / "2").iterdir()}
     for devices, resume in ((1, 2), (2, 1)):
-        rest = f"{resume}_{devices}"
+        rest = f"from_{resume}_to_{devices}"
         result = train(
             *DDP, "trainer.max_epochs=3", f"trainer.devices={devices}", f"resume={resume}/last.ckpt",
             f"hydra.run.dir={rest}", cwd=tmp_path,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
-    assert numbers(tmp_path / "2_1") == pytest.approx(numbers(tmp_path / "1_2"), rel=1e-4, abs=1e-6)
+    assert numbers(tmp_path / "from_2_to_1") == pytest.approx(numbers(tmp_path / "from_1_to_2"), rel=1e-4, abs=1e-6)
 
 
 @pytest.fixture
