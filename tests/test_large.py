@@ -29,7 +29,7 @@ from solder_vae.pseudo_defects import cut_paste
 from solder_vae.streams import in_threads
 
 SIZE = 16
-MANY = int(os.environ.get("SOLDER_VAE_MANY", "20000"))
+MANY = int(os.environ.get("SOLDER_VAE_MANY", "200000"))
 EACH = SIZE * SIZE * 3 / 1e6  # MB of a prepared image
 
 
@@ -85,7 +85,7 @@ def test_each_image_is_decoded_once_to_make_the_tables(root, cache_mb, monkeypat
         assert train - 21 <= again < train
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("fault", "says"), [("gone", "No such file"), ("changed", "has changed since this run")])
 def test_files_that_go_or_change_are_named(tmp_path, fault, says, workers):
     write_images(tmp_path / "normal", pictures(30))
@@ -108,6 +108,7 @@ def test_a_cache_of_no_size_is_refused(tmp_path, value):
         FolderSource(tmp_path, cache_mb=value)
 
 
+@pytest.mark.slow
 def test_batches_are_the_same(root):
     whole, streamed = (TableDataset(tables(root, cache_mb)["train"]) for cache_mb in (1024, 0))
     rows = np.random.default_rng(0).permutation(len(whole)).tolist()
@@ -177,7 +178,7 @@ def with_peak(*arguments, cwd):
 
 @pytest.mark.slow
 def test_very_many_images_train_and_score_in_bounded_memory(tmp_path):
-    """20,000, or $SOLDER_VAE_MANY: all are read and split; training takes a fifth of its epoch's batches.
+    """200,000, or $SOLDER_VAE_MANY: all are read and split; training takes a fifth of its epoch's batches.
 
     All decoded images of 24 px would take another 1.7 kB each, and twice that while they are split.
     """
