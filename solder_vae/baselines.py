@@ -6,7 +6,6 @@ taken, and the network's result proves little. So they stand beside every result
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
 import cv2
@@ -39,11 +38,7 @@ def trivial_scores(train: ImageTable, other: ImageTable) -> dict[str, Floats]:
     Returns:
         ``(N,)`` scores by feature, one for each of :data:`BASELINES`, higher = more anomalous.
     """
-    return distances(trivial_features(train), trivial_features(other))
-
-
-def distances(of_train: Mapping[str, Floats], of_other: Mapping[str, Floats]) -> dict[str, Floats]:
-    """:func:`trivial_scores` of features that are known, ``(M, D)`` and ``(N, D)`` by name: ``(N,)`` by name."""
+    of_train, of_other = trivial_features(train), trivial_features(other)
     scores = {}
     for name, fitted_to in of_train.items():
         features = of_other[name]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from solder_vae.anomaly_map import anomaly_maps, map_scale, mean_image_maps
-from solder_vae.baselines import distances, trivial_features
+from solder_vae.baselines import trivial_scores
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import ImageTable
 from solder_vae.localisation import evaluate_localisation
@@ -108,9 +108,8 @@ def evaluate_model(model: CAE, data: SolderDataModule, trainer: pl.Trainer, rule
     def measured(scores: NDArray[np.float64], limit: Threshold) -> Metrics:
         return evaluate(scores, table.labels, table.defects, limit.value)
 
-    features = {split: trivial_features(data.tables[split]) for split in ("train", "val", "test")}
-    trivial_val = distances(features["train"], features["val"])
-    trivial_test = distances(features["train"], features["test"])
+    trivial_val = trivial_scores(data.tables["train"], data.tables["val"])
+    trivial_test = trivial_scores(data.tables["train"], table)
     return Evaluation(
         primary=primary,
         thresholds=thresholds,
