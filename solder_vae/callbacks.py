@@ -69,6 +69,12 @@ class WholeCheckpoint(ModelCheckpoint):
         trainer.strategy.checkpoint_io = WholeCheckpointIO()
         super().setup(trainer, module, stage)
 
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the epoch's training row into the file: Lightning logs it after the checkpoint, perhaps never."""
+        checkpoint["training_row"] = {
+            key: float(value) for key, value in trainer.logged_metrics.items() if key.startswith("train/")
+        }
+
 
 class BestCheckpoint(WholeCheckpoint):
     """Keeps the best epoch so far also when a training goes on in another directory, where Lightning forgets it."""

@@ -106,6 +106,8 @@ def check_resumable(path: str | Path, model: CAE, max_epochs: int) -> Checkpoint
         raise UserError(f"{path} holds an ensemble's member, which cannot be resumed: train it anew by its seed.")
     needed = {"epoch": int, "global_step": int, "callbacks": dict, "hyper_parameters": dict, "preprocessing": dict}
     whole = all(isinstance(checkpoint.get(key), kind) for key, kind in needed.items())
+    row = checkpoint.get("training_row", {})  # not in files of earlier versions
+    whole = whole and isinstance(row, dict) and all(isinstance(value, float) for value in row.values())
     if not whole or not all(isinstance(state, dict) for state in checkpoint["callbacks"].values()):
         raise UserError(f"{path} lacks what resuming needs: give the last.ckpt of a training.")
     if checkpoint["epoch"] + 1 >= max_epochs:

@@ -88,7 +88,7 @@ def run(config: DictConfig, directory: Path) -> float:
         return run_ensemble(members, data, config, directory)
     with run_loggers(directory, **logging_options(config)) as loggers:
         if resumed is not None:
-            carry_over(Path(config.resume).parent / "metrics.csv", resumed["global_step"], loggers)
+            carry_over(Path(config.resume).parent / "metrics.csv", resumed, loggers)
         fit_model = fit_on_ranks if config.trainer.devices > 1 else fit
         best = read_checkpoint(fit_model(model, data, config, directory, loggers))
         return finish(best, data, config, directory, loggers)

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger
 
 
-def carry_over(path: Path, steps: int, loggers: Iterable[Logger]) -> None:
-    """Log again, to the CSV logger among ``loggers``, what ``path`` holds of the first ``steps`` training steps.
+def carry_over(path: Path, checkpoint: Mapping[str, Any], loggers: Iterable[Logger]) -> None:
+    """Log again, to the CSV logger among ``loggers``, what ``path`` holds of the steps behind ``checkpoint``.
 
     The logger would begin with an empty file, also in the very folder of the training that goes on.
 
     Args:
         path: ``metrics.csv`` of the training to resume; without it nothing happens.
-        steps: behind the checkpoint to resume from. Later rows are of work that is done anew.
+        checkpoint: to resume from. Later rows are of work that is done anew; its own training row, which a training
+            stopped in the moment after the checkpoint did not log, comes from the checkpoint.
         loggers: of the new run, not used yet.
     """
+    steps = checkpoint["global_step"]
     rows = earlier_rows(path, steps)
     for logger in loggers:
         if isinstance(logger, CSVLogger) and rows:
             for row in rows:
                 logger.log_metrics({key: value for key, value in row.items() if key != "step"}, int(row["step"]))
+            training = checkpoint.get("training_row") or {}
+            if not any(int(row["step"]) == steps - 1 and training.keys() <= row.keys() for row in rows):
+                logger.log_metrics({"epoch": checkpoint["epoch"], **training}, steps - 1)
             logger.save()
 
 

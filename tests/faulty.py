@@ -1,7 +1,8 @@
 """``python tests/faulty.py FAULT NTH -m solder_vae.train ...``: a training that something happens to.
 
 The fault strikes in the training's own process at a place that a test names, so that no test depends on timing: at
-the start of the ``NTH`` training step, or for ``write-*`` at the ``NTH`` writing of a checkpoint.
+the start of the ``NTH`` training step, for ``write-*`` at the ``NTH`` writing of a checkpoint, or for ``row-kill``
+between the ``NTH`` epoch's checkpoint and its row in metrics.csv.
 """
 
 import os
@@ -82,6 +83,7 @@ def nan_batch() -> None:
 FAULTS = {
     "none": lambda: None,
     "kill": killed,
+    "row-kill": killed,
     "write-kill": killed_in_write,
     "write-fail": write_fails,
     "freeze": frozen,
@@ -113,11 +115,14 @@ def main() -> None:
     sys.argv[1:] = arguments
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     import pytorch_lightning as pl
+    from pytorch_lightning.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
 
     from solder_vae import callbacks, train
 
     if fault.startswith("write-"):
         before(pl.Trainer, "save_checkpoint", int(nth), FAULTS[fault])
+    elif fault == "row-kill":
+        before(_LoggerConnector, "update_train_epoch_metrics", int(nth), FAULTS[fault])
     else:
         before(callbacks.StopOnNaN, "on_train_batch_start", int(nth), FAULTS[fault])
     train.main()

@@ -83,6 +83,16 @@ def test_killed_between_checkpoints(whole, tmp_path):
     assert_same(tmp_path / "run", whole)
 
 
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_killed_between_a_checkpoint_and_its_row(epoch, whole, tmp_path):
+    """The checkpoint has the row that metrics.csv lacks."""
+    assert train_faulty("row-kill", epoch, cwd=tmp_path).returncode == -signal.SIGKILL
+    assert read_checkpoint(tmp_path / "run/last.ckpt")["epoch"] == epoch - 1
+    assert (tmp_path / "run/metrics.csv").read_text().count("train/loss") == (epoch > 1)
+    go_on(cwd=tmp_path)
+    assert_same(tmp_path / "run", whole)
+
+
 def test_killed_before_the_first_checkpoint(whole, tmp_path):
     assert train_faulty("kill", 2, cwd=tmp_path).returncode == -signal.SIGKILL
     assert not list((tmp_path / "run").glob("*.ckpt"))

@@ -67,7 +67,8 @@ def test_excess_solder_bulges_over_the_pad_and_stops_short_of_the_next(seed, sev
     drop = (drops == value_at(drops, plane, 0, scene.joint.pad_length / 2)).astype(np.uint8)
     assert drop.sum() > (pad_distance(plane, scene.joint) < 0).sum()
     outline = cv2.findContours(drop, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0][0]
-    assert cv2.contourArea(outline) > 0.95 * cv2.contourArea(cv2.convexHull(outline))
+    # Round, but for its lumps.
+    assert cv2.contourArea(outline) > 0.9 * cv2.contourArea(cv2.convexHull(outline))
 
 
 def test_some_frames_show_the_next_pad():
