@@ -31,7 +31,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 train: install ## train beta-VAE (beta=3) on the embedded data set and print the result
 	$(BIN)/python -m solder_vae.train
 
-reproduce: install ## the paper's tables, figures and claims, small, 40 minutes on two busy cores: results/report.html
+reproduce: install ## the paper's tables, figures and claims, small, 27 minutes on two idle cores: results/report.html
 	$(BIN)/python -m solder_vae.reproduce
 
 # Files of tests side by side, as many as there are cores (4 at most: each needs some GB), each with one thread.

@@ -52,9 +52,13 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own account of an error and exits
 
+    composed = False
+
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
     @functools.wraps(job)
     def run(config: DictConfig) -> Any:
+        nonlocal composed
+        composed = True
         directory = Path(HydraConfig.get().runtime.output_dir)
         try:
             return job(config, directory)
@@ -73,6 +77,10 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
         if wants_traceback:
             raise
         sys.exit(fail(readable(error), 2))
+    except (TypeError, AttributeError) as error:
+        if wants_traceback or composed:
+            raise
+        sys.exit(fail(misread(error), 2))
     except RuntimeError as error:
         if wants_traceback or not (plugin := missing_plugin(error)):
             raise
@@ -80,6 +88,8 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
     except ValueError as error:
         if not wants_traceback and str(error) == "No trials are completed yet.":  # Optuna's word, asked for the best
             sys.exit(fail("no trial of the search finished.", 1))
+        if not wants_traceback and not composed and error.__cause__ is None:
+            sys.exit(fail(misread(error), 2))
         # Of logging's configuration: the run's log cannot be written.
         if wants_traceback or not isinstance(error.__cause__, OSError):
             raise
@@ -87,6 +97,11 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process is about to end: let it do so with its own status
         sys.exit(fail("interrupted.", 130))
+
+
+def misread(error: Exception) -> str:
+    """What to do about an error of Hydra's own code while it reads the command line."""
+    return f"The command line can't be read ({error}): a group takes the name of one of its choices, such as model=cae."
 
 
 def missing_plugin(error: RuntimeError) -> str | None:

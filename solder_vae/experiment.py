@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -47,6 +48,25 @@ from solder_vae.training import build, fit, make_trainer, quiet_lightning
 
 log = logging.getLogger(__name__)
 
+#: What must be a whole number, and the least that fits.
+WHOLE_NUMBERS = {
+    "seed": 0,
+    "trainer.max_epochs": 1,
+    "model.lr_patience": 0,
+    "model.seed": 0,
+    "score.draws": 1,
+    "data.seed": 0,
+    "data.image_size": 1,
+    "data.batch_size": 1,
+    "data.num_workers": 0,
+    "data.train": 0,
+    "data.val": 0,
+    "data.test_normal": 0,
+    "data.test_abnormal": 0,
+    "data.render_workers": 1,
+}
+LEFT_OUT = {"data.train", "data.val", "data.test_normal", "data.test_abnormal", "data.render_workers"}  # by some data
+
 
 def run(config: DictConfig, directory: Path) -> float:
     """Train and test as ``config`` says and leave everything in ``directory``.
@@ -63,6 +83,7 @@ def run(config: DictConfig, directory: Path) -> float:
     # What was typed is checked before the data are read.
     model: CAE = build(config.model)
     check_rule(**config.threshold)
+    members = ensemble_configs(config)
     resumed = check_resumable(config.resume, model, config.trainer.max_epochs) if config.resume is not None else None
 
     data: SolderDataModule = build(config.data)
@@ -84,7 +105,7 @@ def run(config: DictConfig, directory: Path) -> float:
     (directory / "metrics.json").unlink(missing_ok=True)  # else this run's config would stand beside that result
     OmegaConf.save(config, directory / "config.yaml", resolve=True)
     model.precision = training_precision(config, resumed)
-    if members := ensemble_configs(config):
+    if members:
         return run_ensemble(members, data, config, directory)
     with run_loggers(directory, **logging_options(config)) as loggers:
         if resumed is not None:
@@ -139,12 +160,16 @@ def ensemble_configs(config: DictConfig) -> list[DictConfig]:
         UserError: the ensemble is not possible.
     """
     seeds, betas = config.trainer.ensemble, config.trainer.betas or [config.beta]
+    if not OmegaConf.is_list(betas) and not isinstance(betas, list):
+        raise UserError(f"trainer.betas={betas} is no list: use for example trainer.betas=[0.1,1,3].")
     if not isinstance(seeds, int) or seeds < 1:
         raise UserError(f"trainer.ensemble={seeds} is no number of seeds: use 1 or more.")
     if seeds == 1 and config.trainer.betas is None:
         return []
     if config.trainer.devices > 1:
         raise UserError("An ensemble trains in one process: drop trainer=ddp, or the ensemble.")
+    if config.trainer.get("gradient_clip_val") is not None:
+        raise UserError("An ensemble does not clip gradients: drop trainer.gradient_clip_val=..., or the ensemble.")
     if config.resume is not None:
         raise UserError("An ensemble cannot be resumed: drop resume=..., or train its members one by one.")
     if config.trainer.precision not in ("auto", FULL):
@@ -207,15 +232,17 @@ def check_values(config: DictConfig) -> None:
     Raises:
         UserError: a value is of another kind or out of range.
     """
-    for key, least in (("seed", 0), ("trainer.max_epochs", 1), ("model.lr_patience", 0), ("score.draws", 1)):
+    for key, least in WHOLE_NUMBERS.items():
         value = OmegaConf.select(config, key)
+        if value is None and key in LEFT_OUT:
+            continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{key}={value} does not fit: use a whole number, {least} or more.")
     for key in ("skip_finished", "pictures"):
         if not isinstance(config[key], bool):
             raise UserError(f"{key}={config[key]} does not fit: use true or false.")
     factor = config.model.lr_factor
-    if not isinstance(factor, int | float) or not 0 < factor < 1:
+    if not is_number(factor) or not 0 < factor < 1:
         raise UserError(f"model.lr_factor={factor} does not fit: use a number between 0 and 1.")
     if (criterion := config.get("criterion", "val/loss")) not in ("val/loss", CRITERION):
         raise UserError(f"criterion={criterion} is unknown: use val/loss or {CRITERION}.")
@@ -225,7 +252,17 @@ def check_values(config: DictConfig) -> None:
             "trainer.accumulate_grad_batches is not supported, since batch norm and the gradient constraint are of "
             "whole batches: raise data.batch_size instead, with trainer=ddp where one device cannot hold it."
         )
+    clip = config.trainer.get("gradient_clip_val")
+    if clip is not None and (not is_number(clip) or clip <= 0):
+        raise UserError(f"trainer.gradient_clip_val={clip} does not fit: use a number above 0, or null.")
+    if config.resume is not None and not isinstance(config.resume, str):
+        raise UserError(f"resume={config.resume} is no path: give that of a last.ckpt.")
     rank_count(config)
+
+
+def is_number(value: object) -> bool:
+    """Whether it is an int or float that is finite; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_tables(data: SolderDataModule, config: DictConfig) -> None:

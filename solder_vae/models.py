@@ -169,6 +169,20 @@ class CAE(GradCon, pl.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip the norm of all gradients, or with the algorithm "value" each gradient.
+
+        Lightning's own refuses a fused optimizer in mixed precision, as a scaled loss would need; none is scaled here.
+        """
+        if gradient_clip_val is None:
+            return
+        if gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
+        else:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Nothing: Lightning calls this after the epoch's checkpoint is written, and a resumed training would miss
         that epoch's step. :meth:`on_train_epoch_end` comes before the checkpoint."""

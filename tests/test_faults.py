@@ -172,11 +172,13 @@ def small_disk(folder, megabytes):
         subprocess.run(["umount", "--lazy", str(run)], check=True)
 
 
-@pytest.mark.parametrize("megabytes", [20, 30], ids=["first last.ckpt", "second last.ckpt"])
-def test_disk_full(megabytes, whole, tmp_path):
+@pytest.mark.parametrize(
+    ("megabytes", "logger"), [(20, "offline"), (30, "disabled")], ids=["first last.ckpt, W&B too", "second last.ckpt"]
+)
+def test_disk_full(megabytes, logger, whole, tmp_path):
     """A real disk too small for the checkpoints, of which there are three of 12 MB while one is written."""
     with small_disk(tmp_path, megabytes) as run:
-        error = error_of(train(*COMMON, cwd=tmp_path))
+        error = error_of(train(*COMMON, f"logger.mode={logger}", cwd=tmp_path))
         assert "last.ckpt can't be written (No space left on device)" in error
         assert not list(run.glob(".*.tmp"))
         found = {path.name: read_checkpoint(path)["epoch"] for path in run.glob("*.ckpt")}

@@ -242,6 +242,20 @@ def test_any_arguments(arguments):
         assert {"--help", "-h"} & set(arguments)
 
 
+@pytest.mark.slow
+def test_options_that_hardly_fit(tmp_path):
+    """60 of the 2000 cases that hostile_options.py has: most of what a training does not accept, it tells at once."""
+    command = [sys.executable, Path(__file__).with_name("hostile_options.py"), "0", "60"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    ends = json.loads(result.stdout)
+    assert ends["refused"] > 20
+    assert ends["trained"] > 5
+
+
 def test_numbers_of_many_digits_take_no_time():
     started = time.monotonic()
     for text in ("9" * 100_000, "9" * 1_000_000 + "e9"):
