@@ -178,7 +178,7 @@ def test_a_key_that_nothing_reads_is_noticed():
 # every choice trains --------------------------------------------------------------------------------------------------
 
 GROUPS = ("data", "model", "score", "threshold", "trainer", "logger", "experiment")  # scale: see test_reproduce.py
-QUICK = ("trainer.max_epochs=1", "score.latent=mean")
+QUICK = ("trainer.max_epochs=1", "score.latent=mean", "pictures=false")
 NEEDED = {"data/folder": ["data.root=images"], "threshold/fixed": ["threshold.value=1"]}
 # One process for all: to import what a training needs takes longer than such a training.
 TRAIN_EACH_LINE = """
@@ -212,6 +212,7 @@ def trained(tmp_path_factory):
     )
 
 
+@pytest.mark.unmeasured
 @pytest.mark.slow
 @pytest.mark.parametrize("choice", of_group(*GROUPS))
 def test_every_choice_trains(choice, trained):

@@ -19,10 +19,10 @@ from commands import TINY, train
 
 from solder_vae.checkpoint import read_checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 FAULTY = Path(__file__).with_name("faulty.py")
-COMMON = ("logger.mode=disabled", "trainer.max_epochs=3", "hydra.run.dir=run")
+COMMON = ("logger.mode=disabled", "trainer.max_epochs=3", "pictures=false", "hydra.run.dir=run")
 # 3 steps make an epoch, and each of the first two epochs writes best.ckpt, as asserted below, then last.ckpt.
 IN_EPOCH_2 = 5
 

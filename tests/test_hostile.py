@@ -49,6 +49,7 @@ def feed(reader, first, count, folder, **environment):
     return json.loads(result.stdout)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in (1, 2, 3))])
 def test_damaged_images(part, tmp_path):
     """10,000 of them under a small limit on the number of pixels, so that the bound on memory is small, too."""
@@ -57,10 +58,12 @@ def test_damaged_images(part, tmp_path):
     assert ends["read"] > 100
 
 
+@pytest.mark.unmeasured
 def test_damaged_images_under_the_usual_limit(tmp_path):
     feed("image", 20_000, 100, tmp_path)
 
 
+@pytest.mark.unmeasured
 def test_damaged_checkpoints(tmp_path):
     ends = feed("checkpoint", 0, 1000, tmp_path)
     assert ends["refused"] > 500
@@ -242,6 +245,7 @@ def test_any_arguments(arguments):
         assert {"--help", "-h"} & set(arguments)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.slow
 def test_options_that_hardly_fit(tmp_path):
     """60 of the 2000 cases that hostile_options.py has: most of what a training does not accept, it tells at once."""

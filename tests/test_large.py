@@ -140,6 +140,7 @@ def test_threads_keep_the_order_and_run_ahead_by_some_only():
         list(in_threads(lambda item: 1 / item, [3, 0, 1]))
 
 
+@pytest.mark.unmeasured
 @pytest.mark.slow
 def test_training_is_the_same_to_the_bit(root, tmp_path):
     """Metrics, predictions and weights, with and without worker processes; the search's criterion, too."""
@@ -176,6 +177,7 @@ def with_peak(*arguments, cwd):
     return done.stdout + done.stderr, int(re.search(r"peak (\d+) kB", done.stdout)[1]) / 1000
 
 
+@pytest.mark.unmeasured
 @pytest.mark.slow
 def test_very_many_images_train_and_score_in_bounded_memory(tmp_path):
     """200,000, or $SOLDER_VAE_MANY: all are read and split; training takes a fifth of its epoch's batches.

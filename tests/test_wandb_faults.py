@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from commands import TINY, inspect_wandb, train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 COMMON = ("model=cae", "score=recon", "hydra.run.dir=run")
 #: Seconds, instead of the minutes that a user waits at most.
