@@ -54,6 +54,7 @@ WHOLE_NUMBERS = {
     "trainer.max_epochs": 1,
     "model.lr_patience": 0,
     "model.seed": 0,
+    "model.draws": 1,
     "score.draws": 1,
     "data.seed": 0,
     "data.image_size": 1,
@@ -159,12 +160,12 @@ def ensemble_configs(config: DictConfig) -> list[DictConfig]:
     Raises:
         UserError: the ensemble is not possible.
     """
-    seeds, betas = config.trainer.ensemble, config.trainer.betas or [config.beta]
-    if not OmegaConf.is_list(betas) and not isinstance(betas, list):
-        raise UserError(f"trainer.betas={betas} is no list: use for example trainer.betas=[0.1,1,3].")
-    if not isinstance(seeds, int) or seeds < 1:
+    seeds, betas = config.trainer.ensemble, config.trainer.betas
+    if betas is not None and (not OmegaConf.is_list(betas) or not betas):
+        raise UserError(f"trainer.betas={betas} does not fit: use for example trainer.betas=[0.1,1,3].")
+    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
         raise UserError(f"trainer.ensemble={seeds} is no number of seeds: use 1 or more.")
-    if seeds == 1 and config.trainer.betas is None:
+    if seeds == 1 and betas is None:
         return []
     if config.trainer.devices > 1:
         raise UserError("An ensemble trains in one process: drop trainer=ddp, or the ensemble.")
@@ -175,7 +176,7 @@ def ensemble_configs(config: DictConfig) -> list[DictConfig]:
     if config.trainer.precision not in ("auto", FULL):
         raise UserError(f"An ensemble trains in single precision: drop trainer.precision={config.trainer.precision}.")
     members = []
-    for beta in betas:
+    for beta in betas or [config.beta]:
         for seed in range(config.seed, config.seed + seeds):
             member = config.copy()
             # All members see the same data in the same order.
@@ -238,9 +239,15 @@ def check_values(config: DictConfig) -> None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{key}={value} does not fit: use a whole number, {least} or more.")
-    for key in ("skip_finished", "pictures"):
-        if not isinstance(config[key], bool):
-            raise UserError(f"{key}={config[key]} does not fit: use true or false.")
+    for key in ("skip_finished", "pictures", "data.use_cache"):
+        value = OmegaConf.select(config, key, default=False)  # data.use_cache is not of all data
+        if not isinstance(value, bool):
+            raise UserError(f"{key}={value} does not fit: use true or false.")
+    if not isinstance(config.logger.project, str) or not config.logger.project:
+        raise UserError(f"logger.project={config.logger.project} does not fit: use a name.")
+    tags = config.logger.tags
+    if not OmegaConf.is_list(tags) or not all(isinstance(tag, str) and tag for tag in tags):
+        raise UserError(f"logger.tags={tags} does not fit: use a list of words, such as [night,line3].")
     factor = config.model.lr_factor
     if not is_number(factor) or not 0 < factor < 1:
         raise UserError(f"model.lr_factor={factor} does not fit: use a number between 0 and 1.")

@@ -257,7 +257,7 @@ def test_options_that_hardly_fit(tmp_path):
     assert result.returncode == 0, result.stderr[-3000:]
     ends = json.loads(result.stdout)
     assert ends["refused"] > 20
-    assert ends["trained"] > 5
+    assert ends["trained"] > 2
 
 
 def test_numbers_of_many_digits_take_no_time():

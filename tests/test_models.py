@@ -110,6 +110,27 @@ def test_first_step_is_unconstrained():
     assert model.gradient_constraint(squared_error(x, model(x)).mean()) == 0
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradients_are_clipped_after_the_reference_has_seen_them(precision, algorithm, tmp_path):
+    seen = []
+
+    class Looking(pl.Callback):
+        def on_before_zero_grad(self, trainer, model, optimizer):
+            if gradients := [p.grad.flatten() for p in model.parameters() if p.grad is not None]:
+                seen.append(torch.cat(gradients).clone())
+
+    clip = {"gradient_clip_val": 1e-5, "gradient_clip_algorithm": algorithm}
+    model = CAE(alpha=0.0, lr=1e-3)
+    make_trainer(tmp_path, precision=precision, callbacks=[Looking()], **clip).fit(model, loader(), loader())
+    assert seen
+    for gradients in seen:
+        size = gradients.norm() if algorithm == "norm" else gradients.abs().max()
+        assert size == pytest.approx(1e-5, rel=1e-3)
+    assert max(mean.abs().max() for mean in model.reference.means) > 1e-5
+
+
 def test_scores_of_the_mean_latent():
     model = BetaVAE(beta=2.5)
     model.train()(torch.rand(8, 3, SIZE, SIZE))
