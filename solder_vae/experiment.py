@@ -54,8 +54,8 @@ WHOLE_NUMBERS = {
     "trainer.max_epochs": 1,
     "model.lr_patience": 0,
     "model.seed": 0,
-    "model.draws": 1,
     "score.draws": 1,
+    "model.draws": 1,  # as the one before, unless it is given
     "data.seed": 0,
     "data.image_size": 1,
     "data.batch_size": 1,

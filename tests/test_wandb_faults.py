@@ -15,7 +15,7 @@ from commands import TINY, inspect_wandb, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
-COMMON = ("model=cae", "score=recon", "hydra.run.dir=run")
+COMMON = ("model=cae", "score=recon", "pictures=true", "hydra.run.dir=run")
 #: Seconds, instead of the minutes that a user waits at most.
 IMPATIENT = {"WANDB_INIT_TIMEOUT": "10", "WANDB_FINISH_TIMEOUT": "3", "WANDB_HTTP_TIMEOUT": "3"}
 
