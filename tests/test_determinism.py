@@ -4,8 +4,9 @@ docs/trust.md says where bits may differ: another processor, another number of t
 """
 
 import locale
-import shutil
+import os
 import subprocess
+import sys
 
 import pytest
 from checkpoints import pictures, write_images
@@ -32,14 +33,33 @@ def run(folder, *overrides, **environment):
     return (folder / "run/metrics.json").read_bytes()
 
 
-def write_data(folder, order=1):
-    """The same images, made in either order, which is the order that the folder lists them in on many disks."""
+# A module that Python imports before anything else: folders list their files in any order, as a disk may.
+SHUFFLED = """
+import os, random
+
+class Shuffled:
+    def __init__(self, *arguments, listing=os.scandir):
+        with listing(*arguments) as entries:
+            self.entries = list(entries)
+        random.Random(len(self.entries)).shuffle(self.entries)
+
+    def __iter__(self): return self
+    def __next__(self):
+        if not self.entries: raise StopIteration
+        return self.entries.pop()
+    def __enter__(self): return self
+    def __exit__(self, *_): pass
+    def close(self): pass
+
+os.scandir = Shuffled
+print("folders are shuffled")
+"""
+
+
+def write_data(folder):
     sets = {"normal": pictures(60), "bridge": pictures(8, seed=1), "焊点 pin": pictures(8, seed=2)}
-    for name, images in list(sets.items())[::order]:
-        paths = write_images(folder / "scratch" / name, images)
-        (folder / "data" / name).mkdir(parents=True)
-        for path in paths[::order]:
-            shutil.copy(path, folder / "data" / name)
+    for name, images in sets.items():
+        write_images(folder / "data" / name, images)
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +92,15 @@ def test_surroundings_change_nothing(overrides, environment, reference, tmp_path
 
 
 def test_order_of_files_on_disk_changes_nothing(reference, tmp_path):
-    write_data(tmp_path, order=-1)
-    assert run(tmp_path) == reference
+    write_data(tmp_path)
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first/sitecustomize.py").write_text(SHUFFLED)
+    path = os.pathsep.join([str(tmp_path / "first"), os.environ.get("PYTHONPATH", "")])
+    assert run(tmp_path, PYTHONPATH=path) == reference
+    command = [sys.executable, "-c", "import os; print([entry.name for entry in os.scandir('data/normal')])"]
+    shown = subprocess.check_output(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, text=True)
+    assert "folders are shuffled" in shown
+    assert shown.count(".png") == 60
 
 
 def test_another_seed_changes_something(reference, tmp_path):
