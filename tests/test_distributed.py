@@ -114,6 +114,14 @@ def test_all_processes_end_with_the_same_bits(both):
 
 
 @pytest.mark.slow
+def test_in_bfloat16_too_all_processes_end_with_the_same_bits(tmp_path):
+    folder = trained(fit_on_ranks, tmp_path / "run", RecordingVAE, epochs=2, precision="bf16-mixed", alpha=0.03)
+    first, second = (torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    assert first["metrics"] == second["metrics"]
+    assert all(torch.equal(value, second["state"][name]) for name, value in first["state"].items())
+
+
+@pytest.mark.slow
 def test_processes_share_each_batch_and_repeat_no_image(both):
     one, first, second = (
         torch.load(path, weights_only=True)["seen"]
