@@ -107,7 +107,8 @@ def check_resumable(path: str | Path, model: CAE, max_epochs: int) -> Checkpoint
     needed = {"epoch": int, "global_step": int, "callbacks": dict, "hyper_parameters": dict, "preprocessing": dict}
     whole = all(isinstance(checkpoint.get(key), kind) for key, kind in needed.items())
     row = checkpoint.get("training_row", {})  # not in files of earlier versions
-    whole = whole and isinstance(row, dict) and all(isinstance(value, float) for value in row.values())
+    whole = whole and isinstance(row, dict) and all(isinstance(key, str) for key in row)
+    whole = whole and all(isinstance(value, float) for value in row.values())
     if not whole or not all(isinstance(state, dict) for state in checkpoint["callbacks"].values()):
         raise UserError(f"{path} lacks what resuming needs: give the last.ckpt of a training.")
     if checkpoint["epoch"] + 1 >= max_epochs:

@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import NoneType
@@ -52,13 +53,9 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own account of an error and exits
 
-    composed = False
-
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
     @functools.wraps(job)
     def run(config: DictConfig) -> Any:
-        nonlocal composed
-        composed = True
         directory = Path(HydraConfig.get().runtime.output_dir)
         try:
             return job(config, directory)
@@ -78,7 +75,7 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
             raise
         sys.exit(fail(readable(error), 2))
     except (TypeError, AttributeError) as error:
-        if wants_traceback or composed:
+        if wants_traceback or not while_composing(error):
             raise
         sys.exit(fail(misread(error), 2))
     except RuntimeError as error:
@@ -88,7 +85,7 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
     except ValueError as error:
         if not wants_traceback and str(error) == "No trials are completed yet.":  # Optuna's word, asked for the best
             sys.exit(fail("no trial of the search finished.", 1))
-        if not wants_traceback and not composed and error.__cause__ is None:
+        if not wants_traceback and while_composing(error):
             sys.exit(fail(misread(error), 2))
         # Of logging's configuration: the run's log cannot be written.
         if wants_traceback or not isinstance(error.__cause__, OSError):
@@ -97,6 +94,12 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process is about to end: let it do so with its own status
         sys.exit(fail("interrupted.", 130))
+
+
+def while_composing(error: Exception) -> bool:
+    """Whether Hydra's own code raised the error while it read the command line, not a job or a launcher."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and "/hydra/_internal/" in Path(frames[-1].filename).as_posix()
 
 
 def misread(error: Exception) -> str:

@@ -84,14 +84,16 @@ def run(config: DictConfig, directory: Path) -> float:
     # What was typed is checked before the data are read.
     model: CAE = build(config.model)
     check_rule(**config.threshold)
+    make_trainer(config, directory, precision=FULL, logger=False, callbacks=[])
     members = ensemble_configs(config)
+    for member in members:
+        if member.seed == config.seed:
+            build(member.model)
     resumed = check_resumable(config.resume, model, config.trainer.max_epochs) if config.resume is not None else None
 
     data: SolderDataModule = build(config.data)
     data.setup()
     image_size = data.tables["train"].images.shape[1]
-    if image_size % STRIDE:
-        raise UserError(f"data.image_size={image_size} does not fit the network: use a multiple of {STRIDE}.")
     model.preprocessing = {"image_size": image_size, "view": config.data.view}
     if resumed is not None and (then := resumed["preprocessing"]) != model.preprocessing:
         raise UserError(
@@ -239,6 +241,10 @@ def check_values(config: DictConfig) -> None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{key}={value} does not fit: use a whole number, {least} or more.")
+    if config.data.image_size % STRIDE:
+        raise UserError(
+            f"data.image_size={config.data.image_size} does not fit the network: use a multiple of {STRIDE}."
+        )
     for key in ("skip_finished", "pictures", "data.use_cache"):
         value = OmegaConf.select(config, key, default=False)  # data.use_cache is not of all data
         if not isinstance(value, bool):

@@ -176,7 +176,7 @@ class CAE(GradCon, pl.LightningModule):
 
         Lightning's own refuses a fused optimizer in mixed precision, as a scaled loss would need; none is scaled here.
         """
-        if gradient_clip_val is None:
+        if not gradient_clip_val or gradient_clip_val < 0:  # no clipping, as for Lightning
             return
         if gradient_clip_algorithm == "value":
             torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import pytest
+from documented import compose_command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solder_vae.cli import command, parse
+from solder_vae.cli import command, parse, while_composing
 from solder_vae.errors import UserError
 
 
@@ -80,3 +81,23 @@ def test_a_commands_end_is_its_status(outcome, status, shown, capsys):
 def test_bugs_are_not_hidden():
     with pytest.raises(ZeroDivisionError):
         command(lambda arguments: 1 // 0)
+
+
+@pytest.mark.parametrize("override", ["model=null", "score=2", "trainer=[null]", "threshold=[[1]]"])
+def test_what_hydra_fails_to_read_is_told_from_bugs(override):
+    with pytest.raises((TypeError, ValueError)) as error:
+        compose_command("solder_vae.train", [override])
+    assert while_composing(error.value)
+
+
+def test_a_bug_is_no_mistake_of_the_command_line():
+    """Also one that Hydra raises again, in its name, where the job ran in another process."""
+    from hydra.core.utils import JobReturn, JobStatus
+
+    returned = JobReturn(status=JobStatus.FAILED, _return_value=TypeError("a bug"))
+    with pytest.raises(TypeError) as error:
+        _ = returned.return_value
+    assert not while_composing(error.value)
+    with pytest.raises(TypeError) as error:
+        len(5)
+    assert not while_composing(error.value)

@@ -228,12 +228,14 @@ def test_a_command_on_two_processes_goes_on_and_ends_in_the_numbers_of_one(tmp_p
     for name, *options in (
         ("whole", "trainer.devices=1", "trainer.max_epochs=3"),
         ("two", "trainer.devices=2", "trainer.max_epochs=2"),
-        ("rest", "trainer.devices=2", "trainer.max_epochs=3", "resume=two/last.ckpt"),
+        ("rest on two", "trainer.devices=2", "trainer.max_epochs=3", "resume=two/last.ckpt"),
+        ("rest on one", "trainer.devices=1", "trainer.max_epochs=3", "resume=two/last.ckpt"),
     ):
-        result = train(*DDP, *options, f"hydra.run.dir={name}", cwd=tmp_path)
+        result = train(*DDP, *options, f"hydra.run.dir='{name}'", cwd=tmp_path)
         assert result.returncode == 0, result.stderr
-        assert result.stderr.count("epoch 2/") == (name != "rest")
-    assert numbers(tmp_path / "rest") == pytest.approx(numbers(tmp_path / "whole"), rel=1e-4, abs=1e-6)
+        assert result.stderr.count("epoch 2/") == (name in ("whole", "two"))
+    for rest in ("rest on two", "rest on one"):
+        assert numbers(tmp_path / rest) == pytest.approx(numbers(tmp_path / "whole"), rel=1e-4, abs=1e-6)
     files = [{path.name for path in (tmp_path / name).iterdir()} for name in ("whole", "two")]
     assert files[0] == files[1]
 

@@ -299,7 +299,10 @@ def test_two_runs_in_one_folder_take_turns(whole, tmp_path):
     assert (tmp_path / "run/train.log").read_text().count("everything of this run is in") == 2
 
 
-@pytest.mark.parametrize("mistake", ["resume=nowhere.ckpt", "data.val=0", "threshold.q=1.5"])
+@pytest.mark.parametrize(
+    "mistake",
+    ["resume=nowhere.ckpt", "data.val=0", "threshold.q=1.5", "trainer.betas=[abc]", "trainer.accelerator=abc"],
+)
 def test_a_mistaken_command_leaves_the_result_of_its_folder_alone(mistake, whole):
     before = {path.name: path.read_bytes() for path in whole.iterdir() if path.is_file() and path.name != "train.log"}
     error_of(train(*COMMON[:2], f"hydra.run.dir={whole}", mistake, cwd=whole.parent))

@@ -248,8 +248,8 @@ def test_any_arguments(arguments):
 @pytest.mark.unmeasured
 @pytest.mark.slow
 def test_options_that_hardly_fit(tmp_path):
-    """60 of the 2000 cases that hostile_options.py has: most of what a training does not accept, it tells at once."""
-    command = [sys.executable, Path(__file__).with_name("hostile_options.py"), "0", "60"]
+    """The first 57 of the 1596 cases that hostile_options.py has: every key of a training, each with one value."""
+    command = [sys.executable, Path(__file__).with_name("hostile_options.py"), "0", "57"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False
