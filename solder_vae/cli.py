@@ -74,26 +74,25 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
         if wants_traceback:
             raise
         sys.exit(fail(readable(error), 2))
-    except (TypeError, AttributeError) as error:
-        if wants_traceback or not while_composing(error):
-            raise
-        sys.exit(fail(misread(error), 2))
-    except RuntimeError as error:
-        if wants_traceback or not (plugin := missing_plugin(error)):
-            raise
-        sys.exit(fail(plugin, 2))
-    except ValueError as error:
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         if not wants_traceback and str(error) == "No trials are completed yet.":  # Optuna's word, asked for the best
             sys.exit(fail("no trial of the search finished.", 1))
-        if not wants_traceback and while_composing(error):
-            sys.exit(fail(misread(error), 2))
-        # Of logging's configuration: the run's log cannot be written.
-        if wants_traceback or not isinstance(error.__cause__, OSError):
+        if wants_traceback or not (mistake := mistake_of_hydra(error)):
             raise
-        sys.exit(fail(str(error.__cause__), 2))
+        sys.exit(fail(mistake, 2))
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process is about to end: let it do so with its own status
         sys.exit(fail("interrupted.", 130))
+
+
+def check_whole_number(key: str, value: object, least: int) -> None:
+    """Check an option that counts something.
+
+    Raises:
+        UserError: it is no whole number, or less than ``least``.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"{key}={value} does not fit: use a whole number, {least} or more.")
 
 
 def while_composing(error: Exception) -> bool:
@@ -102,9 +101,20 @@ def while_composing(error: Exception) -> bool:
     return bool(frames) and "/hydra/_internal/" in Path(frames[-1].filename).as_posix()
 
 
-def misread(error: Exception) -> str:
-    """What to do about an error of Hydra's own code while it reads the command line."""
-    return f"The command line can't be read ({error}): a group takes the name of one of its choices, such as model=cae."
+def mistake_of_hydra(error: Exception) -> str | None:
+    """What the user can mend about an error that Hydra did not foresee; None if it is a bug."""
+    if isinstance(error, RuntimeError):
+        return missing_plugin(error)
+    if isinstance(error, ValueError) and isinstance(
+        error.__cause__, OSError
+    ):  # of logging's configuration: the run's log cannot be written
+        return str(error.__cause__)
+    if while_composing(error):
+        return (
+            f"The command line can't be read ({error}): a group takes the name of one of its choices, "
+            "such as model=cae."
+        )
+    return None
 
 
 def missing_plugin(error: RuntimeError) -> str | None:

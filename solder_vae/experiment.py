@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -28,6 +27,7 @@ from solder_vae.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from solder_vae.cli import check_whole_number
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import describe
 from solder_vae.ensemble import Member, train_ensemble
@@ -36,7 +36,7 @@ from solder_vae.evaluation import evaluate_model
 from solder_vae.flat import flatten
 from solder_vae.history import carry_over
 from solder_vae.loggers import run_loggers
-from solder_vae.models import CAE
+from solder_vae.models import CAE, is_number
 from solder_vae.networks import STRIDE
 from solder_vae.precision import FULL, check_precision, resolve_precision
 from solder_vae.pseudo_defects import CRITERION, pseudo_defect_auroc
@@ -239,8 +239,7 @@ def check_values(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         if value is None and key in LEFT_OUT:
             continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UserError(f"{key}={value} does not fit: use a whole number, {least} or more.")
+        check_whole_number(key, value, least)
     if config.data.image_size % STRIDE:
         raise UserError(
             f"data.image_size={config.data.image_size} does not fit the network: use a multiple of {STRIDE}."
@@ -271,11 +270,6 @@ def check_values(config: DictConfig) -> None:
     if config.resume is not None and not isinstance(config.resume, str):
         raise UserError(f"resume={config.resume} is no path: give that of a last.ckpt.")
     rank_count(config)
-
-
-def is_number(value: object) -> bool:
-    """Whether it is an int or float that is finite; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_tables(data: SolderDataModule, config: DictConfig) -> None:

@@ -23,13 +23,13 @@ def carry_over(path: Path, checkpoint: Mapping[str, Any], loggers: Iterable[Logg
     """
     steps = checkpoint["global_step"]
     rows = earlier_rows(path, steps)
+    training = checkpoint.get("training_row")  # not in files of earlier versions
+    if rows and training and not any(int(row["step"]) == steps - 1 and training.keys() <= row.keys() for row in rows):
+        rows.append({"epoch": checkpoint["epoch"], **training, "step": steps - 1})
     for logger in loggers:
         if isinstance(logger, CSVLogger) and rows:
             for row in rows:
                 logger.log_metrics({key: value for key, value in row.items() if key != "step"}, int(row["step"]))
-            training = checkpoint.get("training_row") or {}
-            if not any(int(row["step"]) == steps - 1 and training.keys() <= row.keys() for row in rows):
-                logger.log_metrics({"epoch": checkpoint["epoch"], **training}, steps - 1)
             logger.save()
 
 

@@ -32,7 +32,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 from torch import distributed
 
-from solder_vae.cli import traceback_log
+from solder_vae.cli import check_whole_number, traceback_log
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.errors import UserError
 from solder_vae.models import CAE
@@ -48,11 +48,11 @@ def rank_count(config: DictConfig) -> int:
     Raises:
         UserError: that number does not fit the strategy, the batch or the machine.
     """
-    strategy, devices, batch = config.trainer.strategy, config.trainer.devices, config.data.batch_size
+    strategy, batch = config.trainer.strategy, config.data.batch_size
+    devices: int = config.trainer.devices
     if strategy not in ("auto", "ddp"):
         raise UserError(f"trainer.strategy={strategy} is unknown: use auto (one device) or ddp (several).")
-    if not isinstance(devices, int) or isinstance(devices, bool) or devices < 1:
-        raise UserError(f"trainer.devices={devices} does not fit: use a whole number, 1 or more.")
+    check_whole_number("trainer.devices", devices, 1)
     if devices > 1 and strategy == "auto":
         raise UserError(f"trainer.devices={devices} needs data parallelism: add trainer=ddp, or use 1.")
     if devices > 1 and isinstance(batch, int) and batch % devices:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solder_vae.cli import hydra_main
+from solder_vae.cli import check_whole_number, hydra_main
 from solder_vae.errors import UserError
 
 if TYPE_CHECKING:
@@ -113,8 +113,7 @@ def check_values(config: DictConfig) -> None:
         value = config[key]
         if value is None and key == "jobs":
             continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{key}={value} does not fit: use a whole number, 1 or more.")
+        check_whole_number(key, value, 1)
 
 
 def data_of_seed(config: DictConfig, seed: int) -> SolderDataModule:

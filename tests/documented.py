@@ -20,6 +20,8 @@ from solder_vae.cli import CONF, parse
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 FLAGS = {"-m", "--help"}
+# Of a training; scale is reproduce's, see test_reproduce.py.
+GROUPS = ("data", "model", "score", "threshold", "trainer", "logger", "experiment")
 
 
 def commands_in(markdown: str) -> list[str]:

@@ -16,7 +16,7 @@ import sys
 from collections import Counter
 
 from commands import TINY
-from documented import compose_command
+from documented import GROUPS, compose_command
 from omegaconf import DictConfig, OmegaConf
 
 from solder_vae.train import main
@@ -27,7 +27,6 @@ NASTY = (
     "[]", "[1,2]", "[[1]]", "[null]", "{a:1}", "abc", "'a b'", "'焊'", "'../x'", "???", "${oc.env:HOME}", "${nope}",
     "${seed}",
 )  # fmt: skip
-GROUPS = ("model", "score", "data", "threshold", "trainer", "logger", "experiment")
 # As nobody means them: a number of processes, and where the data come from and go to.
 LEFT_OUT = {"trainer.devices", "data.cache_dir", "data.use_cache"}
 BASE = (*TINY, "trainer.max_epochs=1", "score.latent=mean", "logger.mode=disabled", "pictures=false")
@@ -55,16 +54,16 @@ def end_of(arguments: list[str]) -> tuple[object, str]:
     """What the command ends with, and its stderr."""
     os.environ.pop("HYDRA_FULL_ERROR", None)  # the command sets it
     logging.root.handlers.clear()
-    said = io.StringIO()
+    status, said = 0, io.StringIO()
     sys.argv = ["train", *arguments]
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         try:
             main()
         except SystemExit as error:
-            return error.code or 0, said.getvalue()
+            status = error.code or 0
         except BaseException as error:
-            return repr(error), said.getvalue()
-    return 0, said.getvalue()
+            status = repr(error)
+    return status, said.getvalue()
 
 
 def run(first: int, count: int) -> Counter:

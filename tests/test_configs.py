@@ -11,7 +11,7 @@ import sys
 import pytest
 from checkpoints import pictures, write_images
 from commands import TINY
-from documented import ROOT, compose_command, config_of
+from documented import GROUPS, ROOT, compose_command, config_of
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
@@ -177,7 +177,6 @@ def test_a_key_that_nothing_reads_is_noticed():
 
 # every choice trains --------------------------------------------------------------------------------------------------
 
-GROUPS = ("data", "model", "score", "threshold", "trainer", "logger", "experiment")  # scale: see test_reproduce.py
 QUICK = ("trainer.max_epochs=1", "score.latent=mean", "pictures=false")
 NEEDED = {"data/folder": ["data.root=images"], "threshold/fixed": ["threshold.value=1"]}
 # One process for all: to import what a training needs takes longer than such a training.

@@ -36,17 +36,22 @@ from solder_vae.models import CAE
 from solder_vae.pads import read_fiducials, read_footprints, read_pads
 from solder_vae.predict import run as predict
 
-HOSTILE = Path(__file__).with_name("hostile.py")
+HERE = Path(__file__).parent
 in_a_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
 
 
-def feed(reader, first, count, folder, **environment):
-    """Damaged files for a reader, in a process of its own; how they ended. See hostile.py for what is not allowed."""
-    command = [sys.executable, HOSTILE, reader, str(first), str(count), str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOSTILE.parent.parent), **environment}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+def told(script, *arguments, cwd=None, **environment):
+    """What a script of this folder tells of its cases, run in a process of its own."""
+    command = [sys.executable, HERE / script, *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent), **environment}
+    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(result.stdout)
+
+
+def feed(reader, first, count, folder, **environment):
+    """Damaged files for a reader; how they ended. See hostile.py for what is not allowed."""
+    return told("hostile.py", reader, first, count, folder, **environment)
 
 
 @pytest.mark.unmeasured
@@ -249,13 +254,7 @@ def test_any_arguments(arguments):
 @pytest.mark.slow
 def test_options_that_hardly_fit(tmp_path):
     """The first 57 of the 1596 cases that hostile_options.py has: every key of a training, each with one value."""
-    command = [sys.executable, Path(__file__).with_name("hostile_options.py"), "0", "57"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    ends = json.loads(result.stdout)
+    ends = told("hostile_options.py", 0, 57, cwd=tmp_path)
     assert ends["refused"] > 20
     assert ends["trained"] > 2
 

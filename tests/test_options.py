@@ -1,0 +1,45 @@
+"""Options that cannot be right are refused before anything is read, in one sentence."""
+
+import pytest
+from documented import compose_command
+
+from solder_vae.errors import UserError
+from solder_vae.experiment import check_values
+
+
+def config_of(*overrides):
+    (config,) = compose_command("solder_vae.train", list(overrides))
+    return config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainer.devices=2"], "trainer.devices=2 needs data parallelism: add trainer=ddp"),
+        (["trainer=ddp", "trainer.devices=0"], "whole number, 1 or more"),
+        (["trainer=ddp", "trainer.devices=auto"], "whole number, 1 or more"),
+        (["trainer=ddp", "trainer.devices=3"], "data.batch_size=64 cannot be shared out evenly .*=3"),
+        (["trainer=ddp", "trainer.strategy=fsdp"], "trainer.strategy=fsdp is unknown"),
+        (["trainer=ddp", "trainer.accelerator=gpu", "trainer.devices=64"], r"there are \d+ GPUs"),
+        (["+trainer.accumulate_grad_batches=2"], "accumulate_grad_batches is not supported"),
+        (["trainer.precision=16-mixed"], "float16 scales the loss"),
+        (["data.train=1.5"], "data.train=1.5 does not fit: use a whole number, 0 or more"),
+        (["data.seed=true"], "data.seed=True does not fit"),
+        (["model.draws=inf"], "model.draws=inf does not fit"),
+        (["data.use_cache=abc"], "data.use_cache=abc does not fit: use true or false"),
+        (["trainer.gradient_clip_val=nan"], "trainer.gradient_clip_val=nan does not fit"),
+        (["resume=1"], "resume=1 is no path"),
+        (["logger.tags=2"], "logger.tags=2 does not fit: use a list"),
+        (["logger.project=2"], "logger.project=2 does not fit: use a name"),
+        (["trainer=ddp", "trainer.precision=bf16-true"], "bf16-true is not supported"),
+    ],
+)
+def test_what_cannot_be_right_is_refused(overrides, message):
+    with pytest.raises(UserError, match=message):
+        check_values(config_of(*overrides))
+
+
+def test_what_is_right_is_not_refused():
+    for devices in (1, 2, 64):
+        check_values(config_of("trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={devices}"))
+    check_values(config_of("+trainer.accumulate_grad_batches=1", "trainer.precision=bf16-mixed"))
