@@ -5,28 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from solder_vae.audit_files import ExaminedFile, examine_all
-from solder_vae.baselines import trivial_features
+from solder_vae.audit_files import ExaminedFile, Looks, examine_all, looks_of
+from solder_vae.baselines import MEAN_COLOUR, SHARPNESS, Features, distances, named_features
 from solder_vae.data.folder import FolderSource, split_photos
 from solder_vae.data.layouts import printable
+from solder_vae.data.photos import PhotoImages
 from solder_vae.data.splits import SPLITS, TEST, TRAIN, VAL
 from solder_vae.data.synthetic.source import SyntheticSource
-from solder_vae.data.table import NORMAL, ImageTable
-from solder_vae.data.transforms import Image
-from solder_vae.data.view import CONTROLLED, PLAIN, RESOLUTION
-from solder_vae.duplicates import groups_of, near_pairs
+from solder_vae.data.table import NORMAL, Images
+from solder_vae.data.view import CONTROLLED, PLAIN, RESOLUTION, VIEWS
+from solder_vae.duplicates import near_groups
 from solder_vae.errors import UserError
-from solder_vae.shortcut import TrivialAuroc, measure
+from solder_vae.shortcut import TrivialAuroc, aurocs
 
 _PERCENTILES = (5, 25, 50, 75, 95)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One readable image.
 
@@ -37,8 +38,8 @@ class Item:
         used: False if training leaves it out, as the copy of an image of another given split.
         native_size: height and width in pixels.
         format: of the file; "" where there is none.
-        plain, controlled: ``(S, S, 3)`` uint8.
         digest: equal iff all pixels are.
+        looks: what was measured of it.
     """
 
     name: str
@@ -47,9 +48,8 @@ class Item:
     used: bool
     native_size: tuple[int, int]
     format: str
-    plain: Image
-    controlled: Image
     digest: str
+    looks: Looks
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Audit:
 
     Attributes:
         items: the readable images, normals first, then by class and name.
+        pictures: of the items, by view; not all in memory.
         unreadable: name and reason of the others.
         odd: row of an item, and what is suspicious about it.
         no_split: why training could not split these images; None if it can.
@@ -81,6 +82,7 @@ class Audit:
     """
 
     items: list[Item]
+    pictures: Mapping[str, Images]
     unreadable: list[tuple[str, str]]
     odd: list[tuple[int, str]]
     no_split: str | None
@@ -94,8 +96,9 @@ class Audit:
         """Normal first, then the defect types by name."""
         return sorted({item.defect for item in self.items}, key=lambda defect: (defect != NORMAL, defect))
 
-    def of_class(self, defect: str) -> list[Item]:
-        return [item for item in self.items if item.defect == defect]
+    def rows_of(self, defect: str) -> list[int]:
+        """The class's rows of the items."""
+        return [row for row, item in enumerate(self.items) if item.defect == defect]
 
     @property
     def not_fitted(self) -> tuple[int, int]:
@@ -111,17 +114,25 @@ def audit(source: FolderSource | SyntheticSource) -> Audit:
     Raises:
         UserError: there are none, or they don't fit the layout.
     """
+    pictures: Mapping[str, Images]
     if isinstance(source, FolderSource):
-        files = examine_all(source)
+        files, kept = examine_all(source)
+        files.sort(key=lambda file: _order(file.record.defect, file.record.name))
         items, no_split = _folder_items(files, source)
+        photos = [file.photo for file in files if file.photo is not None]
+        pictures = {
+            view: PhotoImages(photos, source.image_size, view, kept if view == CONTROLLED else {}) for view in VIEWS
+        }
         unreadable = [(file.record.name, file.error) for file in files if file.error is not None]
         rows = {item.name: row for row, item in enumerate(items)}
         odd = [(rows[file.record.name], "; ".join(file.oddities)) for file in files if file.oddities]
     else:
-        items, no_split, unreadable, odd = _rendered_items(source), None, [], []
-    copies, near = _duplicates(items)
+        items, pictures = _rendered(source)
+        no_split, unreadable, odd = None, [], []
+    copies, near = _duplicates(items, pictures[CONTROLLED])
     return Audit(
         items,
+        pictures,
         unreadable,
         sorted(odd),
         no_split,
@@ -151,42 +162,44 @@ def _folder_items(files: Sequence[ExaminedFile], source: FolderSource) -> tuple[
             used=file.photo.name in used,
             native_size=file.photo.native_size,
             format=file.format,
-            plain=file.plain,
-            controlled=file.controlled,
             digest=file.photo.digest,
+            looks=file.looks,
         )
         for file in files
-        if file.photo is not None and file.plain is not None and file.controlled is not None
+        if file.photo is not None and file.looks is not None
     ]
-    return sorted(items, key=_order), no_split
+    return items, no_split
 
 
-def _rendered_items(source: SyntheticSource) -> list[Item]:
-    views = {view: source.in_view(view).tables() for view in (PLAIN, CONTROLLED)}
+def _rendered(source: SyntheticSource) -> tuple[list[Item], Mapping[str, Images]]:
+    """The items, and their pictures by view."""
+    views = {view: source.in_view(view).tables() for view in VIEWS}
     items = []
     for split, table in views[PLAIN].items():
-        for row, (name, defect) in enumerate(zip(table.paths, table.defects, strict=True)):
-            image = table.images[row]
-            height, width = table.native_size[row].tolist()
-            controlled = views[CONTROLLED][split].images[row]
-            digest = image.tobytes().hex()
-            items.append(Item(name, defect, split, True, (height, width), "", image, controlled, digest))
-    return sorted(items, key=_order)
+        of_both = zip(table.images, views[CONTROLLED][split].images, strict=True)
+        facts = zip(table.paths, table.defects, table.native_size.tolist(), of_both, strict=True)
+        for name, defect, (height, width), (plain, controlled) in facts:
+            digest = blake2b(plain.tobytes(), digest_size=16).hexdigest()
+            items.append(Item(name, defect, split, True, (height, width), "", digest, looks_of(plain, controlled)))
+    order = sorted(range(len(items)), key=lambda row: _order(items[row].defect, items[row].name))
+    pictures = {view: np.concatenate([table.images[:] for table in views[view].values()])[order] for view in VIEWS}
+    return [items[row] for row in order], pictures
 
 
-def _order(item: Item) -> tuple[bool, str, str]:
-    return (item.defect != NORMAL, item.defect, item.name)
+def _order(defect: str, name: str) -> tuple[bool, str, str]:
+    """Normals first, then by class and name."""
+    return (defect != NORMAL, defect, name)
 
 
-def _duplicates(items: Sequence[Item]) -> tuple[list[Group], list[Group]]:
+def _duplicates(items: Sequence[Item], controlled: Images) -> tuple[list[Group], list[Group]]:
     """Groups of equal pixels, and groups of near duplicates, in which each content stands once."""
     same: dict[str, list[int]] = {}
     for row, item in enumerate(items):
         same.setdefault(item.digest, []).append(row)
     copies = sorted((rows for rows in same.values() if len(rows) > 1), key=lambda rows: (-len(rows), rows))
-    first = [rows[0] for rows in same.values()]
-    pairs = near_pairs([items[row].controlled[..., 0] for row in first])
-    near = [[first[index] for index in group] for group in groups_of(pairs, len(first))]
+    first = np.array([rows[0] for rows in same.values()], np.int64)
+    hashes = np.array([items[row].looks.hash for row in first], np.uint64)
+    near = [first[group].tolist() for group in near_groups(hashes, controlled, first)]
     return [_group(rows, items) for rows in copies], [_group(rows, items) for rows in near]
 
 
@@ -199,18 +212,17 @@ def shortcut_test(items: Sequence[Item], view: str) -> list[TrivialAuroc]:
     """The trivial baselines, fitted to the training's normals; measured on all abnormals and the other normals."""
     fitted = [item for item in items if item.used and item.split == TRAIN]
     other = [item for item in items if item.used and item.split in (VAL, TEST)]
-    return measure(table_of(fitted, view), table_of(other, view)) if fitted and other else []
+    labels = np.array([item.defect != NORMAL for item in other], np.int64)
+    if not fitted or not 0 < labels.sum() < len(labels):
+        return []
+    scores = distances(features_of(fitted, view), features_of(other, view))
+    return aurocs(scores, labels, [item.defect for item in other])
 
 
-def table_of(items: Sequence[Item], view: str) -> ImageTable:
-    """The items as a table."""
-    images = [item.plain if view == PLAIN else item.controlled for item in items]
-    return ImageTable(
-        images=np.array(images, np.uint8),
-        paths=[item.name for item in items],
-        defects=[item.defect for item in items],
-        native_size=np.array([item.native_size for item in items], np.int64),
-    )
+def features_of(items: Sequence[Item], view: str) -> Features:
+    """The features that the trivial baselines look at."""
+    looks = [item.looks.plain if view == PLAIN else item.looks.controlled for item in items]
+    return named_features(looks, np.array([item.native_size for item in items], np.int64))
 
 
 def class_facts(audit: Audit) -> list[dict[str, Any]]:
@@ -222,33 +234,32 @@ def class_facts(audit: Audit) -> list[dict[str, Any]]:
     """
     facts = []
     for defect in audit.classes:
-        items = audit.of_class(defect)
-        sides = np.array([min(item.native_size) for item in items])
+        items = [audit.items[row] for row in audit.rows_of(defect)]
+        spread = _spread(items)
         facts.append(
             {
                 "name": defect,
                 "images": len(items),
                 "splits": {split: count for split in SPLITS if (count := sum(item.split == split for item in items))},
                 "formats": dict(Counter(item.format for item in items if item.format).most_common()),
-                "below_resolution": float((sides < RESOLUTION).mean()),
-                "spread": {name: _percentiles(values) for name, values in _features(items, sides).items()},
+                "below_resolution": float((spread["short side"] < RESOLUTION).mean()),
+                "spread": {name: _percentiles(values) for name, values in spread.items()},
             }
         )
     return facts
 
 
-def _features(items: Sequence[Item], sides: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    features: Mapping[str, NDArray[np.float64]] = trivial_features(table_of(items, PLAIN))
-    red, green, blue = features["mean colour"].T
-    grey = np.array([item.plain.mean(axis=2) for item in items])
+def _spread(items: Sequence[Item]) -> dict[str, NDArray[np.float64]]:
+    features = features_of(items, PLAIN)
+    red, green, blue = features[MEAN_COLOUR].T
     return {
-        "short side": sides.astype(np.float64),
-        "brightness": grey.mean(axis=(1, 2)),
-        "contrast": grey.std(axis=(1, 2)),
+        "short side": np.array([min(item.native_size) for item in items], np.float64),
+        "brightness": features[MEAN_COLOUR].mean(axis=1),
+        "contrast": np.array([item.looks.contrast for item in items]),
         "red": red,
         "green": green,
         "blue": blue,
-        "sharpness": features["sharpness"][:, 0],
+        "sharpness": features[SHARPNESS][:, 0],
     }
 
 

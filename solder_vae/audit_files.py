@@ -1,4 +1,4 @@
-"""Image files one by one: what they are, what is wrong or odd with them, their pictures in both views."""
+"""Image files one by one: what they are, what is wrong or odd with them, what can be measured of their pictures."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from solder_vae.baselines import Floats, colour_and_edges
 from solder_vae.data.folder import FolderSource
 from solder_vae.data.layouts import Record, printable
 from solder_vae.data.photos import Photo, photo_of
 from solder_vae.data.transforms import Image, decode_raw, read_bytes, to_rgb
 from solder_vae.data.view import CONTROLLED, PLAIN, see
+from solder_vae.duplicates import perceptual_hash
 from solder_vae.errors import UserError
 from solder_vae.streams import in_threads, tracked
 
@@ -36,7 +38,33 @@ _SUFFIXES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What is measured of a picture, so that it need not be kept.
+
+    Attributes:
+        plain, controlled: :func:`solder_vae.baselines.colour_and_edges` of both views.
+        contrast: standard deviation of the plain view's grey levels.
+        hash: of the controlled view, see :func:`solder_vae.duplicates.perceptual_hash`.
+    """
+
+    plain: Floats
+    controlled: Floats
+    contrast: float
+    hash: np.uint64
+
+
+def looks_of(plain: Image, controlled: Image) -> Looks:
+    """Measure a picture ``(S, S, 3)`` uint8, given in both views."""
+    return Looks(
+        colour_and_edges(plain),
+        colour_and_edges(controlled),
+        float(plain.mean(axis=2).std()),
+        perceptual_hash(controlled[..., 0]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ExaminedFile:
     """What is known of one file once it was opened.
 
@@ -44,7 +72,7 @@ class ExaminedFile:
         record: path, class, split and group.
         format: by its content: "png", "jpeg", ..., or "unknown".
         photo: size and digest; None if it can't be read.
-        plain, controlled: ``(S, S, 3)`` uint8, in the two views; None likewise.
+        looks: None likewise.
         error: why it can't be read.
         oddities: what is suspicious about it, in words.
     """
@@ -52,37 +80,43 @@ class ExaminedFile:
     record: Record
     format: str
     photo: Photo | None
-    plain: Image | None
-    controlled: Image | None
+    looks: Looks | None
     error: str | None
     oddities: tuple[str, ...]
 
 
-def examine_all(source: FolderSource) -> list[ExaminedFile]:
-    """Open every image of a source, in threads, with a progress bar on a terminal; bad ones raise nothing."""
+def examine_all(source: FolderSource) -> tuple[list[ExaminedFile], dict[str, Image]]:
+    """Open every image of a source once, in threads, with a progress bar on a terminal; bad ones raise nothing.
+
+    Returns:
+        What is known of each; and, by digest, grey pictures ``(S, S, 1)`` in the controlled view, as many as the
+        source's ``cache_mb`` hold.
+    """
     records = source.records()
-    examined = in_threads(partial(examine, image_size=source.image_size), records)
-    return list(tracked(examined, "Examining images", len(records)))
+    keep = int(source.cache_mb * 1e6 / source.image_size**2)
+    files: list[ExaminedFile] = []
+    kept: dict[str, Image] = {}
+    work = in_threads(partial(examine, image_size=source.image_size), records)
+    for file, controlled in tracked(work, "Examining images", len(records)):
+        files.append(file)
+        if file.photo is not None and controlled is not None and len(kept) < keep:
+            kept[file.photo.digest] = controlled[..., :1].copy()
+    return files, kept
 
 
-def examine(record: Record, image_size: int) -> ExaminedFile:
-    """Open one image."""
+def examine(record: Record, image_size: int) -> tuple[ExaminedFile, Image | None]:
+    """Open one image; what is known of it, and its picture ``(S, S, 3)`` in the controlled view."""
     data: Image = np.empty(0, np.uint8)
     try:
         data = read_bytes(record.path)
         raw = decode_raw(data, record.path)
         image = to_rgb(raw, data, record.path)
     except UserError as error:
-        return ExaminedFile(record, format_of(data), None, None, None, printable(str(error)), ())
-    return ExaminedFile(
-        record,
-        format_of(data),
-        photo_of(record, image),
-        see(image, image_size, PLAIN),
-        see(image, image_size, CONTROLLED),
-        None,
-        tuple(oddities(data, raw, image, record.path)),
-    )
+        return ExaminedFile(record, format_of(data), None, None, printable(str(error)), ()), None
+    controlled = see(image, image_size, CONTROLLED)
+    looks = looks_of(see(image, image_size, PLAIN), controlled)
+    odd = tuple(oddities(data, raw, image, record.path))
+    return ExaminedFile(record, format_of(data), photo_of(record, image), looks, None, odd), controlled
 
 
 def format_of(data: Image) -> str:

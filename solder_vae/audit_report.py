@@ -18,7 +18,7 @@ import numpy as np
 from solder_vae.audit_data import Audit, Group, class_facts
 from solder_vae.audit_verdict import HEADLINES, measured_on, verdict, worst
 from solder_vae.data.transforms import Image
-from solder_vae.data.view import RESOLUTION
+from solder_vae.data.view import PLAIN, RESOLUTION, VIEWS
 from solder_vae.shortcut import AUROC
 
 TEMPLATE = Path(__file__).with_name("templates") / "audit.html"
@@ -115,19 +115,18 @@ def _card(audit: Audit, row: int) -> dict[str, Any]:
         "class": item.defect,
         "split": item.split or "no split",
         "size": f"{width}x{height} px",
-        "picture": thumbnail(item.plain),
+        "picture": thumbnail(audit.pictures[PLAIN][row]),
     }
 
 
 def _sample(audit: Audit, defect: str) -> dict[str, Any]:
     """Images of a class, spread evenly over its names, in both views."""
-    items = audit.of_class(defect)
-    chosen = [items[row] for row in np.unique(np.linspace(0, len(items) - 1, SAMPLES).astype(int)).tolist()]
+    rows = np.array(audit.rows_of(defect))
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLES).astype(int))]
     return {
         "name": defect,
-        "names": [item.name for item in chosen],
-        "plain": [thumbnail(item.plain) for item in chosen],
-        "controlled": [thumbnail(item.controlled) for item in chosen],
+        "names": [audit.items[row].name for row in chosen],
+        **{view: [thumbnail(picture) for picture in audit.pictures[view][chosen]] for view in VIEWS},
     }
 
 

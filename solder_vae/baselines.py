@@ -6,6 +6,7 @@ taken, and the network's result proves little. So they stand beside every result
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import cv2
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from solder_vae.data.table import ImageTable
 
 Floats = NDArray[np.float64]
+Features = dict[str, Floats]
 
 BASELINES = MEAN_COLOUR, CONTRAST, SHARPNESS, SIZE = ("mean colour", "contrast", "sharpness", "size")
 
@@ -22,7 +24,7 @@ _SAME_COLOUR = 0.5
 """Grey levels. Means and deviations closer than this to the training normals' average count as equal to it: finer
 differences are the rounding of 8 bits, which a rank statistic would take for information."""
 
-_FEATURES: WeakKeyDictionary[ImageTable, dict[str, Floats]] = WeakKeyDictionary()
+_FEATURES: WeakKeyDictionary[ImageTable, Features] = WeakKeyDictionary()
 
 LUMA = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue in a grey image (ITU-R BT.601)."""
@@ -38,7 +40,11 @@ def trivial_scores(train: ImageTable, other: ImageTable) -> dict[str, Floats]:
     Returns:
         ``(N,)`` scores by feature, one for each of :data:`BASELINES`, higher = more anomalous.
     """
-    of_train, of_other = trivial_features(train), trivial_features(other)
+    return distances(trivial_features(train), trivial_features(other))
+
+
+def distances(of_train: Features, of_other: Features) -> dict[str, Floats]:
+    """:func:`trivial_scores` from the features of both."""
     scores = {}
     for name, fitted_to in of_train.items():
         features = of_other[name]
@@ -49,25 +55,34 @@ def trivial_scores(train: ImageTable, other: ImageTable) -> dict[str, Floats]:
     return scores
 
 
-def trivial_features(table: ImageTable) -> dict[str, Floats]:
-    """The features, each ``(N, D)``; computed once for each table, since that goes through all images.
+def trivial_features(table: ImageTable) -> Features:
+    """:func:`named_features` of a table's images; computed once for each table, since that goes through all images."""
+    if table not in _FEATURES:
+        _FEATURES[table] = named_features([colour_and_edges(image) for image in table.images], table.native_size)
+    return dict(_FEATURES[table])
+
+
+def named_features(colours_and_edges: Sequence[Floats], native_size: NDArray[np.int64]) -> Features:
+    """The features of N images, each ``(N, D)``.
 
     "mean colour": mean RGB (D = 3); "contrast": mean and standard deviation of RGB (6); "sharpness":
     logarithm of the variance of the grey image's Laplacian (1); "size": logarithm of native height and
     width (2).
+
+    Args:
+        colours_and_edges: :func:`colour_and_edges` of each image.
+        native_size: ``(N, 2)``, height and width in pixels.
     """
-    if table not in _FEATURES:
-        rows = np.array([_colour_and_edges(image) for image in table.images]).reshape(-1, 7)
-        _FEATURES[table] = {
-            MEAN_COLOUR: rows[:, :3],
-            CONTRAST: rows[:, :6],
-            SHARPNESS: np.log(rows[:, 6:] + 1.0),  # + 1 grey level, so that a constant image has a logarithm
-            SIZE: np.log(table.native_size.astype(np.float64)),
-        }
-    return dict(_FEATURES[table])
+    rows = np.array(colours_and_edges).reshape(-1, 7)
+    return {
+        MEAN_COLOUR: rows[:, :3],
+        CONTRAST: rows[:, :6],
+        SHARPNESS: np.log(rows[:, 6:] + 1.0),  # + 1 grey level, so that a constant image has a logarithm
+        SIZE: np.log(native_size.astype(np.float64)),
+    }
 
 
-def _colour_and_edges(image: NDArray[np.uint8]) -> Floats:
+def colour_and_edges(image: NDArray[np.uint8]) -> Floats:
     """Mean RGB, its standard deviation, variance of the Laplacian, ``(7,)``."""
     mean, std = cv2.meanStdDev(image)
     return np.array([*mean[:, 0], *std[:, 0], _laplacian_variance(image)])

@@ -10,15 +10,13 @@ Mirrored or turned copies are not looked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array  # type: ignore[import-untyped]
-from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
 
+from solder_vae.data.table import Images
 from solder_vae.data.transforms import Image
+from solder_vae.streams import tracked
 
 BITS = 14
 """Pairs whose hashes differ in at most so many of their 63 bits are compared: 99 % and more of the altered copies
@@ -27,10 +25,10 @@ BITS = 14
 CORRELATION = 0.98
 """From here on two pictures are near duplicates."""
 
-_COMPARED_AT_ONCE = 1 << 22  # pairs of hashes, and ...
-_GATHERED_AT_ONCE = 1 << 10  # ... pairs of pictures: both bound the memory to some ten megabytes
+_AT_ONCE = 1 << 22
+"""Pixels of pairs of pictures that are compared at once: bounds the memory to some ten megabytes."""
 
-Pairs = NDArray[np.int64]
+Rows = NDArray[np.int64]
 
 
 def perceptual_hash(grey: Image) -> np.uint64:
@@ -45,50 +43,53 @@ def perceptual_hash(grey: Image) -> np.uint64:
     return np.uint64(int.from_bytes(bits.tobytes(), "big"))
 
 
-def near_pairs(pictures: Sequence[Image]) -> Pairs:
-    """All pairs of near duplicates.
+def near_groups(hashes: NDArray[np.uint64], pictures: Images, rows: Rows) -> list[list[int]]:
+    """The sets of pictures that near duplicates connect, through any number of steps.
 
-    Hashes are compared in blocks of a matrix: quadratic, but at some hundred million pairs a second.
+    Every hash is compared with every other: quadratic, at a billion pairs a second. Pictures that are connected
+    already are not compared any more, so that many pictures of one thing cost no more than others. Shows a progress
+    bar on a terminal.
 
     Args:
-        pictures: N grey pictures ``(S, S)`` uint8, of one size, brightness and contrast.
+        hashes: ``(N,)``, :func:`perceptual_hash` of each picture to compare.
+        pictures: ``(M, S, S, C)`` uint8, of one brightness and contrast; the first channel is looked at.
+        rows: ``(N,)``, which of them to compare.
 
     Returns:
-        ``(P, 2)`` row numbers, the first lower than the second, ascending.
+        Places among the N, ascending, of each set of two and more, the largest set first.
     """
-    hashes = np.array([perceptual_hash(picture) for picture in pictures], np.uint64)
-    rows = max(1, _COMPARED_AT_ONCE // max(len(hashes), 1))
-    found = [np.empty((0, 2), np.int64)]
-    for start in range(0, len(hashes), rows):
-        differing = np.bitwise_count(hashes[start : start + rows, None] ^ hashes[None, start:])
-        candidates = np.argwhere(np.triu(differing <= BITS, 1)) + start
-        found.append(candidates[_correlations(pictures, candidates) >= CORRELATION])
-    return np.concatenate(found)
+    group = np.arange(len(hashes))
+    at_once = max(1, _AT_ONCE // pictures.shape[1] ** 2)
+    waiting = [np.empty((0, 2), np.int64)]
+    count = 0
+    for row in tracked(range(len(hashes)), "Comparing images", len(hashes)):
+        near = np.flatnonzero(np.bitwise_count(hashes[row] ^ hashes[row + 1 :]) <= BITS) + row + 1
+        near = near[group[near] != group[row]]
+        waiting.append(np.column_stack([np.full_like(near, row), near]))
+        count += len(near)
+        if count >= at_once or row == len(hashes) - 1:
+            pairs = np.concatenate(waiting)
+            for start in range(0, len(pairs), at_once):
+                _connect(group, pairs[start : start + at_once], pictures, rows)
+            waiting, count = [np.empty((0, 2), np.int64)], 0
+    order = np.argsort(group, kind="stable")
+    sets = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+    return sorted((part.tolist() for part in sets if len(part) > 1), key=lambda part: (-len(part), part))
 
 
-def _correlations(pictures: Sequence[Image], pairs: Pairs) -> NDArray[np.float64]:
+def _connect(group: Rows, pairs: Rows, pictures: Images, rows: Rows) -> None:
+    """Give the same number to the pictures of each pair that are near duplicates, and to all connected with them."""
+    pairs = pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]
+    for first, second in pairs[_correlations(pictures, rows[pairs]) >= CORRELATION].tolist():
+        group[group == group[second]] = group[first]
+
+
+def _correlations(pictures: Images, pairs: Rows) -> NDArray[np.float64]:
     """The correlation coefficient of each pair's pictures; 0 for a constant one."""
-    if not len(pairs):
-        return np.empty(0)
     used, place = np.unique(pairs, return_inverse=True)
-    flat = np.array([pictures[row].reshape(-1) for row in used], np.float32)
+    flat = pictures[used][..., 0].reshape(len(used), -1).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
-    place = place.reshape(pairs.shape)
-    chunks = [place[start : start + _GATHERED_AT_ONCE] for start in range(0, len(place), _GATHERED_AT_ONCE)]
-    return np.concatenate([np.einsum("nd,nd->n", flat[chunk[:, 0]], flat[chunk[:, 1]]) for chunk in chunks])
-
-
-def groups_of(pairs: Pairs, count: int) -> list[list[int]]:
-    """The sets of rows that pairs connect, through any number of steps; each ascending, the largest first.
-
-    Args:
-        pairs: ``(P, 2)``.
-        count: number of rows.
-    """
-    links = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), (count, count))
-    _, labels = connected_components(links, directed=False)
-    members: dict[int, list[int]] = {}
-    for row in np.unique(pairs).tolist():
-        members.setdefault(int(labels[row]), []).append(row)
-    return sorted(members.values(), key=lambda group: (-len(group), group))
+    first, second = place.reshape(-1, 2).T
+    correlations: NDArray[np.float64] = np.einsum("nd,nd->n", flat[first], flat[second])
+    return correlations

@@ -12,7 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from solder_vae.baselines import SIZE, trivial_scores
+import numpy as np
+from numpy.typing import NDArray
+
+from solder_vae.baselines import SIZE, Floats, trivial_scores
 from solder_vae.data.table import ImageTable
 from solder_vae.data.view import CONTROLLED, PLAIN
 from solder_vae.metrics import evaluate
@@ -51,9 +54,14 @@ def measure(train: ImageTable, other: ImageTable) -> list[TrivialAuroc]:
     labels = other.labels
     if not len(train) or not 0 < labels.sum() < len(labels):
         return []
+    return aurocs(trivial_scores(train, other), labels, other.defects)
+
+
+def aurocs(scores: Mapping[str, Floats], labels: NDArray[np.int64], defects: Sequence[str]) -> list[TrivialAuroc]:
+    """How well each baseline's scores tell abnormals (label 1) from normals (0), both there; the highest first."""
     results = []
-    for name, scores in trivial_scores(train, other).items():
-        metrics = evaluate(scores, labels, other.defects, threshold=math.inf)
+    for name, values in scores.items():
+        metrics = evaluate(values, labels, defects, threshold=math.inf)
         numbers = (metrics[key] for key in ("auroc", "auroc_low", "auroc_high"))
         results.append(TrivialAuroc(name, *(float(number or 0.0) for number in numbers)))
     return sorted(results, key=lambda result: -result.auroc)

@@ -5,6 +5,8 @@ import json
 import re
 import shutil
 import subprocess
+import time
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -13,6 +15,7 @@ from checkpoints import pictures, png, write_images
 from commands import run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.cluster.hierarchy import DisjointSet
 
 from solder_vae.audit_data import audit
 from solder_vae.audit_files import examine, format_of
@@ -23,7 +26,7 @@ from solder_vae.data.layouts import Record
 from solder_vae.data.synthetic.source import SyntheticSource
 from solder_vae.data.table import NORMAL, ImageTable
 from solder_vae.data.view import CONTROLLED, PLAIN, see
-from solder_vae.duplicates import BITS, CORRELATION, groups_of, near_pairs, perceptual_hash
+from solder_vae.duplicates import BITS, CORRELATION, near_groups, perceptual_hash
 from solder_vae.shortcut import TrivialAuroc, measure, shortcut_warning, shortcuts
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -45,7 +48,7 @@ def source_of(root, **options):
 def oddities_of(tmp_path, content, name="a.png"):
     path = tmp_path / name
     path.write_bytes(content)
-    examined = examine(Record(path, NORMAL, None, None), 16)
+    examined, _ = examine(Record(path, NORMAL, None, None), 16)
     return examined.error or " | ".join(examined.oddities)
 
 
@@ -99,21 +102,28 @@ def grey(image, size=64):
     return see(image, size, CONTROLLED)[..., 0]
 
 
+def near(greys):
+    hashes = np.array([perceptual_hash(image) for image in greys], np.uint64)
+    return near_groups(hashes, np.array(greys)[..., None], np.arange(len(greys)))
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(2, 40), st.integers(0, 99))
-def test_near_pairs_agree_with_all_pairs(count, seed):
+def test_near_groups_are_what_all_near_pairs_connect(count, seed):
     rng = np.random.default_rng(seed)
     base = pictures(max(2, count // 3), 32, seed)
     noisy = base[rng.integers(0, len(base), count)] + rng.normal(0, rng.choice([1, 20, 60]), (count, 32, 32, 3))
     images = [grey(image, 32) for image in noisy.clip(0, 255).astype(np.uint8)]
-    expected = [
-        (i, j)
-        for i in range(count)
-        for j in range(i + 1, count)
-        if bin(int(perceptual_hash(images[i])) ^ int(perceptual_hash(images[j]))).count("1") <= BITS
-        and np.corrcoef(images[i].ravel(), images[j].ravel())[0, 1] >= CORRELATION
-    ]
-    assert [tuple(pair) for pair in near_pairs(images).tolist()] == expected
+    connected = DisjointSet(range(count))
+    for i in range(count):
+        for j in range(i + 1, count):
+            if (
+                bin(int(perceptual_hash(images[i])) ^ int(perceptual_hash(images[j]))).count("1") <= BITS
+                and np.corrcoef(images[i].ravel(), images[j].ravel())[0, 1] >= CORRELATION
+            ):
+                connected.merge(i, j)
+    expected = [sorted(group) for group in connected.subsets() if len(group) > 1]
+    assert near(images) == sorted(expected, key=lambda group: (-len(group), group))
 
 
 @pytest.mark.parametrize(
@@ -129,26 +139,32 @@ def test_near_pairs_agree_with_all_pairs(count, seed):
 )
 def test_altered_copies_are_found_and_different_pictures_are_not(change):
     images = pictures(40, 64, seed=5)
-    assert not len(near_pairs([grey(image) for image in images]))
+    assert near([grey(image) for image in images]) == []
     altered = [change(image) for image in images]
-    found = near_pairs([grey(image) for image in [*images, *altered]])
-    right = [pair for pair in found.tolist() if pair[1] == pair[0] + 40]
+    found = near([grey(image) for image in [*images, *altered]])
+    right = [group for group in found if group == [group[0], group[0] + 40]]
     assert len(right) >= 38
     assert len(found) == len(right)
 
 
-def test_groups_follow_chains():
-    assert groups_of(np.array([[1, 2], [2, 5], [0, 7]]), 9) == [[1, 2, 5], [0, 7]]
-    assert groups_of(np.empty((0, 2), np.int64), 4) == []
+def test_chains_are_followed_across_many_pairs(monkeypatch):
+    monkeypatch.setattr("solder_vae.duplicates._AT_ONCE", 3 * 64**2)
+    first, last = pictures(2, 64, seed=5).astype(float)
+    fan = [(first + (last - first) * share).astype(np.uint8) for share in np.linspace(0, 1, 40)]
+    alone = pictures(1, 64, seed=2)[0]
+    greys = [grey(image) for image in (alone, *fan)]
+    assert near(greys) == [list(range(1, 41))]
+    assert np.corrcoef(greys[1].ravel(), greys[-1].ravel())[0, 1] < CORRELATION
+    assert near(greys[:1]) == []
 
 
 def test_thousands_of_images_take_seconds():
-    import time
-
-    images = [image[..., 0] for image in np.random.default_rng(0).integers(0, 256, (6000, 16, 16, 1), dtype=np.uint8)]
-    start = time.perf_counter()
-    near_pairs(images)
-    assert time.perf_counter() - start < 10  # 0.5 s on an idle core
+    """Also if all show the same, which makes every pair a pair of near duplicates."""
+    images = np.random.default_rng(0).integers(0, 256, (6000, 16, 16), dtype=np.uint8)
+    for content in (images, images[:1] + images // 200):
+        start = time.perf_counter()
+        near(list(content))
+        assert time.perf_counter() - start < 10
 
 
 # the shortcut
@@ -252,6 +268,23 @@ def test_the_test_is_on_the_normals_that_were_not_fitted(root):
         expected = measure(tables["train"], joined(tables["val"], tables["test"]))
         assert results == expected
     assert found.not_fitted == (len(tables["val"]) + int((1 - tables["test"].labels).sum()), 15)
+
+
+def test_memory_is_that_of_numbers_beyond_the_cache_and_the_report_the_same(root, monkeypatch):
+    monkeypatch.setattr("solder_vae.duplicates._AT_ONCE", 8 * 96**2)
+    write_images(root / "normal" / "more", pictures(500, 20, seed=3))
+    contents = []
+    for cache_mb in (1024, 0.01, 0):
+        source = source_of(root, image_size=96, cache_mb=cache_mb)
+        tracemalloc.start()
+        found = audit(source)
+        content = facts(found, "x")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        contents.append((content, page(found, content)))
+        assert peak < 6e6 + 1e6 * min(cache_mb, 576 * 96 * 96 / 1e6)  # the pictures: 16 MB in each view
+    assert contents[0] == contents[1] == contents[2]
+    assert len(contents[0][0]["near_duplicates"]) == 1
 
 
 def test_a_shortcut_that_the_view_does_not_remove(tmp_path):
