@@ -38,9 +38,10 @@ from solder_vae.history import carry_over
 from solder_vae.loggers import run_loggers
 from solder_vae.models import CAE, is_number
 from solder_vae.networks import STRIDE
-from solder_vae.precision import FULL, check_precision, resolve_precision
+from solder_vae.precision import FULL, REPRODUCIBLE, check_precision, resolve_precision
 from solder_vae.pseudo_defects import CRITERION, pseudo_defect_auroc
 from solder_vae.ranks import fit_on_ranks, rank_count
+from solder_vae.reproducible import check_reproducible
 from solder_vae.shortcut import shortcut_warning
 from solder_vae.summary import localisation_table, result_table
 from solder_vae.threshold import calibrate, check_rule
@@ -90,6 +91,7 @@ def run(config: DictConfig, directory: Path) -> float:
         if member.seed == config.seed:
             build(member.model)
     resumed = check_resumable(config.resume, model, config.trainer.max_epochs) if config.resume is not None else None
+    model.precision = training_precision(config, resumed)
 
     data: SolderDataModule = build(config.data)
     data.setup()
@@ -107,7 +109,6 @@ def run(config: DictConfig, directory: Path) -> float:
     # From here on the folder is this run's; what was refused so far has left an earlier run's result alone.
     (directory / "metrics.json").unlink(missing_ok=True)  # else this run's config would stand beside that result
     OmegaConf.save(config, directory / "config.yaml", resolve=True)
-    model.precision = training_precision(config, resumed)
     if members:
         return run_ensemble(members, data, config, directory)
     with run_loggers(directory, **logging_options(config)) as loggers:
@@ -119,10 +120,18 @@ def run(config: DictConfig, directory: Path) -> float:
 
 
 def training_precision(config: DictConfig, resumed: Checkpoint | None) -> str:
-    """The precision to train in; a resumed training keeps its own, whatever machine it goes on."""
-    if resumed is not None and config.trainer.precision == "auto":
-        return str(resumed["precision"])
-    return str(resolve_precision(config.trainer.precision, config.trainer.accelerator))
+    """The precision to train in; a resumed training keeps its own, whatever machine it goes on.
+
+    Raises:
+        UserError: the device or the batch does not fit it.
+    """
+    precision, accelerator = config.trainer.precision, config.trainer.accelerator
+    if resumed is not None and precision == "auto":
+        precision = resumed["precision"]
+    precision = str(resolve_precision(precision, accelerator))
+    if precision == REPRODUCIBLE:
+        check_reproducible(accelerator, config.data.batch_size)
+    return precision
 
 
 def finish(

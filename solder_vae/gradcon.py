@@ -221,7 +221,7 @@ class GradCon:
     def track_gradients(self) -> None:
         self.reference = ReferenceGradients(self.decoder.convolutions)
 
-    def gradient_constraint(self, recon_loss: Tensor) -> Tensor:
+    def gradient_constraint(self, recon_loss: Tensor, shared: bool = False) -> Tensor:
         """L_grad of this training step, differentiable with respect to all parameters; 0 in the first step.
 
         The divergence does not depend on the decoder, so the gradient of the reconstruction loss is that of L. A cosine
@@ -229,12 +229,16 @@ class GradCon:
 
         Args:
             recon_loss: reconstruction loss, of which the ranks' mean is that of the global batch.
+            shared: it is that of the global batch itself on each rank, and so are its gradients, see
+                :mod:`solder_vae.reproducible`.
         """
         if self.reference.steps == 0:
             return recon_loss.new_zeros(())
         weights = [conv.weight for conv in self.decoder.convolutions]
         gradients = torch.autograd.grad(recon_loss, weights, create_graph=True)
-        return gradient_loss([total(gradient) / ranks() for gradient in gradients], self.reference.means)
+        if not shared:
+            gradients = tuple(total(gradient) / ranks() for gradient in gradients)
+        return gradient_loss(gradients, self.reference.means)
 
     def on_before_optimizer_step(self, optimizer: Optimizer | Any) -> None:
         """Update the reference from dJ/dtheta as the optimizer is about to see it.

@@ -16,7 +16,8 @@ from solder_vae.losses import check_reduction, kl_divergence, kl_term, reparamet
 from solder_vae.networks import LATENT_CHANNELS, STRIDE, Decoder, Encoder
 from solder_vae.parallel import rank, ranks, weight_of_share
 from solder_vae.posterior import COLLAPSED_BELOW, PosteriorStatistics
-from solder_vae.precision import FULL
+from solder_vae.precision import FULL, REPRODUCIBLE
+from solder_vae.reproducible import images_of_all, mean_of_images
 from solder_vae.scoring import SCORES, elbo_score, gradcon_score, latent_noise, recon_score
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ class CAE(GradCon, pl.LightningModule):
         self.seed = seed
         # What travels with the weights, see solder_vae.checkpoint.
         self.preprocessing: dict[str, Any] | None = None
-        self.precision = FULL  # of the training
+        self.precision = FULL  # of the training, see solder_vae.precision
         self.calibration: dict[str, Any] | None = None
         self.encoder = Encoder(self.heads)
         self.decoder = Decoder()
@@ -130,35 +131,54 @@ class CAE(GradCon, pl.LightningModule):
     def losses(self, x: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Posterior]:
         """The objective's terms, averaged over the batch (``loss`` is L, ``recon`` its first term), and the code."""
         (z,) = posterior = self.encoder(x)
-        recon = squared_error(x, self.decoder(z)).mean()
+        recon = self.mean(squared_error(x, self.decoder(z)))
         return {"loss": recon, "recon": recon}, posterior
+
+    def mean(self, of_images: Tensor) -> Tensor:
+        """The mean of each image's ``(B,)``; in reproducible training, over the images of all ranks."""
+        return mean_of_images(of_images) if self.reproducible and self.training else of_images.mean()
+
+    @property
+    def reproducible(self) -> bool:
+        """Whether the training's losses and gradients are those of all ranks' images, see solder_vae.reproducible."""
+        return self.precision == REPRODUCIBLE
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         x = batch["image"]
         terms, _ = self.losses(x, self.noise(x, TRAINING, self.global_step))
-        weight = weight_of_share(len(x), x.device)
+        weight = 1.0 if self.reproducible else weight_of_share(len(x), x.device)
         objective = weight * terms["loss"]  # J = L + alpha * L_grad
         if self.alpha > 0:
-            terms["grad_loss"] = self.gradient_constraint(weight * terms["recon"])
+            terms["grad_loss"] = self.gradient_constraint(weight * terms["recon"], shared=self.reproducible)
             objective = objective + self.alpha * terms["grad_loss"]
-        self.log_means("train", terms, len(x))
+        self.log_means("train", terms, x)
         return objective
 
-    def log_means(self, split: str, terms: dict[str, Tensor], images: int) -> None:
-        """Log means over ``images`` images, to be averaged over an epoch's images, those of all ranks."""
+    def log_means(self, split: str, terms: dict[str, Tensor], images: Tensor) -> None:
+        """Log means over a batch, to be averaged over an epoch's images.
+
+        Args:
+            split: "train" or "val".
+            terms: means over this rank's images; in reproducible training, over those of all ranks.
+            images: of the batch ``(B, ...)``.
+        """
+        if not self.reproducible:
+            # Lightning averages the ranks' numbers of images, too, and would round down what does not divide evenly.
+            count = len(images) * ranks()
+        else:
+            count = int(images_of_all(images)) if self.training else len(images)
         self.log_dict(
             {f"{split}/{name}": value.detach() for name, value in terms.items()},
             on_step=False,
             on_epoch=True,
-            sync_dist=True,
-            # Lightning averages the ranks' numbers of images, too, and would round down what does not divide evenly.
-            batch_size=images * ranks(),
+            sync_dist=not self.reproducible,
+            batch_size=count,
         )
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Posterior]:
         x = batch["image"]
         terms, posterior = self.losses(x, self.noise(x, VALIDATION, batch_idx))
-        self.log_means("val", terms, len(x))
+        self.log_means("val", terms, x)
         return {"posterior": posterior}
 
     def configure_optimizers(self) -> Any:
@@ -282,15 +302,17 @@ class BetaVAE(CAE):
         A rank takes from the global batch's noise what belongs to its images: every ``ranks()``-th. NumPy draws one
         number after the other, so the noise of the first images is the same however many there are.
         """
-        shape = (ranks() * len(x), LATENT_CHANNELS, x.shape[-2] // STRIDE, x.shape[-1] // STRIDE)
+        alone = stream == VALIDATION and self.reproducible
+        first, every = (0, 1) if alone else (rank(), ranks())
+        shape = (every * len(x), LATENT_CHANNELS, x.shape[-2] // STRIDE, x.shape[-1] // STRIDE)
         noise = np.random.default_rng((self.seed, stream, step)).standard_normal(shape, np.float32)
-        return torch.from_numpy(noise)[rank() :: ranks()].to(x.device, x.dtype)
+        return torch.from_numpy(noise)[first::every].to(x.device, x.dtype)
 
     def losses(self, x: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Posterior]:
         """As for the CAE, and ``kl``: the divergence as it enters L, before beta."""
         mu, logvar = posterior = self.encoder(x)
-        recon = squared_error(x, self.decoder(reparameterize(mu, logvar, noise))).mean()
-        kl = kl_term(kl_divergence(mu, logvar), x[0].numel(), self.reduction).mean()
+        recon = self.mean(squared_error(x, self.decoder(reparameterize(mu, logvar, noise))))
+        kl = self.mean(kl_term(kl_divergence(mu, logvar), x[0].numel(), self.reduction))
         return {"loss": recon + self.beta * kl, "recon": recon, "kl": kl}, posterior
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Posterior]:
@@ -303,7 +325,7 @@ class BetaVAE(CAE):
         self.kl_per_unit, self.active_units = self.posterior.compute()
         self.posterior.reset()
         active, units = int(self.active_units.sum()), self.active_units.numel()
-        self.log("val/active_units", float(active), sync_dist=True)  # the same on all ranks
+        self.log("val/active_units", float(active), sync_dist=not self.reproducible)  # the same on all ranks
         collapsed = active < COLLAPSED_BELOW * units
         if collapsed and not self.collapsed:
             log.warning(

@@ -122,7 +122,7 @@ def called(layer: nn.Module, x: Tensor) -> Tensor:
     if not layer.training or ranks() == 1:
         return layer(x)  # type: ignore[no-any-return]
     for part in layer if isinstance(layer, nn.Sequential) else [layer]:
-        x = global_batch_norm(x, part) if isinstance(part, nn.BatchNorm2d) else part(x)
+        x = global_batch_norm(x, part) if type(part) is nn.BatchNorm2d else part(x)
     return x
 
 

@@ -14,7 +14,7 @@ import torch
 
 from solder_vae.errors import UserError
 
-FULL, MIXED = "32-true", "bf16-mixed"
+FULL, MIXED, REPRODUCIBLE = "32-true", "bf16-mixed", "32-reproducible"
 
 
 def check_precision(precision: Any) -> None:
@@ -26,9 +26,10 @@ def check_precision(precision: Any) -> None:
     Raises:
         UserError: it is none of those that are right.
     """
-    if precision not in ("auto", FULL, MIXED, "64-true"):
+    if precision not in ("auto", FULL, MIXED, "64-true", REPRODUCIBLE):
         raise UserError(
-            f"trainer.precision={precision} is not supported: use auto, {FULL}, {MIXED} or 64-true "
+            f"trainer.precision={precision} is not supported: use auto, {FULL}, {MIXED}, 64-true or "
+            f"{REPRODUCIBLE} "
             "(float16 scales the loss, which would spoil GradCon's reference gradients)."
         )
 
@@ -42,8 +43,12 @@ def resolve_precision(precision: Any, accelerator: str = "cpu") -> Any:
     """
     if precision != "auto":
         return precision
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
-    return MIXED if on_cpu and computes_in_bfloat16() else FULL
+    return MIXED if is_cpu(accelerator) and computes_in_bfloat16() else FULL
+
+
+def is_cpu(accelerator: str) -> bool:
+    """Whether Lightning's name of an accelerator leads to a CPU on this machine."""
+    return accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
 
 
 def computes_in_bfloat16() -> bool:

@@ -31,11 +31,14 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 from torch import distributed
+from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
+from torch.nn.parallel import DistributedDataParallel
 
 from solder_vae.cli import check_whole_number, traceback_log
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.errors import UserError
 from solder_vae.models import CAE
+from solder_vae.precision import REPRODUCIBLE
 from solder_vae.processes import deaf_to_interrupts, end_with_parent, share_of_threads
 from solder_vae.training import fit, quiet_lightning
 
@@ -204,6 +207,15 @@ class Relay(Logger):
         """The run's process knows its config."""
 
 
+class NoAveraging(DDPStrategy):
+    """For gradients that are those of all ranks already: a third of a number, three times, is not always the number."""
+
+    def configure_ddp(self) -> None:
+        super().configure_ddp()
+        assert isinstance(self.model, DistributedDataParallel)
+        self.model.register_comm_hook(None, noop_hook)  # Lightning would register it on GPUs only
+
+
 def train_as_rank(rank: int, count: int, threads: int, store: Path, run: Path, pipe: Connection) -> None:
     """Take part in a training as one of its processes.
 
@@ -235,7 +247,9 @@ def train_as_rank(rank: int, count: int, threads: int, store: Path, run: Path, p
             [Relay(messages if rank == 0 else None)],
             devices=count,
             # Buffers need no copying: batch norm's statistics and the reference gradients come out equal on all ranks.
-            strategy=DDPStrategy(cluster_environment=LightningEnvironment(), broadcast_buffers=False),
+            strategy=(NoAveraging if model.precision == REPRODUCIBLE else DDPStrategy)(
+                cluster_environment=LightningEnvironment(), forward_sync_buffers=False
+            ),
         )
         distributed.destroy_process_group()
         if rank == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from solder_vae.callbacks import EpochLog, StopOnNaN, checkpoints, ended_plainly
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.errors import UserError
 from solder_vae.models import CAE
+from solder_vae.precision import FULL, REPRODUCIBLE
+from solder_vae.reproducible import reproducible
 
 #: Of the trainer's config; the others are the Trainer's own.
 OWN_KEYS = ("strategy", "devices", "ensemble", "betas")
@@ -45,9 +48,16 @@ def fit(
     """
     best, last = checkpoints(directory)
     callbacks = [EpochLog(), *progress_bar(), LearningRateMonitor("epoch"), StopOnNaN(), best, last]
-    options = {"precision": model.precision, "logger": list(loggers), "callbacks": callbacks, **options}
+    exactly = model.precision == REPRODUCIBLE
+    options = {
+        "precision": FULL if exactly else model.precision,
+        "logger": list(loggers),
+        "callbacks": callbacks,
+        **options,
+    }
     trainer = make_trainer(config, directory, **options)
-    with ended_plainly():
+    data.share_validation = not exactly
+    with ended_plainly(), reproducible(model) if exactly else nullcontext():
         trainer.fit(model, datamodule=data, ckpt_path=config.resume, weights_only=True)
     return best.best_model_path
 
@@ -91,5 +101,6 @@ def quiet_lightning() -> None:
         "exists and is not empty",
         "smaller than the logging interval",
         "isinstance.treespec",
+        "in distributed setting to accumulate",  # what is not accumulated is the same on all ranks
     ):
         warnings.filterwarnings("ignore", f".*{message}.*")
