@@ -15,10 +15,11 @@ from solder_vae.audit_files import ExaminedFile, Looks, examine_all, looks_of
 from solder_vae.baselines import MEAN_COLOUR, SHARPNESS, Features, distances, named_features
 from solder_vae.data.folder import FolderSource, split_photos
 from solder_vae.data.layouts import printable
-from solder_vae.data.photos import PhotoImages
+from solder_vae.data.photos import Photo, PhotoImages
 from solder_vae.data.splits import SPLITS, TEST, TRAIN, VAL
 from solder_vae.data.synthetic.source import SyntheticSource
 from solder_vae.data.table import NORMAL, Images
+from solder_vae.data.transforms import Image
 from solder_vae.data.view import CONTROLLED, PLAIN, RESOLUTION, VIEWS
 from solder_vae.duplicates import near_groups
 from solder_vae.errors import UserError
@@ -121,7 +122,8 @@ def audit(source: FolderSource | SyntheticSource) -> Audit:
         items, no_split = _folder_items(files, source)
         photos = [file.photo for file in files if file.photo is not None]
         pictures = {
-            view: PhotoImages(photos, source.image_size, view, kept if view == CONTROLLED else {}) for view in VIEWS
+            PLAIN: PhotoImages(photos, source.image_size, PLAIN, {}),
+            CONTROLLED: _controlled(photos, source.image_size, kept),
         }
         unreadable = [(file.record.name, file.error) for file in files if file.error is not None]
         rows = {item.name: row for row, item in enumerate(items)}
@@ -141,6 +143,14 @@ def audit(source: FolderSource | SyntheticSource) -> Audit:
         plain=shortcut_test(items, PLAIN),
         controlled=shortcut_test(items, CONTROLLED),
     )
+
+
+def _controlled(photos: Sequence[Photo], image_size: int, kept: Mapping[str, Image]) -> Images:
+    """The pictures in the controlled view; in one array, which is several times faster, if all were kept."""
+    if not photos or not all(photo.digest in kept for photo in photos):
+        return PhotoImages(photos, image_size, CONTROLLED, kept)
+    grey = np.array([kept[photo.digest] for photo in photos])
+    return np.broadcast_to(grey, (*grey.shape[:-1], 3))
 
 
 def _folder_items(files: Sequence[ExaminedFile], source: FolderSource) -> tuple[list[Item], str | None]:

@@ -19,6 +19,7 @@ from solder_vae.audit_data import Audit, Group, class_facts
 from solder_vae.audit_verdict import HEADLINES, measured_on, verdict, worst
 from solder_vae.data.transforms import Image
 from solder_vae.data.view import PLAIN, RESOLUTION, VIEWS
+from solder_vae.errors import UserError
 from solder_vae.shortcut import AUROC
 
 TEMPLATE = Path(__file__).with_name("templates") / "audit.html"
@@ -115,7 +116,7 @@ def _card(audit: Audit, row: int) -> dict[str, Any]:
         "class": item.defect,
         "split": item.split or "no split",
         "size": f"{width}x{height} px",
-        "picture": thumbnail(audit.pictures[PLAIN][row]),
+        "picture": _picture(audit, PLAIN, row),
     }
 
 
@@ -126,8 +127,16 @@ def _sample(audit: Audit, defect: str) -> dict[str, Any]:
     return {
         "name": defect,
         "names": [audit.items[row].name for row in chosen],
-        **{view: [thumbnail(picture) for picture in audit.pictures[view][chosen]] for view in VIEWS},
+        **{view: [_picture(audit, view, row) for row in chosen] for view in VIEWS},
     }
+
+
+def _picture(audit: Audit, view: str, row: int) -> str:
+    """An item's thumbnail; black where its file has gone or changed since it was examined."""
+    try:
+        return thumbnail(audit.pictures[view][row])
+    except UserError:
+        return thumbnail(np.zeros((1, 1, 3), np.uint8))
 
 
 def thumbnail(image: Image) -> str:

@@ -74,6 +74,7 @@ def model_of(checkpoint: Checkpoint) -> CAE:
     model = MODELS[checkpoint["model"]](**checkpoint["hyper_parameters"])
     model.load_state_dict(checkpoint["state_dict"])
     model.on_load_checkpoint(checkpoint)
+    model.precision = checkpoint["precision"]
     return model.eval()
 
 
@@ -104,7 +105,10 @@ def check_resumable(path: str | Path, model: CAE, max_epochs: int) -> Checkpoint
         )
     if "optimizer_states" not in checkpoint:
         raise UserError(f"{path} holds an ensemble's member, which cannot be resumed: train it anew by its seed.")
-    needed = {"epoch": int, "global_step": int, "callbacks": dict, "hyper_parameters": dict, "preprocessing": dict}
+    needed = {
+        "epoch": int, "global_step": int, "callbacks": dict, "hyper_parameters": dict, "preprocessing": dict,
+        "precision": str,
+    }  # fmt: skip
     whole = all(isinstance(checkpoint.get(key), kind) for key, kind in needed.items())
     row = checkpoint.get("training_row", {})  # not in files of earlier versions
     whole = whole and isinstance(row, dict) and all(isinstance(key, str) for key in row)

@@ -26,7 +26,7 @@ CORRELATION = 0.98
 """From here on two pictures are near duplicates."""
 
 _AT_ONCE = 1 << 22
-"""Pixels of pairs of pictures that are compared at once: bounds the memory to some ten megabytes."""
+"""Pixels of pairs of pictures that are compared at once: bounds the memory to less than a hundred megabytes."""
 
 Rows = NDArray[np.int64]
 

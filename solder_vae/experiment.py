@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -41,7 +42,7 @@ from solder_vae.networks import STRIDE
 from solder_vae.precision import FULL, REPRODUCIBLE, check_precision, resolve_precision
 from solder_vae.pseudo_defects import CRITERION, pseudo_defect_auroc
 from solder_vae.ranks import fit_on_ranks, rank_count
-from solder_vae.reproducible import check_reproducible
+from solder_vae.reproducible import check_reproducible, check_shares, one_thread
 from solder_vae.shortcut import shortcut_warning
 from solder_vae.summary import localisation_table, result_table
 from solder_vae.threshold import calibrate, check_rule
@@ -104,6 +105,8 @@ def run(config: DictConfig, directory: Path) -> float:
         )
     log.info("%s", describe(data.tables))
     check_tables(data, config)
+    if model.precision == REPRODUCIBLE:
+        check_shares(len(data.tables["train"]), config.data.batch_size, config.trainer.devices)
     if warning := shortcut_warning(data.tables, config.data.view, config.data.get("root")):
         log.warning("%s", warning)
     # From here on the folder is this run's; what was refused so far has left an earlier run's result alone.
@@ -116,7 +119,8 @@ def run(config: DictConfig, directory: Path) -> float:
             carry_over(Path(config.resume).parent / "metrics.csv", resumed, loggers)
         fit_model = fit_on_ranks if config.trainer.devices > 1 else fit
         best = read_checkpoint(fit_model(model, data, config, directory, loggers))
-        return finish(best, data, config, directory, loggers)
+        with one_thread() if model.precision == REPRODUCIBLE else nullcontext():
+            return finish(best, data, config, directory, loggers)
 
 
 def training_precision(config: DictConfig, resumed: Checkpoint | None) -> str:
@@ -128,6 +132,7 @@ def training_precision(config: DictConfig, resumed: Checkpoint | None) -> str:
     precision, accelerator = config.trainer.precision, config.trainer.accelerator
     if resumed is not None and precision == "auto":
         precision = resumed["precision"]
+    check_precision(precision)
     precision = str(resolve_precision(precision, accelerator))
     if precision == REPRODUCIBLE:
         check_reproducible(accelerator, config.data.batch_size)
@@ -252,6 +257,11 @@ def check_values(config: DictConfig) -> None:
     if config.data.image_size % STRIDE:
         raise UserError(
             f"data.image_size={config.data.image_size} does not fit the network: use a multiple of {STRIDE}."
+        )
+    if config.data.batch_size == 1 and config.data.image_size == STRIDE:
+        raise UserError(
+            "data.batch_size=1 with data.image_size=8 leaves batch norm a single pixel, of which there is no variance: "
+            "use 2 images or more."
         )
     for key in ("skip_finished", "pictures", "data.use_cache"):
         value = OmegaConf.select(config, key, default=False)  # data.use_cache is not of all data

@@ -219,8 +219,8 @@ class CAE(GradCon, pl.LightningModule):
         checkpoint["calibration"] = self.calibration
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Not the precision: a training that goes on from the checkpoint may have another.
         self.preprocessing = checkpoint["preprocessing"]
-        self.precision = checkpoint["precision"]
         self.calibration = checkpoint["calibration"]
 
     # scoring ----------------------------------------------------------------------------------------------------
@@ -300,7 +300,8 @@ class BetaVAE(CAE):
         """Standard normal noise ``(B, 10, H/8, W/8)`` that depends on seed, stream and step alone.
 
         A rank takes from the global batch's noise what belongs to its images: every ``ranks()``-th. NumPy draws one
-        number after the other, so the noise of the first images is the same however many there are.
+        number after the other, so the noise of the first images is the same however many there are. In reproducible
+        training each rank goes through all of the validation images.
         """
         alone = stream == VALIDATION and self.reproducible
         first, every = (0, 1) if alone else (rank(), ranks())

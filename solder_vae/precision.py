@@ -1,9 +1,12 @@
-"""``trainer.precision=auto``: bfloat16 where training gains from it, single precision where it does not.
+"""The precisions of a training, and what ``trainer.precision=auto`` makes of a machine: bfloat16 where training gains
+from it, single precision where it does not.
 
 On CPUs the tile unit (AMX) or AVX-512's own dot product of bfloat16 make it fast; where it is emulated it is a detour.
 ``make bench`` measures both (docs/performance.md). The choice follows from the processor alone:
 a stopwatch at the start of a run would decide differently in two runs of one seed, and their results would differ.
 Scores are always computed in single precision: test and predict with ``32-true``.
+
+``32-reproducible`` is single precision with exact sums, see :mod:`solder_vae.reproducible`.
 """
 
 from __future__ import annotations
@@ -48,7 +51,8 @@ def resolve_precision(precision: Any, accelerator: str = "cpu") -> Any:
 
 def is_cpu(accelerator: str) -> bool:
     """Whether Lightning's name of an accelerator leads to a CPU on this machine."""
-    return accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+    other = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return accelerator == "cpu" or (accelerator == "auto" and not other)
 
 
 def computes_in_bfloat16() -> bool:

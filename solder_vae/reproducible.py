@@ -31,7 +31,8 @@ from solder_vae.parallel import ranks, total
 from solder_vae.precision import REPRODUCIBLE, is_cpu
 
 MOST_IMAGES = 1 << 12
-"""A batch of more would overflow: 52 bits of a double hold so many numbers of 40 bits."""
+"""A batch of more would overflow: 52 bits of a double hold so many numbers of 40 bits. (Memory may end before: a step
+holds the weight gradients of each image, 1.2 MB of the widest layer, twice.)"""
 
 _BITS = 40
 _AT_ONCE = 1 << 18  # numbers that are added together: they stay in the processor's cache
@@ -195,18 +196,45 @@ def check_reproducible(accelerator: str, batch_size: int) -> None:
         raise UserError(f"trainer.precision={REPRODUCIBLE} sums up to {MOST_IMAGES} images: lower data.batch_size.")
 
 
+def check_shares(images: int, batch_size: int, processes: int) -> None:
+    """Refuse a last batch that one process would train on and these cannot: each needs an image of it.
+
+    Args:
+        images: of the training.
+        batch_size: of all ranks together.
+        processes: ranks.
+
+    Raises:
+        UserError: the last batch has fewer images than there are processes.
+    """
+    if images > batch_size and 1 < (last := images % batch_size) < processes:
+        raise UserError(
+            f"{images} images leave a last batch of {last}, too few for trainer.devices={processes} to train as one "
+            f"process would: use {last} processes or fewer, or another data.batch_size."
+        )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Use one thread inside the block."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @contextmanager
 def reproducible(model: nn.Module) -> Iterator[None]:
     """Let a model train reproducibly inside the block, on one thread."""
-    threads = torch.get_num_threads()
     kinds: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: Convolution, nn.BatchNorm2d: BatchNorm}
     swapped = [(module, type(module)) for module in model.modules() if type(module) in kinds]
     try:
-        torch.set_num_threads(1)
         for module, kind in swapped:
             module.__class__ = kinds[kind]
-        yield
+        with one_thread():
+            yield
     finally:
         for module, kind in swapped:
             module.__class__ = kind
-        torch.set_num_threads(threads)

@@ -108,10 +108,9 @@ def test_all_processes_end_with_the_same_bits(both):
 
 
 @pytest.mark.slow
-def test_in_bfloat16_too_all_processes_end_with_the_same_bits(tmp_path):
-    assert_same_bits(
-        trained(fit_on_ranks, tmp_path / "run", RecordingVAE, epochs=2, precision="bf16-mixed", alpha=0.03)
-    )
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_in_other_precisions_too_all_processes_end_with_the_same_bits(precision, tmp_path):
+    assert_same_bits(trained(fit_on_ranks, tmp_path / "run", RecordingVAE, epochs=2, precision=precision, alpha=0.03))
 
 
 @pytest.mark.slow

@@ -1,6 +1,11 @@
 """What goes to Weights & Biases: lineage by content, tags, notes, and a summary that stays readable."""
 
+import http.server
 import json
+import os
+import subprocess
+import sys
+import threading
 
 import numpy as np
 
@@ -59,3 +64,55 @@ def test_the_dashboard_is_written_where_weights_and_biases_cannot_be_reached(tmp
     for shown in ("test/gradcon/f1", "test/recon/precision", "pictures/score_histogram", "predictions"):
         assert shown in text
     assert set(layout(workspace("me", "line"))) == set(json.loads(text))
+
+
+class Workspaces(http.server.BaseHTTPRequestHandler):
+    """As much of Weights & Biases as saving a workspace takes; ``server.saved`` are those it was given."""
+
+    def do_POST(self):
+        request = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path != "/graphql":
+            self.send_error(404)
+            return
+        content = json.loads(request)
+        data = {
+            "viewer": {
+                "id": "1",
+                "entity": "team",
+                "username": "me",
+                "email": "",
+                "flags": "{}",
+                "teams": {"edges": []},
+            }
+        }
+        if "upsertView" in content["query"]:
+            self.server.saved.append(content["variables"])
+            data = {"upsertView": {"view": {"id": "VIEW", "name": content["variables"]["name"]}, "inserted": True}}
+        answer = json.dumps({"data": data}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_the_dashboard_is_saved_where_weights_and_biases_can_be_reached(tmp_path):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Workspaces) as server:
+        server.saved = []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        environment = {**os.environ, "WANDB_BASE_URL": address, "WANDB_API_KEY": "k" * 40}
+        result = subprocess.run(
+            [sys.executable, "-m", "solder_vae.dashboard", "project=line"], cwd=tmp_path, capture_output=True,
+            text=True, env=environment, timeout=100, check=False,
+        )  # fmt: skip
+        server.shutdown()
+    assert result.returncode == 0, result.stderr
+    assert f"Workspace: {address}/team/line?nw=" in result.stdout
+    assert not list(tmp_path.glob("*.json"))
+    (saved,) = server.saved
+    assert (saved["entityName"], saved["projectName"], saved["displayName"]) == ("team", "line", "solder joints")
+    panels = json.loads(saved["spec"])["section"]["panelBankConfig"]["sections"]
+    assert [section["name"] for section in panels][:2] == ["Against beta", "Settings and results"]

@@ -31,6 +31,7 @@ def config_of(*overrides):
         (["resume=1"], "resume=1 is no path"),
         (["logger.tags=2"], "logger.tags=2 does not fit: use a list"),
         (["logger.project=2"], "logger.project=2 does not fit: use a name"),
+        (["data.batch_size=1", "data.image_size=8"], "leaves batch norm a single pixel"),
         (["trainer=ddp", "trainer.precision=bf16-true"], "bf16-true is not supported"),
     ],
 )

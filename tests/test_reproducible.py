@@ -20,7 +20,7 @@ from solder_vae.experiment import training_precision
 from solder_vae.models import CAE, BetaVAE
 from solder_vae.precision import REPRODUCIBLE
 from solder_vae.ranks import fit_on_ranks
-from solder_vae.reproducible import convolve, exact_sum, for_each_image, reproducible, sum_of_images
+from solder_vae.reproducible import check_shares, convolve, exact_sum, for_each_image, reproducible, sum_of_images
 from solder_vae.training import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -71,7 +71,7 @@ def test_what_is_no_number_stays_none():
 
 
 @pytest.mark.parametrize("images", [1, 3])
-def test_first_and_second_derivatives_are_those_of_finite_differences(images, monkeypatch):
+def test_first_and_second_derivatives_are_those_of_finite_differences(images):
     torch.manual_seed(0)
     tensors = [
         torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((images, 2, 3, 4), (3, 2, 3, 3))
@@ -128,7 +128,7 @@ def test_only_inside_the_block_and_on_one_thread():
     assert [type(part) for part in model.modules()] == kinds
 
 
-@pytest.mark.parametrize("size", [8, 16, 24])
+@pytest.mark.parametrize("size", [16, 24, 64])
 def test_what_an_image_gives_does_not_depend_on_the_others(size):
     """The ground that all stands on: on one thread, the library gives an image the same bits in any batch."""
     torch.manual_seed(0)
@@ -146,11 +146,12 @@ def test_what_an_image_gives_does_not_depend_on_the_others(size):
 
     with reproducible(model), pytest.MonkeyPatch.context() as patch:
         # Statistics of nothing, as those of a part of the batch would differ from those of the whole.
-        patch.setattr(module, "exact_sum", lambda values: torch.full_like(values[0], 20))
-        patch.setattr(module, "images_of_all", lambda values: values.new_ones(()))
+        patch.setattr(module, "exact_sum", lambda values: torch.full_like(values[0], 0.5))
+        patch.setattr(module, "images_of_all", lambda values: values.new_tensor(1 / values[0, 0].numel()))
         whole = step(slice(None))
         for rows in (slice(0, 1), slice(1, 3), slice(0, None, 2), slice(2, 7)):
             for part, all_images in zip(step(rows), whole, strict=True):
+                assert part.isfinite().all()
                 assert torch.equal(part, all_images[rows])
 
 
@@ -197,15 +198,29 @@ def test_a_resumed_training_may_go_on_with_other_processes(tmp_path):
     assert_same((end_of(whole)[0], None), (end_of(rest)[0], None))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "then"), [(REPRODUCIBLE, "32-true"), ("32-true", REPRODUCIBLE)])
+def test_a_resumed_training_may_change_to_and_from_it(first, then, tmp_path):
+    """And is what it is called then: processes agree, and only reproducible ones do with a single process."""
+    begun = trained(fit, tmp_path / "begun", RecordingVAE, epochs=1, precision=first, alpha=0.03)
+    rest = {"epochs": 3, "precision": then, "alpha": 0.03, "resume": begun / "last.ckpt"}
+    two = trained(fit_on_ranks, tmp_path / "two", RecordingVAE, **rest)
+    ranks = [torch.load(two / f"rank{rank}.pt", weights_only=True)["state"] for rank in range(2)]
+    assert all(torch.equal(value, ranks[1][name]) for name, value in ranks[0].items())
+    assert read_checkpoint(two / "last.ckpt")["precision"] == then
+    if then == REPRODUCIBLE:
+        assert_same(end_of(two), end_of(trained(fit, tmp_path / "one", RecordingVAE, **rest)))
+
+
 @pytest.mark.unmeasured
 @pytest.mark.slow
 def test_commands_write_the_same_files(tmp_path):
     """One process, and three, whose last batches are shared unequally; a third is no number of the binary system."""
-    for devices in (1, 3):
+    for devices, threads in ((1, "1"), (3, "2")):
         result = train(
             "trainer=ddp", "trainer.accelerator=cpu", f"trainer.precision={REPRODUCIBLE}", "logger.mode=disabled",
             f"trainer.devices={devices}", "data.batch_size=9", "data.train=31", "model=beta_vae", "beta=0.1",
-            "score=gradcon", f"hydra.run.dir={devices}", cwd=tmp_path, OMP_NUM_THREADS="2",
+            "score=gradcon", f"hydra.run.dir={devices}", cwd=tmp_path, OMP_NUM_THREADS=threads,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
         assert "Warning" not in result.stderr
@@ -228,3 +243,10 @@ def test_what_cannot_be_reproducible_is_refused(overrides, message):
     config.trainer.precision = "auto"
     with pytest.raises(UserError, match=message):
         training_precision(config, {"precision": REPRODUCIBLE})
+
+
+def test_processes_too_many_for_the_last_batch_are_refused():
+    with pytest.raises(UserError, match=r"35 images leave a last batch of 3, too few for trainer.devices=4 .* use 3"):
+        check_shares(35, 8, 4)
+    for images, batch_size, processes in ((35, 8, 3), (33, 8, 4), (32, 8, 8), (3, 8, 4)):
+        check_shares(images, batch_size, processes)

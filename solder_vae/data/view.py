@@ -33,7 +33,7 @@ MEAN, DEVIATION = 128.0, 48.0
 """Grey levels: about the contrast of photographs, so that the KL divergence keeps its weight beside the squared error.
 Clipping begins at 2.65 standard deviations."""
 
-_ROUNDS = 16  # of clipping and standardising: then both hold to a tenth of a grey level on dark-field images, too
+_ROUNDS = 16  # of clipping and standardising: then both hold to a grey level on dark-field images, too
 
 _LEAST_DEVIATION = 1.0  # grey levels: what varies less is noise, which is not to be blown up
 
