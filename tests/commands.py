@@ -59,3 +59,9 @@ def on_a_cluster(attempt: Callable[[], subprocess.CompletedProcess[str]]) -> sub
         if result.returncode == 0 or not any(text in result.stderr for text in ("raylet", "node timed out")):
             return result
     pytest.skip(f"Ray did not come up in three attempts: {result.stderr[-300:]}")
+
+
+def children_of(pid):
+    """Of those the ones that train: the process that tracks resources is another."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]

@@ -1,15 +1,22 @@
-"""Models that tell afterwards what each process of a training saw and ended with, and data to train them on."""
+"""Models that tell afterwards what each process of a training saw and ended with; data and a training for them."""
 
 import os
 from pathlib import Path
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from checkpoints import SIZE, pictures
+from documented import compose_command
+from omegaconf import OmegaConf
+from pytorch_lightning.loggers import CSVLogger
 
+from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import NORMAL, ImageTable
 from solder_vae.models import CAE, BetaVAE
 from solder_vae.parallel import rank
+
+TRAIN, VAL, BATCH = 35, 13, 8  # 5 steps an epoch; the last batch's 3 images and VAL do not divide by 2
 
 
 class Pictures:
@@ -70,3 +77,21 @@ class RecordingCAE(Recording, CAE):
 
 class RecordingVAE(Recording, BetaVAE):
     pass
+
+
+def trained(how, folder, model, epochs=10, precision="64-true", resume=None, fault=None, **options):
+    """What is in ``folder`` after a training: ``last.ckpt``, ``metrics.csv`` and a record of each process."""
+    folder.mkdir()
+    pl.seed_everything(0, verbose=False)
+    network = model(lr=1e-3, **options)
+    network.records, network.fault, network.precision, network.preprocessing = folder, fault, precision, {}
+    data = SolderDataModule(Pictures(TRAIN, VAL), batch_size=BATCH)
+    data.setup()
+    (config,) = compose_command(
+        "solder_vae.train",
+        ["trainer=ddp", f"trainer.max_epochs={epochs}", "trainer.accelerator=cpu", f"data.batch_size={BATCH}"],
+    )
+    config = OmegaConf.masked_copy(config, ["trainer", "data", "resume"])
+    config.resume = None if resume is None else str(resume)
+    how(network, data, config, folder, [CSVLogger(folder, "", "")])
+    return folder

@@ -12,45 +12,18 @@ import time
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from checkpoints import pictures, write_checkpoint, write_images
-from commands import TINY, train
+from commands import TINY, children_of, train
 from documented import compose_command
-from omegaconf import OmegaConf
-from pytorch_lightning.loggers import CSVLogger
-from recording import Pictures, RecordingCAE, RecordingVAE
+from recording import BATCH, TRAIN, VAL, Pictures, RecordingCAE, RecordingVAE, trained
 
 from solder_vae.data.datamodule import EpochSampler, SolderDataModule, TableDataset
 from solder_vae.errors import UserError
 from solder_vae.experiment import check_tables
-from solder_vae.inspection import find_joints
-from solder_vae.inspection_processes import inspect_on_processes
-from solder_vae.inspector import Inspector
-from solder_vae.predict import run as predict
 from solder_vae.ranks import fit_on_ranks
 from solder_vae.training import fit
 
-TRAIN, VAL, BATCH = 35, 13, 8  # 5 steps an epoch; the last batch's 3 images and VAL do not divide by 2
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-def trained(how, folder, model, epochs=10, precision="64-true", resume=None, fault=None, **options):
-    """What is in ``folder`` after a training: ``last.ckpt``, ``metrics.csv`` and a record of each process."""
-    folder.mkdir()
-    pl.seed_everything(0, verbose=False)
-    network = model(lr=1e-3, **options)
-    network.records, network.fault, network.precision, network.preprocessing = folder, fault, precision, {}
-    data = SolderDataModule(Pictures(TRAIN, VAL), batch_size=BATCH)
-    data.setup()
-    (config,) = compose_command(
-        "solder_vae.train",
-        ["trainer=ddp", f"trainer.max_epochs={epochs}", "trainer.accelerator=cpu", f"data.batch_size={BATCH}"],
-    )
-    config = OmegaConf.masked_copy(config, ["trainer", "data", "resume"])
-    config.resume = None if resume is None else str(resume)
-    how(network, data, config, folder, [CSVLogger(folder, "", "")])
-    return folder
 
 
 def parts_of(folder):
@@ -224,12 +197,6 @@ def wait_until(happened, seconds):
         time.sleep(0.2)
 
 
-def children_of(pid):
-    """Of those the ones that train: the process that tracks resources is another."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
-
-
 def are_gone(pids):
     return all(not Path(f"/proc/{pid}/cmdline").exists() or not is_running(pid) for pid in pids)
 
@@ -262,49 +229,6 @@ def test_no_process_is_left_behind(victim, running):
         assert running.wait(60) == 130
         assert "Traceback" not in running.stderr.read()
     wait_until(lambda: are_gone(ranks), 30)
-
-
-# inspection -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def inspected(tmp_path_factory):
-    """A checkpoint and a folder of images, of which two cannot be read."""
-    folder = tmp_path_factory.mktemp("inspected")
-    paths = write_images(folder / "images", pictures(150))
-    for index in (10, 120):
-        paths[index].write_bytes(b"no picture")
-    return write_checkpoint(folder / "best.ckpt")[0], folder / "images"
-
-
-@pytest.mark.slow
-def test_an_inspection_by_several_processes_writes_the_same_files(inspected, tmp_path):
-    checkpoint, images = inspected
-    for processes in (1, 3):
-        out = tmp_path / str(processes)
-        options = [f"checkpoint={checkpoint}", f"images={images}", f"out={out}", f"processes={processes}"]
-        assert predict(options) == 3
-    for name in ("predictions.csv", "predictions.json", "report.html"):
-        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes(), name
-
-
-@pytest.mark.slow
-def test_a_killed_process_ends_an_inspection(inspected):
-    checkpoint, images = inspected
-    before = set(children_of(os.getpid()))
-    rows = inspect_on_processes(Inspector.load(checkpoint), find_joints(str(images)) * 20, 2)
-    next(rows)
-    for child in set(children_of(os.getpid())) - before:
-        os.kill(child, signal.SIGKILL)
-    with pytest.raises(UserError, match="was killed, most likely for want of memory"):
-        list(rows)
-
-
-@pytest.mark.parametrize("option", ["processes=0", "device=tpu"])
-def test_what_an_inspection_cannot_use_is_refused(option, inspected, tmp_path):
-    checkpoint, images = inspected
-    with pytest.raises(UserError, match=option):
-        predict([f"checkpoint={checkpoint}", f"images={images}", f"out={tmp_path / 'out'}", option])
 
 
 def test_data_survive_the_way_to_another_process():

@@ -9,8 +9,7 @@ from commands import train
 from documented import compose_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recording import RecordingCAE, RecordingVAE
-from test_distributed import trained
+from recording import RecordingCAE, RecordingVAE, trained
 from torch import nn
 
 from solder_vae import reproducible as module
