@@ -4,12 +4,15 @@ import csv
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
+import numpy as np
 import pytest
 import yaml
 from commands import run_command, train
 
 from solder_vae.errors import UserError
+from solder_vae.sweep_plots import figures
 from solder_vae.sweep_report import write_report
 from solder_vae.sweep_runs import last_error, natural, read_runs
 from solder_vae.sweep_table import BASELINES, COLUMNS, cells, comparisons, rows
@@ -174,3 +177,52 @@ def test_references_do_not_fill_the_memory(tmp_path):
     (tmp_path / "0/config.yaml").write_text("\n".join(lines))
     (run,) = read_runs(tmp_path)
     assert run.state == "finished"
+
+
+# plots ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    """The figures of a sweep over three betas with two seeds, AUROC 0.5 + 0.1 beta + 0.02 seed; and its rows."""
+    for number, (beta, seed) in enumerate(product((0, 1, 3), (0, 1))):
+        folder = write_job(tmp_path / str(number), 0.5 + 0.1 * beta + 0.02 * seed, seed, beta)
+        scores = [0.1, 0.4, 0.3 + seed, 0.9]
+        lines = [f"{label},{score},{score}" for label, score in zip((0, 0, 1, 1), scores, strict=True)]
+        (folder / "predictions.csv").write_text("\n".join(["label,recon,elbo", *lines]))
+    found = rows(read_runs(tmp_path))
+    return {name: figure for name, figure, _ in figures(found)}, found
+
+
+def test_metrics_are_drawn_against_beta_with_a_band_over_the_seeds(drawn):
+    plots, _ = drawn
+    assert list(plots) == ["beta_0", "parallel", "roc_recon", "roc_elbo"]
+    for axes in plots["beta_0"].axes:
+        lines = {line.get_label(): line for line in axes.get_lines()}
+        bands = [collection.get_paths()[0].get_extents() for collection in axes.collections]
+        assert len(bands) == 2  # one a score
+        for score, band in zip(("recon", "elbo"), bands, strict=True):
+            np.testing.assert_allclose(lines[score].get_xydata(), [[0, 0.51], [1, 0.61], [3, 0.81]])
+            np.testing.assert_allclose([band.x0, band.x1, band.y0, band.y1], [0, 3, 0.5, 0.82])
+        assert lines["best trivial baseline"].get_ydata()[0] == pytest.approx(0.35)
+        assert axes.get_xlabel() == "beta"
+    assert {axes.get_ylabel() for axes in plots["beta_0"].axes} == {"AUROC", "F1", "precision", "recall"}
+
+
+def test_every_run_under_every_score_is_a_line_across_the_settings(drawn):
+    axes = drawn[0]["parallel"].axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["beta", "score", "AUROC", "F1"]
+    lines = [line.get_ydata() for line in axes.get_lines() if len(line.get_xdata()) == 4]
+    assert len(lines) == 3 * 2 * 2
+    best = max(lines, key=lambda heights: heights[2])
+    np.testing.assert_allclose([best[0], best[2], best[3]], 1, atol=0.02)
+
+
+def test_roc_curves_are_overlaid_averaged_over_the_seeds(drawn):
+    """Seed 0 misses one of two defects until both normals but one are called; seed 1 none."""
+    axes = drawn[0]["roc_recon"].axes[0]
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert set(lines) == {"beta 0", "beta 1", "beta 3", "chance"}
+    rates, recalls = lines["beta 1"].get_data()
+    assert np.interp(0.25, rates, recalls) == pytest.approx((0.5 + 1) / 2)
+    assert np.interp(0.75, rates, recalls) == pytest.approx(1)
