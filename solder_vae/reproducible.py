@@ -119,7 +119,8 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        return convolve(gradients[0], turned(weight)), _WeightGradient.apply(x, gradients[0].contiguous())  # type: ignore[no-untyped-call]
+        of_weight = _WeightGradient.apply(x, gradients[0].contiguous())  # type: ignore[no-untyped-call]
+        return convolve(gradients[0], turned(weight)), of_weight
 
 
 class _WeightGradient(torch.autograd.Function):
