@@ -12,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
 from pytorch_lightning.loggers import Logger
@@ -87,8 +88,8 @@ def build(config: DictConfig, **options: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from None
-        if isinstance(cause, TypeError | ValueError):
-            raise UserError(f"A value does not fit {config.get('_target_')}: {cause}.") from error
+        if isinstance(cause, TypeError | ValueError | MisconfigurationException):
+            raise UserError(f"A value does not fit {config.get('_target_')}: {str(cause).rstrip('.!')}.") from error
         raise
 
 

@@ -1,10 +1,13 @@
 """Options that cannot be right are refused before anything is read, in one sentence."""
 
 import pytest
+import torch
 from documented import compose_command
 
 from solder_vae.errors import UserError
 from solder_vae.experiment import check_values
+from solder_vae.precision import FULL
+from solder_vae.training import make_trainer
 
 
 def config_of(*overrides):
@@ -44,3 +47,20 @@ def test_what_is_right_is_not_refused():
     for devices in (1, 2, 64):
         check_values(config_of("trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={devices}"))
     check_values(config_of("+trainer.accumulate_grad_batches=1", "trainer.precision=bf16-mixed"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        pytest.param(
+            "trainer.accelerator=gpu",
+            "Trainer: No supported gpu backend found.$",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+        ("trainer.accelerator=abc", "Trainer: You selected an invalid accelerator name"),
+        ("+trainer.limit_train_batches=-1", "Trainer: You have passed invalid value -1 for limit_train_batches"),
+    ],
+)
+def test_what_lightning_refuses_is_told_in_its_words(override, message, tmp_path):
+    with pytest.raises(UserError, match=f"A value does not fit pytorch_lightning.{message}"):
+        make_trainer(config_of(override), tmp_path, precision=FULL, logger=False, callbacks=[])
