@@ -86,6 +86,8 @@ def _connect(group: Rows, pairs: Rows, pictures: Images, rows: Rows) -> None:
 
 def _correlations(pictures: Images, pairs: Rows) -> NDArray[np.float64]:
     """The correlation coefficient of each pair's pictures; 0 for a constant one."""
+    if not len(pairs):
+        return np.empty(0)
     used, place = np.unique(pairs, return_inverse=True)
     flat = pictures[used][..., 0].reshape(len(used), -1).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
