@@ -105,10 +105,8 @@ def mistake_of_hydra(error: Exception) -> str | None:
     """What the user can mend about an error that Hydra did not foresee; None if it is a bug."""
     if isinstance(error, RuntimeError):
         return missing_plugin(error)
-    if isinstance(error, ValueError) and isinstance(
-        error.__cause__, OSError
-    ):  # of logging's configuration: the run's log cannot be written
-        return str(error.__cause__)
+    if isinstance(error, ValueError) and isinstance(cause := error.__cause__, OSError):
+        return str(cause)  # of logging's configuration: the run's log cannot be written
     if while_composing(error):
         return (
             f"The command line can't be read ({error}): a group takes the name of one of its choices, "

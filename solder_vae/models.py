@@ -14,10 +14,10 @@ from solder_vae.errors import UserError
 from solder_vae.gradcon import GradCon
 from solder_vae.losses import check_reduction, kl_divergence, kl_term, reparameterize, squared_error
 from solder_vae.networks import LATENT_CHANNELS, STRIDE, Decoder, Encoder
-from solder_vae.parallel import rank, ranks, weight_of_share
+from solder_vae.parallel import images_of_all, rank, ranks, weight_of_share
 from solder_vae.posterior import COLLAPSED_BELOW, PosteriorStatistics
 from solder_vae.precision import FULL, REPRODUCIBLE
-from solder_vae.reproducible import images_of_all, mean_of_images
+from solder_vae.reproducible import mean_of_images
 from solder_vae.scoring import SCORES, elbo_score, gradcon_score, latent_noise, recon_score
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class CAE(GradCon, pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         x = batch["image"]
         terms, _ = self.losses(x, self.noise(x, TRAINING, self.global_step))
-        weight = 1.0 if self.reproducible else weight_of_share(len(x), x.device)
+        weight = 1.0 if self.reproducible else weight_of_share(x)
         objective = weight * terms["loss"]  # J = L + alpha * L_grad
         if self.alpha > 0:
             terms["grad_loss"] = self.gradient_constraint(weight * terms["recon"], shared=self.reproducible)

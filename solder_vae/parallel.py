@@ -47,14 +47,17 @@ class _Total(torch.autograd.Function):
         return total(gradients[0])  # each rank's tensor is in every rank's sum
 
 
-def weight_of_share(images: int, device: torch.device) -> Tensor | float:
-    """What to multiply a rank's mean over its ``images`` by, so that the ranks' average is the mean over all images.
+def images_of_all(x: Tensor) -> Tensor:
+    """How many images all ranks have together, a scalar; this one has ``x``, ``(B, ...)``."""
+    return total(torch.tensor(float(len(x)), device=x.device))
+
+
+def weight_of_share(x: Tensor) -> Tensor | float:
+    """What to multiply a rank's mean over its images ``(B, ...)`` by, so that the ranks' average is the mean of all.
 
     Other than 1 only where the shares differ, as in an epoch's last batch.
     """
-    if ranks() == 1:
-        return 1.0
-    return images * ranks() / total(torch.tensor(float(images), device=device))
+    return 1.0 if ranks() == 1 else len(x) * ranks() / images_of_all(x)
 
 
 def global_batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
@@ -73,13 +76,25 @@ def global_batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     mean = sums[:-1] / count
     centred = wide - mean[:, None, None]
     variance = total(centred.square().sum((0, 2, 3))) / count
-    with torch.no_grad():
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        assert norm.num_batches_tracked is not None
-        assert norm.momentum is not None
-        norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
-        norm.running_var.lerp_((variance * count / (count - 1)).to(norm.running_var.dtype), norm.momentum)
-        norm.num_batches_tracked.add_(1)
+    track(norm, mean, variance, count)
     gain = norm.weight * torch.rsqrt(variance + norm.eps)
     return torch.addcmul(norm.bias[:, None, None], centred, gain[:, None, None]).to(x.dtype)
+
+
+@torch.no_grad()
+def track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    """Update the running statistics by those of a batch.
+
+    Args:
+        norm: with running statistics and a momentum.
+        mean: of each channel ``(C,)``.
+        variance: of each channel ``(C,)``, divided by ``count``.
+        count: values of a channel, a scalar.
+    """
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
+    norm.running_var.lerp_((variance * count / (count - 1)).to(norm.running_var.dtype), norm.momentum)
+    norm.num_batches_tracked.add_(1)

@@ -25,9 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
+from solder_vae.data.datamodule import images_dealt
 from solder_vae.errors import UserError
 from solder_vae.gradcon import one_by_one
-from solder_vae.parallel import ranks, total
+from solder_vae.parallel import images_of_all, ranks, track
 from solder_vae.precision import REPRODUCIBLE, is_cpu
 
 MOST_IMAGES = 1 << 12
@@ -79,11 +80,6 @@ def for_each_image(x: Tensor, images: int) -> Tensor:
 def mean_of_images(x: Tensor) -> Tensor:
     """The mean over the images of all ranks, each image's ``(B, ...)`` to shared ``(...)``."""
     return sum_of_images(x) / images_of_all(x)
-
-
-def images_of_all(x: Tensor) -> Tensor:
-    """How many images all ranks have together, a scalar."""
-    return total(x.new_tensor(float(len(x))))
 
 
 class _SumOfImages(torch.autograd.Function):
@@ -169,14 +165,7 @@ class BatchNorm(nn.BatchNorm2d):
         mean = sum_of_images(input.sum((2, 3))) / count
         centred = input - everywhere(mean)
         variance = sum_of_images(centred.square().sum((2, 3))) / count
-        with torch.no_grad():
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            assert self.num_batches_tracked is not None
-            assert self.momentum is not None
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-            self.num_batches_tracked.add_(1)
+        track(self, mean, variance, count)
         gain = self.weight * torch.rsqrt(variance + self.eps)
         return centred * everywhere(gain) + everywhere(self.bias)
 
@@ -208,7 +197,8 @@ def check_shares(images: int, batch_size: int, processes: int) -> None:
     Raises:
         UserError: the last batch has fewer images than there are processes.
     """
-    if images > batch_size and 1 < (last := images % batch_size) < processes:
+    if images_dealt(images, batch_size, processes) < images_dealt(images, batch_size, 1):
+        last = images % batch_size
         raise UserError(
             f"{images} images leave a last batch of {last}, too few for trainer.devices={processes} to train as one "
             f"process would: use {last} processes or fewer, or another data.batch_size."

@@ -8,6 +8,7 @@ import sys
 import threading
 
 import numpy as np
+from stand_in import StandIn
 
 from solder_vae.artefacts import summary_numbers
 from solder_vae.dashboard import job, layout, workspace
@@ -66,11 +67,11 @@ def test_the_dashboard_is_written_where_weights_and_biases_cannot_be_reached(tmp
     assert set(layout(workspace("me", "line"))) == set(json.loads(text))
 
 
-class Workspaces(http.server.BaseHTTPRequestHandler):
+class Workspaces(StandIn):
     """As much of Weights & Biases as saving a workspace takes; ``server.saved`` are those it was given."""
 
     def do_POST(self):
-        request = self.rfile.read(int(self.headers["Content-Length"]))
+        request = self.request_body()
         if self.path != "/graphql":
             self.send_error(404)
             return
@@ -88,14 +89,7 @@ class Workspaces(http.server.BaseHTTPRequestHandler):
         if "upsertView" in content["query"]:
             self.server.saved.append(content["variables"])
             data = {"upsertView": {"view": {"id": "VIEW", "name": content["variables"]["name"]}, "inserted": True}}
-        answer = json.dumps({"data": data}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_):
-        pass
+        self.answer(data)
 
 
 def test_the_dashboard_is_saved_where_weights_and_biases_can_be_reached(tmp_path):

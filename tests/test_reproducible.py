@@ -19,18 +19,24 @@ from solder_vae.experiment import training_precision
 from solder_vae.models import CAE, BetaVAE
 from solder_vae.precision import REPRODUCIBLE
 from solder_vae.ranks import fit_on_ranks
-from solder_vae.reproducible import check_shares, convolve, exact_sum, for_each_image, reproducible, sum_of_images
+from solder_vae.reproducible import (
+    check_shares,
+    convolve,
+    exact_sum,
+    for_each_image,
+    one_thread,
+    reproducible,
+    sum_of_images,
+)
 from solder_vae.training import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def on_one_thread():
+    with one_thread():
+        yield
 
 
 def numbers(images, seed, spread):

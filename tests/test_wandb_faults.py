@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from commands import TINY, inspect_wandb, train
+from stand_in import StandIn
 
 pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
@@ -37,9 +38,9 @@ class Server(http.server.ThreadingHTTPServer):
         self.server_close()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(StandIn):
     def do_POST(self):
-        request = self.rfile.read(int(self.headers["Content-Length"]))
+        request = self.request_body()
         if self.server.starts == 0 or b"UpsertBucket" not in request:
             self.server.refused += 1
             if self.server.silent:
@@ -48,14 +49,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.starts -= 1
         project = {"name": "solder_vae", "entity": {"name": "me"}}
         bucket = {"id": "1", "name": json.loads(request)["variables"]["name"], "project": project}
-        answer = json.dumps({"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_):
-        pass
+        self.answer({"upsertBucket": {"bucket": bucket, "inserted": True}})
 
 
 def online(server, folder):

@@ -74,6 +74,12 @@ class TableDataset(Dataset[Batch]):
         return {"image": to_tensor(images), "label": self.labels[index], "index": index}
 
 
+def images_dealt(images: int, batch_size: int, ranks: int) -> int:
+    """How many of the training's images an epoch has: all, or all but a last batch that is too small for the ranks."""
+    last = images % batch_size
+    return images - last if last < max(2, ranks) and last < images else images
+
+
 class EpochSampler(DistributedSampler[Draw]):
     """Shuffles by (seed, epoch), deals the images out to the ranks and tells the data set which epoch it is.
 
@@ -89,8 +95,7 @@ class EpochSampler(DistributedSampler[Draw]):
     ) -> None:
         super().__init__(dataset, num_replicas, rank, seed=seed)
         self.images = len(dataset)
-        last = self.images % batch_size
-        dealt = self.images - last if last < max(2, num_replicas) and last < self.images else self.images
+        dealt = images_dealt(self.images, batch_size, num_replicas)
         self.mine = range(rank, dealt, num_replicas)  # places in the epoch's order
 
     def __len__(self) -> int:
