@@ -37,10 +37,10 @@ from benchmarks import reference as published
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import NORMAL, ImageTable
 from solder_vae.data.transforms import to_tensor
-from solder_vae.files import replacing
-from solder_vae.models import TRAINING, BetaVAE
-from solder_vae.precision import FULL, MIXED, resolve_precision
-from solder_vae.training import quiet_lightning
+from solder_vae.models.autoencoder import TRAINING, BetaVAE
+from solder_vae.models.precision import FULL, MIXED, resolve_precision
+from solder_vae.training.trainer import quiet_lightning
+from solder_vae.utils.files import replacing
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

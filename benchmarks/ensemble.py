@@ -21,9 +21,9 @@ import torch
 
 from benchmarks.bench import BATCH, HERE, bare_step, peak_megabytes, random_images
 from solder_vae.data.transforms import to_tensor
-from solder_vae.ensemble import Ensemble
-from solder_vae.files import replacing
-from solder_vae.models import BetaVAE
+from solder_vae.models.autoencoder import BetaVAE
+from solder_vae.training.ensemble import Ensemble
+from solder_vae.utils.files import replacing
 
 SIZES = (1, 8, 50)
 STEPS, VALIDATION_STEPS = 20 * 40, 20 * 9

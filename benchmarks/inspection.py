@@ -9,10 +9,10 @@ from itertools import cycle, islice
 
 import torch
 
-from solder_vae.cli import command, parse
-from solder_vae.inspection import find_joints
-from solder_vae.inspector import Inspector, read_ahead
-from solder_vae.scoring import recon_score
+from solder_vae.inspection.batch import find_joints
+from solder_vae.inspection.inspector import Inspector, read_ahead
+from solder_vae.models.scores import recon_score
+from solder_vae.utils.cli import command, parse
 
 FILES = 512
 REPEATS = 5

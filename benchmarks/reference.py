@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from solder_vae.models import CAE
-from solder_vae.networks import Decoder, Encoder
+from solder_vae.models.autoencoder import CAE
+from solder_vae.models.networks import Decoder, Encoder
 
 Blocks = list[tuple[nn.Module, nn.BatchNorm2d]]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from solder_vae.checkpoint import read_checkpoint
-from solder_vae.precision import FULL, REPRODUCIBLE
+from solder_vae.models.checkpoint import read_checkpoint
+from solder_vae.models.precision import FULL, REPRODUCIBLE
 
 COMMON = (
     "model=cae", "score=recon", "trainer=ddp", "trainer.accelerator=cpu", "data.train=640", "trainer.max_epochs=5",

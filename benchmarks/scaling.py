@@ -21,7 +21,7 @@ import torch
 from benchmarks.bench import ALPHA, HERE, bare_step, peak_megabytes, random_images, trained_model
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import NORMAL, ImageTable
-from solder_vae.files import replacing
+from solder_vae.utils.files import replacing
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -13,10 +13,10 @@ import ray
 import torch
 from pyarrow import parquet
 
-from solder_vae.cli import command, parse
-from solder_vae.files import check_new, new_directory
-from solder_vae.inspection import find_joints
-from solder_vae.inspector import Inspector, Joint, Unreadable
+from solder_vae.inspection.batch import find_joints
+from solder_vae.inspection.inspector import Inspector, Joint, Unreadable
+from solder_vae.utils.cli import command, parse
+from solder_vae.utils.files import check_new, new_directory
 
 USAGE = """\
 Inspect joints on a Ray cluster.

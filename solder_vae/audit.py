@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solder_vae.cli import hydra_main
+from solder_vae.utils.cli import hydra_main
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -19,10 +19,10 @@ def job(config: DictConfig, directory: Path) -> None:
     """Audit as the config says; ``directory`` is not used, since everything goes to ``out``."""
     from hydra.utils import to_absolute_path
 
-    from solder_vae.audit_data import audit
-    from solder_vae.audit_report import facts, page
-    from solder_vae.files import check_new, new_directory
-    from solder_vae.training import build
+    from solder_vae.studies.audit.examine import audit
+    from solder_vae.studies.audit.report import facts, page
+    from solder_vae.training.trainer import build
+    from solder_vae.utils.files import check_new, new_directory
 
     out = Path(to_absolute_path(config.out))
     check_new(out)
@@ -45,7 +45,7 @@ def name_of(root: str | None) -> str:
 
 def summary(content: dict[str, Any]) -> str:
     """The verdict for the terminal: a headline and the findings, the worst first."""
-    from solder_vae.audit_verdict import HEADLINES
+    from solder_vae.studies.audit.verdict import HEADLINES
 
     lines = [f"{HEADLINES[content['verdict']]}. ({content['source']}, {content['images']} readable images)"]
     lines += [f"  {finding['level']:5} {finding['title']}." for finding in content["findings"]]

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from solder_vae.board_options import BOARD_USAGE, BoardOptions
-from solder_vae.cli import command, parse
-from solder_vae.errors import UserError
-from solder_vae.files import check_new, new_directory
+from solder_vae.inspection.boards.options import BOARD_USAGE, BoardOptions
+from solder_vae.utils.cli import command, parse
+from solder_vae.utils.errors import UserError
+from solder_vae.utils.files import check_new, new_directory
 
 if TYPE_CHECKING:
-    from solder_vae.board import Board
+    from solder_vae.inspection.boards.board import Board
 
 USAGE = f"""\
 Cut the joints out of a board's picture.
@@ -40,7 +40,7 @@ class Options(BoardOptions):
 def run(arguments: list[str]) -> int:
     """Crop as the command line says; returns the exit status."""
     options = parse(Options, arguments, USAGE)
-    from solder_vae.board import read_board
+    from solder_vae.inspection.boards.board import read_board
 
     out = Path(options.out)
     check_new(out)
@@ -61,7 +61,7 @@ def write_crops(board: Board, directory: Path) -> None:
     import cv2
 
     from solder_vae.data.layouts import printable
-    from solder_vae.inspection import cell_safe
+    from solder_vae.inspection.batch import cell_safe
 
     names = file_names([joint.name for joint in board.joints])
     try:

@@ -15,9 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from solder_vae.cli import command, parse
-from solder_vae.errors import UserError
-from solder_vae.files import replacing
+from solder_vae.utils.cli import command, parse
+from solder_vae.utils.errors import UserError
+from solder_vae.utils.files import replacing
 
 USAGE = """
 usage: python -m solder_vae.dashboard project=NAME [entity=NAME] [out=dashboard.json]
@@ -76,7 +76,7 @@ def save_online(options: Options) -> str:
 
 def workspace(entity: str, project: str) -> Any:
     """The workspace, not saved yet."""
-    from solder_vae.scoring import SCORES
+    from solder_vae.models.scores import SCORES
 
     # By name: their stubs lack most of what they hold.
     wr: Any = import_module("wandb_workspaces.reports.v2")

@@ -1,6 +1,6 @@
 """``python -m solder_vae.export``: a checkpoint as one ONNX graph from camera pixels to the decision.
 
-The graph is compared with the checkpoint before it takes its final name, see :mod:`solder_vae.parity`.
+The graph is compared with the checkpoint before it takes its final name, see :mod:`solder_vae.inspection.onnx.parity`.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from solder_vae import __version__
-from solder_vae.cli import command, parse
-from solder_vae.errors import UserError
+from solder_vae.utils.cli import command, parse
+from solder_vae.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from solder_vae.inspector import Inspector
+    from solder_vae.inspection.inspector import Inspector
 
 USAGE = """\
 Export a checkpoint as one graph: images in, score, label and heat map out.
 
   python -m solder_vae.export checkpoint=PATH out=FILE.onnx [format=onnx]
 
-  checkpoint=PATH   best.ckpt of a training, or what solder_vae.threshold wrote
+  checkpoint=PATH   best.ckpt of a training, or what solder_vae.metrics.threshold wrote
   out=FILE.onnx     the graph; preprocessing, threshold and heat map's unit are inside (docs/export.md)
   format=onnx       the only one
 
@@ -53,9 +53,9 @@ def run(arguments: list[str]) -> int:
     check_installed()
     import torch
 
-    from solder_vae.files import replacing
-    from solder_vae.inspector import Inspector
-    from solder_vae.parity import compare, latency_table, load_onnx
+    from solder_vae.inspection.inspector import Inspector
+    from solder_vae.inspection.onnx.parity import compare, latency_table, load_onnx
+    from solder_vae.utils.files import replacing
 
     inspector = Inspector.load(options.checkpoint)
     try:
@@ -92,13 +92,13 @@ def write_onnx(inspector: Inspector, path: Path) -> None:
     """Write the inspector as an ONNX graph.
 
     One input, ``images``: ``(batch, height, width, 3)`` uint8 RGB, all three sizes free. Outputs: see
-    :meth:`solder_vae.graph.InspectionGraph.forward`.
+    :meth:`solder_vae.inspection.onnx.graph.InspectionGraph.forward`.
     """
     import onnx
     import torch
     from torch.export import Dim
 
-    from solder_vae.graph import OUTPUTS, InspectionGraph
+    from solder_vae.inspection.onnx.graph import OUTPUTS, InspectionGraph
 
     graph = InspectionGraph(inspector).eval()
     example = torch.zeros((2, 70, 90, 3), dtype=torch.uint8)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from solder_vae.board_options import BOARD_USAGE, BoardOptions
-from solder_vae.cli import command, parse
-from solder_vae.errors import UserError
-from solder_vae.files import check_new, new_directory
+from solder_vae.inspection.boards.options import BOARD_USAGE, BoardOptions
+from solder_vae.utils.cli import command, parse
+from solder_vae.utils.errors import UserError
+from solder_vae.utils.files import check_new, new_directory
 
 USAGE = f"""\
 Inspect new joints as a checkpoint says.
@@ -16,7 +16,7 @@ Inspect new joints as a checkpoint says.
   python -m solder_vae.predict checkpoint=PATH images=DIR|FILE|GLOB|CSV out=DIR
   python -m solder_vae.predict checkpoint=PATH board=IMAGE pads=CSV out=DIR
 
-  checkpoint=PATH   best.ckpt of a training, or what solder_vae.threshold wrote; it holds all there is to know:
+  checkpoint=PATH   best.ckpt of a training, or what solder_vae.metrics.threshold wrote; it holds all there is to know:
                     preprocessing, threshold, scores of the validation normals, reference gradients
   images=...        a folder (with its folders), one image, a pattern such as 'board7/**/*.png' in quotes, or a CSV
                     file with a column path, relative to that file's folder
@@ -46,10 +46,10 @@ def run(arguments: list[str]) -> int:
     # torch is imported here, not above, so that --help and mistyped options are answered at once.
     import torch
 
-    from solder_vae.board import read_board
-    from solder_vae.board_picture import write_verdicts
-    from solder_vae.inspection import board_joints, find_joints, inspect_into, print_summary
-    from solder_vae.inspector import Inspector
+    from solder_vae.inspection.batch import board_joints, find_joints, inspect_into, print_summary
+    from solder_vae.inspection.boards.board import read_board
+    from solder_vae.inspection.boards.picture import write_verdicts
+    from solder_vae.inspection.inspector import Inspector
 
     out = Path(options.out)
     check_new(out)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from solder_vae.cli import command
-from solder_vae.errors import UserError
+from solder_vae.utils.cli import command
+from solder_vae.utils.errors import UserError
 
 USAGE = "usage: python -m solder_vae.report DIR   (the folder of a sweep, such as multirun/2026-01-31_12-00-00)"
 
@@ -25,7 +25,7 @@ def job(arguments: list[str]) -> int:
         return 0
     if len(arguments) != 1:
         raise UserError(f"report takes one folder. {USAGE}")
-    from solder_vae.sweep_report import write_report
+    from solder_vae.studies.sweeps.report import write_report
 
     print(write_report(Path(arguments[0])))
     return 0

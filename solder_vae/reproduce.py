@@ -15,18 +15,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solder_vae.cli import check_whole_number, hydra_main
-from solder_vae.errors import UserError
+from solder_vae.utils.cli import check_whole_number, hydra_main
+from solder_vae.utils.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from omegaconf import DictConfig
 
     from solder_vae.data.datamodule import SolderDataModule
-    from solder_vae.document import Block, Picture
-    from solder_vae.reproduction_plan import Training
-    from solder_vae.reproduction_results import Results
-    from solder_vae.reproduction_runs import Runs
+    from solder_vae.studies.paper.plan import Training
+    from solder_vae.studies.paper.results import Results
+    from solder_vae.studies.paper.runs import Runs
+    from solder_vae.utils.document import Block, Picture
 
 log = logging.getLogger("solder_vae")
 
@@ -47,9 +47,9 @@ def job(config: DictConfig, directory: Path) -> None:
     overrides = training_overrides(hydra.overrides.task)
     check_values(config)
 
-    from solder_vae.reproduction_plan import sweeps
-    from solder_vae.reproduction_runs import Site, read_runs, run_sweeps
-    from solder_vae.training import quiet_lightning
+    from solder_vae.studies.paper.plan import sweeps
+    from solder_vae.studies.paper.runs import Site, read_runs, run_sweeps
+    from solder_vae.training.trainer import quiet_lightning
 
     quiet_lightning()
     started = time.time()
@@ -118,8 +118,8 @@ def check_values(config: DictConfig) -> None:
 
 def data_of_seed(config: DictConfig, seed: int) -> SolderDataModule:
     """The images that trainings of a seed see."""
-    from solder_vae.experiment import check_tables
-    from solder_vae.training import build
+    from solder_vae.training.run import check_tables
+    from solder_vae.training.trainer import build
 
     of_seed = config.copy()
     of_seed.seed = seed
@@ -148,7 +148,7 @@ def processes(config: DictConfig) -> int:
 
 def announce(missing: Sequence[Training], config: DictConfig, data: SolderDataModule, jobs: int) -> None:
     """Say what is ahead and how long it will take, from a few steps measured now."""
-    from solder_vae.reproduction_cost import measure
+    from solder_vae.studies.paper.cost import measure
 
     counts = {split: len(table) for split, table in data.tables.items()}
     without, with_ = measure(config, jobs)
@@ -185,12 +185,12 @@ def report(
     """Write runs.csv, the pictures, report.md and report.html, and log them as one run."""
     from omegaconf import OmegaConf
 
-    from solder_vae.artefacts import write_csv
-    from solder_vae.document import to_markdown, write_document
-    from solder_vae.reproduction_latent import disentanglement
-    from solder_vae.reproduction_report import document
-    from solder_vae.reproduction_results import results
-    from solder_vae.reproduction_runs import run_rows
+    from solder_vae.studies.paper.latent import disentanglement
+    from solder_vae.studies.paper.report import document
+    from solder_vae.studies.paper.results import results
+    from solder_vae.studies.paper.runs import run_rows
+    from solder_vae.training.run_files import write_csv
+    from solder_vae.utils.document import to_markdown, write_document
 
     write_csv(directory / "runs.csv", run_rows(runs))
     log.info("statistics")
@@ -209,7 +209,7 @@ def report(
 
 
 def is_heading(block: Block) -> bool:
-    from solder_vae.document import Heading
+    from solder_vae.utils.document import Heading
 
     return isinstance(block, Heading)
 
@@ -218,10 +218,10 @@ def pictures(
     runs: Runs, found: Results, data: SolderDataModule, config: DictConfig, jobs: int, directory: Path
 ) -> Iterator[tuple[str, Picture]]:
     """The pictures that the finished runs allow, written into ``directory``."""
-    from solder_vae.document import Picture
-    from solder_vae.plots import save
-    from solder_vae.reproduction_latent import embeddings, figure_4, traversal
-    from solder_vae.reproduction_report import f1_figure
+    from solder_vae.evaluation.plots import save
+    from solder_vae.studies.paper.latent import embeddings, figure_4, traversal
+    from solder_vae.studies.paper.report import f1_figure
+    from solder_vae.utils.document import Picture
 
     test = data.tables["test"]
     tsne = (
@@ -264,11 +264,11 @@ def log_summary(
     """The numbers, tables and pictures as one Weights & Biases run."""
     from omegaconf import OmegaConf
 
-    from solder_vae.document import Heading, Table
-    from solder_vae.flat import flatten
-    from solder_vae.loggers import Dashboard, run_loggers
-    from solder_vae.reproduction_plan import CLAIMS
-    from solder_vae.reproduction_results import KEYS, MEASURES
+    from solder_vae.studies.paper.plan import CLAIMS
+    from solder_vae.studies.paper.results import KEYS, MEASURES
+    from solder_vae.training.loggers import Dashboard, run_loggers
+    from solder_vae.utils.config import flatten
+    from solder_vae.utils.document import Heading, Table
 
     scalars = {
         f"{row}/{key}": value

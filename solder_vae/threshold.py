@@ -1,246 +1,86 @@
-"""The decision rule (paper III-C): a joint is called abnormal iff its score is greater than the threshold.
-
-A threshold is set from the scores of validation normals and from nothing else, so no abnormal joint is needed
-to set it and the test set stays unseen. What can be promised from normals alone is the false-call rate, and
-every :class:`Threshold` carries the one to expect.
-"""
+"""``python -m solder_vae.threshold``: another threshold for a trained checkpoint, without training."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from fractions import Fraction
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaincinv  # type: ignore[import-untyped]
+from solder_vae.utils.cli import command, parse
+from solder_vae.utils.files import check_new, new_directory
 
-from solder_vae.errors import UserError
+USAGE = """\
+Set the threshold of a trained checkpoint anew, without training, and show what it costs.
 
-Scores = NDArray[np.float64]
+  python -m solder_vae.threshold checkpoint=PATH rule=RULE ... [normals=PATH] [labelled=PATH] [out=DIR]
+
+  rule=quantile q=0.95                the q-quantile of the normals' scores
+  rule=sigma k=2                      their mean plus k standard deviations
+  rule=false_call_rate rate=0.05      at most this share of good joints is called, however few normals there are
+  rule=fixed value=NUMBER             this threshold
+  rule=cost escape_cost=NUMBER prevalence=SHARE labelled=PATH
+                                      least expected cost: an escape costs as much as escape_cost false calls, and
+                                      that share of the line's joints is bad; needs a labelled set
+
+  normals=PATH      good joints of today (folder, pattern or CSV with a column path) to calibrate on instead of the
+                    validation normals in the checkpoint: for another camera, light or board
+  labelled=PATH     good and bad joints (any layout of data.root) to count escapes on
+  out=DIR           a new folder for calibrated.ckpt, trade_off.csv and trade_off.png;
+                    without it, one named after the rule beside the checkpoint
+
+The checkpoint given is never changed. Exit status as for solder_vae.predict.
+"""
 
 
 @dataclass(frozen=True)
-class Threshold:
-    """A threshold and the false-call rate it is expected to give.
-
-    Attributes:
-        value: scores above it are called abnormal; in the score's own units.
-        rule: name of the rule that set it, one of :data:`RULES`.
-        params: the rule's parameter by name.
-        expected_false_call_rate: share of the validation normals above ``value``, in [0, 1].
-        interval: 95 % Clopper-Pearson interval ``(low, high)`` of the false-call rate. It holds although the
-            threshold was set on these very scores: above a value between neighbouring order statistics the
-            true rate lies between two Beta variables whose quantiles are the Clopper-Pearson bounds. (Under
-            ``sigma``, whose place among the scores is itself random, it is approximate.)
-        n: number of validation normals.
-    """
-
-    value: float
+class Options:
+    checkpoint: str
     rule: str
-    params: dict[str, float]
-    expected_false_call_rate: float
-    interval: tuple[float, float]
-    n: int
+    q: float | None = None
+    k: float | None = None
+    rate: float | None = None
+    value: float | None = None
+    escape_cost: float | None = None
+    prevalence: float | None = None
+    normals: str | None = None
+    labelled: str | None = None
+    out: str | None = None
 
-    def predict(self, scores: ArrayLike) -> NDArray[np.bool_]:
-        """Call joints abnormal (True) or normal; compared in float64, as the threshold was set.
+    @property
+    def parameters(self) -> dict[str, float]:
+        """The rule's parameters as far as given."""
+        names = ("q", "k", "rate", "value", "escape_cost", "prevalence")
+        given = {name: getattr(self, name) for name in names}
+        return {name: number for name, number in given.items() if number is not None}
 
-        Args:
-            scores: ``(N,)``, higher = more anomalous.
-        """
-        called: NDArray[np.bool_] = np.asarray(scores, dtype=np.float64) > self.value
-        return called
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain containers only, so that a checkpoint that holds it loads with ``weights_only=True``."""
-        return {**asdict(self), "interval": list(self.interval)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Threshold:
-        """The inverse of :meth:`to_dict`.
-
-        Raises:
-            ValueError: what should be a finite number is none.
-            KeyError, TypeError: an entry is missing or of another kind.
-        """
-        low, high = map(finite_number, data["interval"])
-        return cls(
-            value=finite_number(data["value"]),
-            rule=str(data["rule"]),
-            params={str(name): finite_number(number) for name, number in data["params"].items()},
-            expected_false_call_rate=finite_number(data["expected_false_call_rate"]),
-            interval=(low, high),
-            n=int(data["n"]),
-        )
+    @property
+    def directory(self) -> Path:
+        """Where to write."""
+        if self.out is not None:
+            return Path(self.out)
+        checkpoint = Path(self.checkpoint)
+        numbers = [f"{number:g}" for number in self.parameters.values()]
+        return checkpoint.with_name("_".join([checkpoint.stem, self.rule, *numbers]))
 
 
-def finite_number(value: Any) -> float:
-    """``value`` as a float if it is a number.
+def run(arguments: list[str]) -> int:
+    """Recalibrate as the command line says; returns the exit status."""
+    options = parse(Options, arguments, USAGE)
+    # torch is imported here, not above, so that --help and mistyped options are answered at once.
+    from solder_vae.inspection.recalibration import check_options, recalibrate
 
-    Raises:
-        ValueError: it is none, or NaN or infinite.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
-    return float(value)
-
-
-def check_rule(rule: str = "quantile", **params: object) -> float:
-    """The rule's parameter, checked, so that a run can refuse a mistyped rule before it trains.
-
-    Args:
-        rule: one of :data:`RULES`.
-        params: the rule's parameter (``q``, ``k``, ``rate`` or ``value``); left out, its default.
-
-    Raises:
-        UserError: an unknown rule or parameter, or a parameter out of range.
-    """
-    if rule not in RULES:
-        *others, last = RULES
-        raise UserError(f"Unknown threshold rule {rule!r}: choose threshold={', '.join(others)} or {last}.")
-    parameter, default, accepts, domain, _ = RULES[rule]
-    if surplus := sorted(set(params) - {parameter}):
-        raise UserError(f"threshold={rule} has no parameter {surplus[0]!r}: it takes threshold.{parameter}=NUMBER.")
-    number = params.get(parameter, default)
-    if isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number) and accepts(number):
-        return float(number)
-    raise UserError(f"threshold={rule} needs {domain}, got {number!r}: type threshold.{parameter}=NUMBER.")
+    check_options(options.rule, options.parameters, options.labelled)
+    out = options.directory
+    check_new(out)
+    recalibration = recalibrate(options.checkpoint, options.rule, options.parameters, options.normals, options.labelled)
+    with new_directory(out) as directory:
+        recalibration.write(directory)
+    recalibration.print_summary(out)
+    return recalibration.status
 
 
-def calibrate(scores: ArrayLike, rule: str = "quantile", **params: object) -> Threshold:
-    """Set the threshold from validation normals.
-
-    Args:
-        scores: ``(n,)`` anomaly scores of the validation normals.
-        rule, params: see :func:`check_rule`.
-
-    Raises:
-        UserError: what :func:`check_rule` refuses, no scores or non-finite ones, or too few normals.
-    """
-    number = check_rule(rule, **params)
-    normals = finite(scores, "validation normals")
-    if normals.size == 0:
-        raise UserError("No validation normals to set the threshold from: put normal images into the validation split.")
-    value = RULES[rule].cut(normals, number)
-    false_calls = int((normals > value).sum())
-    return Threshold(
-        value=value,
-        rule=rule,
-        params={RULES[rule].parameter: number},
-        expected_false_call_rate=false_calls / normals.size,
-        interval=clopper_pearson(false_calls, normals.size),
-        n=normals.size,
-    )
-
-
-def same_rule(threshold: Threshold, scores: ArrayLike) -> Threshold:
-    """The same rule on another score's validation normals, to compare the two scores fairly.
-
-    A fixed value means nothing in another score's units, so there the quantile with the same expected
-    false-call rate stands in for it.
-
-    Args:
-        threshold: the primary score's threshold.
-        scores: ``(n,)`` the other score of the validation normals.
-    """
-    if threshold.rule == "fixed":
-        return calibrate(scores, "quantile", q=1 - threshold.expected_false_call_rate)
-    return calibrate(scores, threshold.rule, **threshold.params)
-
-
-def clopper_pearson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Exact two-sided binomial interval (Clopper and Pearson, 1934) of a rate seen ``count`` times in ``n``.
-
-    Returns:
-        ``(low, high)`` in [0, 1]; ``(0, 1)`` for ``n = 0``, when nothing is known.
-    """
-    tail = (1 - confidence) / 2
-    low = 0.0 if count == 0 else float(betaincinv(count, n - count + 1, tail))
-    high = 1.0 if count == n else float(betaincinv(count + 1, n - count, 1 - tail))
-    return low, high
-
-
-def finite(scores: ArrayLike, of: str) -> Scores:
-    """The scores as a flat float64 array.
-
-    Args:
-        scores: ``(N,)``.
-        of: whose scores they are, for the message.
-
-    Raises:
-        UserError: some are NaN or infinite.
-    """
-    array = np.asarray(scores, dtype=np.float64).reshape(-1)
-    bad = np.flatnonzero(~np.isfinite(array))
-    if bad.size:
-        raise UserError(
-            f"{bad.size} of {array.size} anomaly scores of the {of} are not finite (first: row {bad[0]}): "
-            "the model has probably diverged; train again with a smaller learning rate."
-        )
-    return array
-
-
-def _quantile(normals: Scores, q: float) -> float:
-    return float(np.quantile(normals, q))
-
-
-def _sigma(normals: Scores, k: float) -> float:
-    if normals.size < 2:
-        raise UserError("threshold=sigma needs 2 validation normals, there is 1: add some or use threshold=fixed.")
-    return float(normals.mean() + k * normals.std(ddof=1))
-
-
-def _false_call_rate(normals: Scores, rate: float) -> float:
-    """Split-conformal order statistic: the ``ceil((1 - rate) (n + 1))``-th smallest of n scores.
-
-    If a new normal is exchangeable with the n, its rank among all n + 1 is uniform, so it exceeds that order
-    statistic with probability at most ``floor(rate (n + 1)) / (n + 1) <= rate``.
-    """
-    exact = Fraction(str(rate))  # the decimal that was typed: 0.29 * 100 is 28.999... in floating point
-    above = math.floor(exact * (normals.size + 1))
-    if above == 0:
-        raise UserError(
-            f"A false-call rate of {rate:g} needs at least {math.ceil(1 / exact) - 1} validation normals, "
-            f"there are {normals.size}: add normals or raise threshold.rate."
-        )
-    return float(np.sort(normals)[normals.size - above])
-
-
-def _fixed(normals: Scores, value: float) -> float:
-    return value
-
-
-class Rule(NamedTuple):
-    """A threshold rule and its one parameter.
-
-    Attributes:
-        parameter: its name.
-        default: None where it must be given.
-        accepts: whether a number is in its domain.
-        domain: the domain in words.
-        cut: ``(normals' scores, parameter) -> threshold``.
-    """
-
-    parameter: str
-    default: float | None
-    accepts: Callable[[float], bool]
-    domain: str
-    cut: Callable[[Scores, float], float]
-
-
-#: The threshold rules by name.
-RULES: dict[str, Rule] = {
-    "quantile": Rule("q", 0.95, lambda q: 0 <= q <= 1, "a number from 0 to 1", _quantile),
-    "sigma": Rule("k", 2.0, lambda k: True, "a number", _sigma),
-    "false_call_rate": Rule("rate", 0.05, lambda rate: 0 < rate < 1, "a number between 0 and 1", _false_call_rate),
-    "fixed": Rule("value", None, lambda value: True, "a number", _fixed),
-}
+def main() -> None:
+    command(run)
 
 
 if __name__ == "__main__":
-    from solder_vae.recalibrate import main
-
     main()

@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from solder_vae.cli import hydra_main
+from solder_vae.utils.cli import hydra_main
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def job(config: DictConfig, directory: Path) -> float:
     """Run one training; the value returned is the best validation loss, for sweepers that minimise it."""
     from solder_vae.data.synthetic.cache import turn
-    from solder_vae.finished import finished
+    from solder_vae.training.finished import finished
 
     # Processes that an interruption left behind may still be at work on the same run: wait for them.
     with turn(directory / "run"):
@@ -26,7 +26,7 @@ def job(config: DictConfig, directory: Path) -> float:
             logging.getLogger("solder_vae").info("finished already: %s", directory)
             return loss
 
-        from solder_vae.experiment import run
+        from solder_vae.training.run import run
 
         return run(config, directory)
 

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import torch
 
-from solder_vae.anomaly_map import map_scale
 from solder_vae.data.transforms import to_tensor
-from solder_vae.evaluation import calibration
-from solder_vae.models import MODELS
-from solder_vae.threshold import calibrate
+from solder_vae.evaluation.anomaly_map import map_scale
+from solder_vae.evaluation.evaluate import calibration
+from solder_vae.metrics.threshold import calibrate
+from solder_vae.models.autoencoder import MODELS
 
 SIZE = 16
 

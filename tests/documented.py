@@ -1,7 +1,7 @@
 """The commands that documents and configs show: found, and checked as far as that goes without running them.
 
-A command is understood by what would run it: Hydra composes its overrides, :func:`solder_vae.cli.parse` or argparse
-reads its options, make and pip know the target and the extra.
+A command is understood by what would run it: Hydra composes its overrides, :func:`solder_vae.utils.cli.parse` or
+argparse reads its options, make and pip know the target and the extra.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from solder_vae.cli import CONF, parse
+from solder_vae.utils.cli import CONF, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

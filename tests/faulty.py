@@ -117,7 +117,8 @@ def main() -> None:
     import pytorch_lightning as pl
     from pytorch_lightning.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
 
-    from solder_vae import callbacks, train
+    from solder_vae import train
+    from solder_vae.training import callbacks
 
     if fault.startswith("write-"):
         before(pl.Trainer, "save_checkpoint", int(nth), FAULTS[fault])

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from solder_vae.data.transforms import MAX_PIXELS, read_image
-from solder_vae.errors import UserError
+from solder_vae.utils.errors import UserError
 
 SECONDS = 20
 #: Bytes beyond what the process has after its imports: 24 for each pixel that the largest image may have (8 when
@@ -153,7 +153,7 @@ def damaged(seeds: list[bytes], case: int) -> bytes:
 
 def read_model(path: Path) -> None:
     """Read a checkpoint; being of another architecture, it becomes no model, but must say so."""
-    from solder_vae.checkpoint import load_model, read_checkpoint
+    from solder_vae.models.checkpoint import load_model, read_checkpoint
 
     read_checkpoint(path)
     with contextlib.suppress(UserError):

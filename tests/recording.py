@@ -13,8 +13,8 @@ from pytorch_lightning.loggers import CSVLogger
 
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import NORMAL, ImageTable
-from solder_vae.models import CAE, BetaVAE
-from solder_vae.parallel import rank
+from solder_vae.models.autoencoder import CAE, BetaVAE
+from solder_vae.utils.distributed import rank
 
 TRAIN, VAL, BATCH = 35, 13, 8  # 5 steps an epoch; the last batch's 3 images and VAL do not divide by 2
 

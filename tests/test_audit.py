@@ -17,17 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import DisjointSet
 
-from solder_vae.audit_data import audit
-from solder_vae.audit_files import examine, format_of
-from solder_vae.audit_report import facts, page
-from solder_vae.audit_verdict import verdict, worst
 from solder_vae.data.folder import FolderSource
 from solder_vae.data.layouts import Record
 from solder_vae.data.synthetic.source import SyntheticSource
 from solder_vae.data.table import NORMAL, ImageTable
 from solder_vae.data.view import CONTROLLED, PLAIN, see
-from solder_vae.duplicates import BITS, CORRELATION, near_groups, perceptual_hash
-from solder_vae.shortcut import TrivialAuroc, measure, shortcut_warning, shortcuts
+from solder_vae.evaluation.shortcut import TrivialAuroc, measure, shortcut_warning, shortcuts
+from solder_vae.studies.audit.duplicates import BITS, CORRELATION, near_groups, perceptual_hash
+from solder_vae.studies.audit.examine import audit
+from solder_vae.studies.audit.files import examine, format_of
+from solder_vae.studies.audit.report import facts, page
+from solder_vae.studies.audit.verdict import verdict, worst
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -84,7 +84,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, content, name, expected):
 
 
 def test_very_large_images_are_odd(tmp_path, monkeypatch):
-    monkeypatch.setattr("solder_vae.audit_files.LARGE", 40 * 40 - 1)
+    monkeypatch.setattr("solder_vae.studies.audit.files.LARGE", 40 * 40 - 1)
     assert "very large: 40x40 px, surely more than one joint" in oddities_of(tmp_path, png(PICTURE))
 
 
@@ -148,7 +148,7 @@ def test_altered_copies_are_found_and_different_pictures_are_not(change):
 
 
 def test_chains_are_followed_across_many_pairs(monkeypatch):
-    monkeypatch.setattr("solder_vae.duplicates._AT_ONCE", 3 * 64**2)
+    monkeypatch.setattr("solder_vae.studies.audit.duplicates._AT_ONCE", 3 * 64**2)
     first, last = pictures(2, 64, seed=5).astype(float)
     fan = [(first + (last - first) * share).astype(np.uint8) for share in np.linspace(0, 1, 40)]
     alone = pictures(1, 64, seed=2)[0]
@@ -272,7 +272,7 @@ def test_the_test_is_on_the_normals_that_were_not_fitted(root):
 
 
 def test_memory_is_that_of_numbers_beyond_the_cache_and_the_report_the_same(root, monkeypatch):
-    monkeypatch.setattr("solder_vae.duplicates._AT_ONCE", 8 * 96**2)
+    monkeypatch.setattr("solder_vae.studies.audit.duplicates._AT_ONCE", 8 * 96**2)
     write_images(root / "normal" / "more", pictures(500, 20, seed=3))
     contents = []
     for cache_mb in (1024, 0.01, 0):

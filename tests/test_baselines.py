@@ -12,9 +12,9 @@ from scipy.spatial.distance import cdist
 from torch import tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from solder_vae.baselines import mahalanobis, trivial_features, trivial_scores
 from solder_vae.data.folder import FolderSource
 from solder_vae.data.table import NORMAL, ImageTable
+from solder_vae.evaluation.baselines import mahalanobis, trivial_features, trivial_scores
 
 SHARED = Path(os.environ.get("SOLDER_VAE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

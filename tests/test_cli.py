@@ -7,8 +7,8 @@ from documented import compose_command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solder_vae.cli import command, parse, while_composing
-from solder_vae.errors import UserError
+from solder_vae.utils.cli import command, parse, while_composing
+from solder_vae.utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
-from solder_vae.cli import CONF
-from solder_vae.loggers import run_loggers
-from solder_vae.threshold import check_rule
-from solder_vae.training import OWN_KEYS, build, make_trainer
+from solder_vae.metrics.threshold import check_rule
+from solder_vae.training.loggers import run_loggers
+from solder_vae.training.trainer import OWN_KEYS, build, make_trainer
+from solder_vae.utils.cli import CONF
 
 AGENTS = sorted((CONF / "wandb").glob("*.yaml"))  # read by Weights & Biases, not by Hydra
 FILES = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*.yaml") if path not in AGENTS)

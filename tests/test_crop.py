@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solder_vae import crop, predict
-from solder_vae.board import read_board
-from solder_vae.board_options import BoardOptions
-from solder_vae.board_picture import verdicts_on_board
 from solder_vae.crop import file_names
-from solder_vae.data.synthetic.board import write_board
-from solder_vae.data.synthetic.board_layout import PACKAGES, inspection_window
-from solder_vae.data.synthetic.board_scene import render_board
+from solder_vae.data.synthetic.board.__main__ import write_board
+from solder_vae.data.synthetic.board.layout import PACKAGES, inspection_window
+from solder_vae.data.synthetic.board.scene import render_board
 from solder_vae.data.transforms import read_image
-from solder_vae.errors import UserError
+from solder_vae.inspection.boards.board import read_board
+from solder_vae.inspection.boards.options import BoardOptions
+from solder_vae.inspection.boards.picture import verdicts_on_board
+from solder_vae.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

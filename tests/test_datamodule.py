@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import NORMAL, ImageTable
 from solder_vae.data.transforms import to_tensor
-from solder_vae.errors import UserError
+from solder_vae.utils.errors import UserError
 
 
 def table(count, size=8, abnormal=0, seed=0):

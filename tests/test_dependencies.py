@@ -11,7 +11,7 @@ from documented import PROJECT, ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as canonical
 
-from solder_vae.cli import CONF
+from solder_vae.utils.cli import CONF
 
 GIVEN = {name: [*map(Requirement, texts)] for name, texts in PROJECT["optional-dependencies"].items()}
 EXTRAS = {name: [r for r in requirements if r.name != PROJECT["name"]] for name, requirements in GIVEN.items()}

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
 
-from solder_vae.data.factors import NORMAL_FACTORS, normal_factors
 from solder_vae.data.synthetic.conditions import draw_conditions
+from solder_vae.data.synthetic.factors import NORMAL_FACTORS, normal_factors
 from solder_vae.data.synthetic.render import _factors
 from solder_vae.data.synthetic.scene import draw_scene
-from solder_vae.disentanglement import (
+from solder_vae.metrics.disentanglement import (
     BINS,
     active,
     chance,
@@ -28,7 +28,7 @@ from solder_vae.disentanglement import (
     rotated,
     sap,
 )
-from solder_vae.errors import UserError
+from solder_vae.utils.errors import UserError
 
 N = 1500
 GENERATOR = np.random.default_rng(0)

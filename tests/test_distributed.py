@@ -18,10 +18,10 @@ from documented import compose_command
 from recording import BATCH, TRAIN, VAL, Pictures, RecordingCAE, RecordingVAE, trained
 
 from solder_vae.data.datamodule import EpochSampler, SolderDataModule, TableDataset
-from solder_vae.errors import UserError
-from solder_vae.experiment import check_tables
-from solder_vae.ranks import fit_on_ranks
-from solder_vae.training import fit
+from solder_vae.training.data_parallel import fit_on_ranks
+from solder_vae.training.run import check_tables
+from solder_vae.training.trainer import fit
+from solder_vae.utils.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -5,12 +5,12 @@ import pytorch_lightning as pl
 import torch
 from test_datamodule import Noise
 
-from solder_vae.callbacks import checkpoints
-from solder_vae.checkpoint import read_checkpoint
 from solder_vae.data.datamodule import SolderDataModule, TableDataset
-from solder_vae.ensemble import train_ensemble
-from solder_vae.errors import UserError
-from solder_vae.models import MODELS
+from solder_vae.models.autoencoder import MODELS
+from solder_vae.models.checkpoint import read_checkpoint
+from solder_vae.training.callbacks import checkpoints
+from solder_vae.training.ensemble import train_ensemble
+from solder_vae.utils.errors import UserError
 
 CPU = torch.device("cpu")
 

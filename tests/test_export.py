@@ -11,14 +11,15 @@ from commands import run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solder_vae import export, gradcon
+from solder_vae import export
 from solder_vae.data.transforms import prepare
-from solder_vae.errors import UserError
-from solder_vae.graph import InspectionGraph, decode_with_gradient_loss
-from solder_vae.inspector import Inspector
-from solder_vae.networks import Decoder
-from solder_vae.parity import Parity, compare, load_onnx
-from solder_vae.resize import prepare_batch
+from solder_vae.inspection.inspector import Inspector
+from solder_vae.inspection.onnx.graph import InspectionGraph, decode_with_gradient_loss
+from solder_vae.inspection.onnx.parity import Parity, compare, load_onnx
+from solder_vae.inspection.onnx.resize import prepare_batch
+from solder_vae.models import gradcon
+from solder_vae.models.networks import Decoder
+from solder_vae.utils.errors import UserError
 
 KINDS = [("cae", "recon"), ("cae", "gradcon"), ("vae", "elbo"), ("beta_vae", "gradcon")]
 
@@ -144,8 +145,8 @@ def test_graph_that_disagrees_is_not_kept(tmp_path, monkeypatch):
     out = tmp_path / "a.onnx"
     out.write_bytes(b"the last good one")
     monkeypatch.setattr(export, "write_onnx", lambda inspector, path: path.write_bytes(b"graph"))
-    monkeypatch.setattr("solder_vae.parity.load_onnx", lambda path, threads: None)
-    monkeypatch.setattr("solder_vae.parity.compare", lambda inspector, graph: Parity(200, 3e-4, 0, 0.0))
+    monkeypatch.setattr("solder_vae.inspection.onnx.parity.load_onnx", lambda path, threads: None)
+    monkeypatch.setattr("solder_vae.inspection.onnx.parity.compare", lambda inspector, graph: Parity(200, 3e-4, 0, 0.0))
     with pytest.raises(UserError, match="disagrees"):
         export.run([f"checkpoint={path}", f"out={out}"])
     assert out.read_bytes() == b"the last good one"

@@ -17,7 +17,7 @@ import torch
 from checkpoints import pictures, write_images
 from commands import TINY, train
 
-from solder_vae.checkpoint import read_checkpoint
+from solder_vae.models.checkpoint import read_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from solder_vae.errors import UserError
-from solder_vae.files import new_directory, replacing
+from solder_vae.utils.errors import UserError
+from solder_vae.utils.files import new_directory, replacing
 
 
 def half_written(path):

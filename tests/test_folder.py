@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from solder_vae.data.folder import FolderSource, folder_data
 from solder_vae.data.layouts import find_records, image_files, printable
 from solder_vae.data.transforms import prepare, read_image
-from solder_vae.errors import UserError
+from solder_vae.utils.errors import UserError
 
 SHARED = Path(os.environ.get("SOLDER_VAE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 needs_photographs = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no photographs in {SHARED}")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from solder_vae.gradcon import (
+from solder_vae.models.gradcon import (
     ReferenceGradients,
     by_gradients,
     by_gram_matrices,
@@ -19,8 +19,8 @@ from solder_vae.gradcon import (
     one_by_one,
     weight_gradient_cosine,
 )
-from solder_vae.losses import squared_error
-from solder_vae.networks import Decoder
+from solder_vae.models.losses import squared_error
+from solder_vae.models.networks import Decoder
 
 
 def lively_decoder(dtype=torch.float64) -> Decoder:

@@ -25,16 +25,16 @@ from checkpoints import pictures, png, write_checkpoint, write_images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from solder_vae.checkpoint import check_resumable, load_model, read_checkpoint
-from solder_vae.cli import parse
-from solder_vae.data.bombs import INFLATED_UNCHECKED
+from solder_vae.data.decompression_bombs import INFLATED_UNCHECKED
 from solder_vae.data.folder import FolderSource
 from solder_vae.data.layouts import find_records, printable, read_manifest
 from solder_vae.data.transforms import read_image
-from solder_vae.errors import UserError
-from solder_vae.models import CAE
-from solder_vae.pads import read_fiducials, read_footprints, read_pads
+from solder_vae.inspection.boards.placement_files import read_fiducials, read_footprints, read_pads
+from solder_vae.models.autoencoder import CAE
+from solder_vae.models.checkpoint import check_resumable, load_model, read_checkpoint
 from solder_vae.predict import run as predict
+from solder_vae.utils.cli import parse
+from solder_vae.utils.errors import UserError
 
 HERE = Path(__file__).parent
 in_a_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
@@ -100,7 +100,8 @@ def test_images_that_claim_more_than_they_have(tmp_path):
         (tmp_path / name).write_bytes(content)
     code = (
         "import resource, sys; from solder_vae.data.transforms import read_image;"
-        "from solder_vae.errors import UserError; peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "from solder_vae.utils.errors import UserError\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
         "for path in sys.argv[1:]:\n"
         "    try: read_image(path)\n"

@@ -7,11 +7,11 @@ import pytest
 from checkpoints import pictures, write_checkpoint, write_images
 from commands import children_of
 
-from solder_vae.errors import UserError
-from solder_vae.inspection import find_joints
-from solder_vae.inspection_processes import inspect_on_processes
-from solder_vae.inspector import Inspector
+from solder_vae.inspection.batch import find_joints
+from solder_vae.inspection.inspector import Inspector
+from solder_vae.inspection.processes import inspect_on_processes
 from solder_vae.predict import run as predict
+from solder_vae.utils.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -16,17 +16,18 @@ from checkpoints import pictures, write_checkpoint, write_images
 from commands import TINY, run_command
 from many_images import write_many
 
-from solder_vae import inspection, prediction
 from solder_vae.data import photos
 from solder_vae.data.datamodule import TableDataset
 from solder_vae.data.folder import FolderSource, folder_data
 from solder_vae.data.layouts import find_records
-from solder_vae.errors import UserError
-from solder_vae.inspection import inspect_into
-from solder_vae.inspector import Inspector, Joint, Verdict
-from solder_vae.lineage import content_digest
-from solder_vae.pseudo_defects import cut_paste
-from solder_vae.streams import in_threads
+from solder_vae.evaluation.pseudo_defects import cut_paste
+from solder_vae.inspection import batch as inspection
+from solder_vae.inspection import predictions as prediction
+from solder_vae.inspection.batch import inspect_into
+from solder_vae.inspection.inspector import Inspector, Joint, Verdict
+from solder_vae.training.lineage import content_digest
+from solder_vae.utils.errors import UserError
+from solder_vae.utils.threads import in_threads
 
 SIZE = 16
 MANY = int(os.environ.get("SOLDER_VAE_MANY", "200000"))

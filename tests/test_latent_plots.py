@@ -11,11 +11,11 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from solder_vae.data.transforms import to_images, to_tensor
-from solder_vae.errors import UserError
-from solder_vae.latent_plots import embedding_figure, moved, numbers_text, traversal_figure
-from solder_vae.models import CAE, VAE
-from solder_vae.plots import BLUE, VERMILION, save
-from solder_vae.tsne import Embedding
+from solder_vae.evaluation.latent_plots import embedding_figure, moved, numbers_text, traversal_figure
+from solder_vae.evaluation.plots import BLUE, VERMILION, save
+from solder_vae.evaluation.tsne import Embedding
+from solder_vae.models.autoencoder import CAE, VAE
+from solder_vae.utils.errors import UserError
 
 POINTS = np.random.default_rng(0).random((9, 2))
 LABELS = np.array([0, 1, 0, 0, 1, 1, 0, 0, 0])

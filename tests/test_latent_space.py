@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from sklearn.manifold import TSNE
 
 from solder_vae.data.transforms import to_tensor
-from solder_vae.errors import UserError
-from solder_vae.latent_space import (
+from solder_vae.evaluation.latent_space import (
     chance_purity,
     embed,
     knn_purity,
@@ -26,8 +25,9 @@ from solder_vae.latent_space import (
     strongest_channels,
     strongest_units,
 )
-from solder_vae.losses import kl_divergence
-from solder_vae.models import CAE, VAE
+from solder_vae.models.autoencoder import CAE, VAE
+from solder_vae.models.losses import kl_divergence
+from solder_vae.utils.errors import UserError
 
 TWO = np.concatenate([np.zeros((12, 3)), np.full((12, 3), 9.0)]) + np.random.default_rng(0).normal(0, 0.1, (24, 3))
 CLASSES = np.repeat([0, 1], 12)
@@ -120,7 +120,7 @@ def test_processes_change_nothing():
 
 
 def test_worker_processes_import_no_torch():
-    code = "import sys, solder_vae.tsne; sys.exit('torch' in sys.modules)"
+    code = "import sys, solder_vae.evaluation.tsne; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -13,8 +13,8 @@ import yaml
 from commands import TINY, on_a_cluster, run_command, train
 from wandb.wandb_agent import Agent
 
-from solder_vae.cli import CONF, missing_plugin
-from solder_vae.sweep_runs import read_runs
+from solder_vae.studies.sweeps.runs import read_runs
+from solder_vae.utils.cli import CONF, missing_plugin
 
 QUIET = "logger.mode=disabled"
 
@@ -93,11 +93,11 @@ def test_one_job_fails_and_the_others_finish(launcher, alone, tmp_path):
     assert f"error: {reason}" in result.stderr
     assert result.stderr.splitlines()[-2:] == [
         "error: 1 of 4 jobs failed (traceback: train.log):",
-        f"  sweep/1: solder_vae.errors.UserError: {reason}",
+        f"  sweep/1: solder_vae.utils.errors.UserError: {reason}",
     ]
     runs = read_runs(tmp_path / "sweep")
     assert [run.state for run in runs] == ["finished", "failed", "finished", "finished"]
-    assert runs[1].reason == f"solder_vae.errors.UserError: {reason}"
+    assert runs[1].reason == f"solder_vae.utils.errors.UserError: {reason}"
     assert runs[1].error in (tmp_path / "sweep/1/train.log").read_text()
     run_command("report", "sweep", cwd=tmp_path)
     quoted = (tmp_path / "sweep/report.md").read_text()
@@ -137,7 +137,7 @@ def test_a_search_of_failed_trials_alone_says_so(tmp_path):
     result = train("-m", *where, "score.draws=0", cwd=tmp_path)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
-    reason = "solder_vae.errors.UserError: score.draws=0 does not fit: use a whole number, 1 or more."
+    reason = "solder_vae.utils.errors.UserError: score.draws=0 does not fit: use a whole number, 1 or more."
     assert result.stderr.splitlines()[-4:] == [
         "error: no trial of the search finished.",
         "error: 2 of 2 jobs failed (traceback: train.log):",

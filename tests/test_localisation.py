@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solder_vae.anomaly_map import anomaly_map, smooth
-from solder_vae.localisation import CHANCE_AUPRO, aupro, evaluate_localisation, pixel_auroc, regions
+from solder_vae.evaluation.anomaly_map import anomaly_map, smooth
+from solder_vae.metrics.localisation import CHANCE_AUPRO, aupro, evaluate_localisation, pixel_auroc, regions
 
 
 def flood(mask):

@@ -10,11 +10,11 @@ import threading
 import numpy as np
 from stand_in import StandIn
 
-from solder_vae.artefacts import summary_numbers
 from solder_vae.dashboard import job, layout, workspace
 from solder_vae.data.table import ImageTable
-from solder_vae.lineage import content_digest
-from solder_vae.loggers import repeat_command
+from solder_vae.training.lineage import content_digest
+from solder_vae.training.loggers import repeat_command
+from solder_vae.training.run_files import summary_numbers
 
 
 def table(value=0, path="a.png", defect="normal"):

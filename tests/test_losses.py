@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch.distributions import Independent, Normal
 from torch.distributions import kl_divergence as distributions_kl
 
-from solder_vae.errors import UserError
-from solder_vae.losses import check_reduction, kl_divergence, kl_term, reparameterize, squared_error
-from solder_vae.scoring import elbo_score, gradcon_score, latent_noise, recon_score
+from solder_vae.models.losses import check_reduction, kl_divergence, kl_term, reparameterize, squared_error
+from solder_vae.models.scores import elbo_score, gradcon_score, latent_noise, recon_score
+from solder_vae.utils.errors import UserError
 
 
 def draw(seed, *shape):

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import binary_f1_score, binary_precision, binary_recall
 
-from solder_vae.errors import UserError
-from solder_vae.metrics import defect_recalls, evaluate, pr_points, rank_statistics, roc_points
+from solder_vae.metrics.classification import defect_recalls, evaluate, pr_points, rank_statistics, roc_points
+from solder_vae.utils.errors import UserError
 
 Case = tuple[NDArray[np.float64], NDArray[np.int64]]
 

@@ -7,10 +7,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from solder_vae.checkpoint import check_resumable, load_model, read_checkpoint
-from solder_vae.errors import UserError
-from solder_vae.losses import kl_divergence, squared_error
-from solder_vae.models import CAE, MODELS, VAE, BetaVAE
+from solder_vae.models.autoencoder import CAE, MODELS, VAE, BetaVAE
+from solder_vae.models.checkpoint import check_resumable, load_model, read_checkpoint
+from solder_vae.models.losses import kl_divergence, squared_error
+from solder_vae.utils.errors import UserError
 
 SIZE = 16
 

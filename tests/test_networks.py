@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from solder_vae.networks import BicubicUpsample2x, Decoder, Encoder
+from solder_vae.models.networks import BicubicUpsample2x, Decoder, Encoder
 
 # Paper Fig. 3: output shape after each block, for a 64x64 input.
 ENCODER_SHAPES = [

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from commands import train
 
-from solder_vae.artefacts import summary_numbers
+from solder_vae.training.run_files import summary_numbers
 
 pytestmark = pytest.mark.slow
 NAMED = ("model", "score", "data")  # in a dashboard's config these are the names chosen

@@ -4,10 +4,10 @@ import pytest
 import torch
 from documented import compose_command
 
-from solder_vae.errors import UserError
-from solder_vae.experiment import check_values
-from solder_vae.precision import FULL
-from solder_vae.training import make_trainer
+from solder_vae.models.precision import FULL
+from solder_vae.training.run import check_values
+from solder_vae.training.trainer import make_trainer
+from solder_vae.utils.errors import UserError
 
 
 def config_of(*overrides):

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from solder_vae.metrics import evaluate
-from solder_vae.paired import TestImages as Images
-from solder_vae.paired import all_of, bootstrap_intervals, holm, paired_test, verdict, weighted_metrics
+from solder_vae.metrics.classification import evaluate
+from solder_vae.metrics.paired import TestImages as Images
+from solder_vae.metrics.paired import all_of, bootstrap_intervals, holm, paired_test, verdict, weighted_metrics
 
 
 def test_paired_test_is_students():

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from solder_vae import plots
-from solder_vae.metrics import evaluate
+from solder_vae.evaluation import plots
+from solder_vae.metrics.classification import evaluate
 
 LABELS = np.repeat([0, 1], [40, 30])
 DEFECTS = ["normal"] * 40 + ["bridge"] * 20 + ["pin_hole"] * 10

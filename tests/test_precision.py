@@ -8,11 +8,11 @@ import torch
 from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import binary_auroc
 
-from solder_vae import networks
 from solder_vae.data.synthetic.source import SyntheticSource
 from solder_vae.data.transforms import to_tensor
-from solder_vae.models import CAE, BetaVAE
-from solder_vae.precision import resolve_precision
+from solder_vae.models import networks
+from solder_vae.models.autoencoder import CAE, BetaVAE
+from solder_vae.models.precision import resolve_precision
 
 
 @pytest.mark.parametrize("chosen", ["32-true", "bf16-mixed", "64-true", 32])

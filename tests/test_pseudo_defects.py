@@ -5,7 +5,7 @@ import pytest
 from checkpoints import pictures, write_checkpoint
 
 from solder_vae.data.transforms import to_tensor
-from solder_vae.pseudo_defects import cut_paste, pseudo_defect_auroc, ranked_above
+from solder_vae.evaluation.pseudo_defects import cut_paste, pseudo_defect_auroc, ranked_above
 
 
 def test_each_copy_differs_in_one_rectangle_taken_from_itself():

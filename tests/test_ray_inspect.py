@@ -11,8 +11,8 @@ import pytest
 from checkpoints import pictures, write_checkpoint, write_images
 from commands import on_a_cluster
 
-from solder_vae.inspection import find_joints
-from solder_vae.inspector import Inspector
+from solder_vae.inspection.batch import find_joints
+from solder_vae.inspection.inspector import Inspector
 
 ROOT = Path(__file__).resolve().parent.parent
 missing = [name for name in ("ray", "pyarrow", "pandas") if importlib.util.find_spec(name) is None]

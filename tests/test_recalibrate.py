@@ -11,13 +11,13 @@ from commands import run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solder_vae.anomaly_map import map_scale
 from solder_vae.data.transforms import to_tensor
-from solder_vae.errors import UserError
-from solder_vae.inspector import Inspector
-from solder_vae.recalibrate import run
-from solder_vae.threshold import calibrate, clopper_pearson
-from solder_vae.tradeoff import expected_cost, least_cost, operations, trade_off_figure
+from solder_vae.evaluation.anomaly_map import map_scale
+from solder_vae.inspection.inspector import Inspector
+from solder_vae.metrics.threshold import calibrate, clopper_pearson
+from solder_vae.metrics.trade_off import expected_cost, least_cost, operations, trade_off_figure
+from solder_vae.threshold import run
+from solder_vae.utils.errors import UserError
 
 
 @pytest.fixture

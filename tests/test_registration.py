@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from solder_vae.errors import UserError
-from solder_vae.registration import Fiducial, check_field, fit_affine, fit_homography, register
+from solder_vae.inspection.boards.registration import Fiducial, check_field, fit_affine, fit_homography, register
+from solder_vae.utils.errors import UserError
 
 SQUARE = np.array([[2.0, 3.0], [98.0, 4.0], [95.0, 78.0], [3.0, 75.0], [50.0, 40.0], [20.0, 60.0]])
 

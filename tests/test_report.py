@@ -11,16 +11,16 @@ import pytest
 import yaml
 from commands import run_command, train
 
-from solder_vae.errors import UserError
-from solder_vae.sweep_plots import figures
-from solder_vae.sweep_report import write_report
-from solder_vae.sweep_runs import last_error, natural, read_runs
-from solder_vae.sweep_table import BASELINES, COLUMNS, cells, comparisons, rows
+from solder_vae.studies.sweeps.plots import figures
+from solder_vae.studies.sweeps.report import write_report
+from solder_vae.studies.sweeps.runs import last_error, natural, read_runs
+from solder_vae.studies.sweeps.table import BASELINES, COLUMNS, cells, comparisons, rows
+from solder_vae.utils.errors import UserError
 
 HEADER = "[2026-01-31 12:00:00,000] "
 FAILURE = (
     f"{HEADER}ERROR solder_vae.traceback: the run failed\nTraceback (most recent call last):\n"
-    '  File "x.py", line 1, in <module>\nsolder_vae.errors.UserError: no <b>such</b> file\n'
+    '  File "x.py", line 1, in <module>\nsolder_vae.utils.errors.UserError: no <b>such</b> file\n'
     f"{HEADER}ERROR solder_vae: job 1 failed: no <b>such</b> file (traceback in train.log)\n"
 )
 
@@ -88,16 +88,16 @@ def test_failed_unfinished_and_half_written_runs_are_counted(tmp_path):
         ("3", "unfinished"),
         ("10", "unfinished"),
     ]
-    assert runs[1].reason == "solder_vae.errors.UserError: no <b>such</b> file"
+    assert runs[1].reason == "solder_vae.utils.errors.UserError: no <b>such</b> file"
     assert runs[1].error.endswith(runs[1].reason)
     printed = write_report(tmp_path)
     assert "5 runs: 1 finished, 1 failed, 3 unfinished" in printed
-    assert "1 failed: solder_vae.errors.UserError: no <b>such</b> file" in printed
+    assert "1 failed: solder_vae.utils.errors.UserError: no <b>such</b> file" in printed
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "no &lt;b&gt;such&lt;/b&gt; file" in page
     assert "<b>such" not in page
     assert "http" not in page.replace("http-equiv", "")
-    assert "1: solder_vae.errors.UserError" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "1: solder_vae.utils.errors.UserError" in (tmp_path / "report.md").read_text(encoding="utf-8")
     with (tmp_path / "report.csv").open(newline="") as file:
         assert [(line["run"], line["score"], line["auroc"]) for line in csv.DictReader(file)] == [
             ("0", "recon", "0.7"),

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from commands import TINY, inspect_wandb, run_command, train
 
-from solder_vae import paper, reproduction_runs
-from solder_vae.document import Bullets, Code, Heading, Table, Text, to_html, to_markdown
-from solder_vae.errors import UserError
-from solder_vae.paired import PairedTest
+from solder_vae.metrics.paired import PairedTest
 from solder_vae.reproduce import training_overrides
-from solder_vae.reproduction_plan import CLAIMS, ROWS, TABLE_2, TABLE_3, sweeps
-from solder_vae.reproduction_report import difference, p_value
+from solder_vae.studies.paper import published as paper
+from solder_vae.studies.paper import runs as reproduction_runs
+from solder_vae.studies.paper.plan import CLAIMS, ROWS, TABLE_2, TABLE_3, sweeps
+from solder_vae.studies.paper.report import difference, p_value
+from solder_vae.utils.document import Bullets, Code, Heading, Table, Text, to_html, to_markdown
+from solder_vae.utils.errors import UserError
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

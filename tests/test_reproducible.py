@@ -12,14 +12,10 @@ from hypothesis import strategies as st
 from recording import RecordingVAE, trained
 from torch import nn
 
-from solder_vae import reproducible as module
-from solder_vae.checkpoint import read_checkpoint
-from solder_vae.errors import UserError
-from solder_vae.experiment import training_precision
-from solder_vae.models import CAE, BetaVAE
-from solder_vae.precision import REPRODUCIBLE
-from solder_vae.ranks import fit_on_ranks
-from solder_vae.reproducible import (
+from solder_vae.models.autoencoder import CAE, BetaVAE
+from solder_vae.models.checkpoint import read_checkpoint
+from solder_vae.models.layers import exact_sums as module
+from solder_vae.models.layers.exact_sums import (
     check_shares,
     convolve,
     exact_sum,
@@ -28,7 +24,11 @@ from solder_vae.reproducible import (
     reproducible,
     sum_of_images,
 )
-from solder_vae.training import fit
+from solder_vae.models.precision import REPRODUCIBLE
+from solder_vae.training.data_parallel import fit_on_ranks
+from solder_vae.training.run import training_precision
+from solder_vae.training.trainer import fit
+from solder_vae.utils.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

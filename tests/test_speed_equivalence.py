@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from benchmarks import reference as published
-from solder_vae import kernels, networks
 from solder_vae.data.transforms import to_tensor
-from solder_vae.models import CAE, BetaVAE
-from solder_vae.networks import BicubicUpsample2x, bicubic_matrix, forward_through
+from solder_vae.models import networks
+from solder_vae.models.autoencoder import CAE, BetaVAE
+from solder_vae.models.layers import convolution as kernels
+from solder_vae.models.networks import BicubicUpsample2x, bicubic_matrix, forward_through
 
 CPU = torch.device("cpu")
 

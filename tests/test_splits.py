@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solder_vae.data.splits import PAPER_FRACTIONS, SPLITS, apportion, assign, connect, leaks, straddling
-from solder_vae.errors import UserError
+from solder_vae.utils.errors import UserError
 
 image = st.tuples(
     st.integers(0, 30).map(str),  # digest: equal ones are copies

@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from solder_vae.metrics import Metrics, evaluate
-from solder_vae.summary import markdown_defect_table, markdown_table, remarks, result_table, threshold_sentence
-from solder_vae.threshold import Threshold, calibrate
+from solder_vae.evaluation.tables import (
+    markdown_defect_table,
+    markdown_table,
+    remarks,
+    result_table,
+    threshold_sentence,
+)
+from solder_vae.metrics.classification import Metrics, evaluate
+from solder_vae.metrics.threshold import Threshold, calibrate
 
 LABELS = np.repeat([0, 1], [84, 66])
 DEFECTS = ["normal"] * 84 + ["excessive_solder"] * 24 + ["insufficient_solder"] * 20 + ["shifted_component"] * 22

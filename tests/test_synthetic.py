@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solder_vae.baselines import trivial_scores
 from solder_vae.data.synthetic import DEFECTS, SyntheticSource, render, worker
 from solder_vae.data.synthetic.worker import Order, render_here, render_many
 from solder_vae.data.table import NORMAL
-from solder_vae.errors import UserError
+from solder_vae.evaluation.baselines import trivial_scores
+from solder_vae.utils.errors import UserError
 
 # What describes how the picture was taken and what the board looks like: never the joint.
 NUISANCES = [

@@ -5,9 +5,9 @@ import csv
 import numpy as np
 import pytest
 
-from solder_vae.data.synthetic.board import main
-from solder_vae.data.synthetic.board_layout import PACKAGES, inspection_window
-from solder_vae.data.synthetic.board_scene import render_board
+from solder_vae.data.synthetic.board.__main__ import main
+from solder_vae.data.synthetic.board.layout import PACKAGES, inspection_window
+from solder_vae.data.synthetic.board.scene import render_board
 from solder_vae.data.transforms import read_image
 
 

@@ -9,12 +9,12 @@ from commands import run_command
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from solder_vae.cli import CONF
 from solder_vae.data.folder import FolderSource
 from solder_vae.data.synthetic import DEFECTS, SyntheticSource, render
 from solder_vae.data.synthetic.__main__ import main
 from solder_vae.data.synthetic.sheet import contact_sheet
 from solder_vae.data.transforms import read_image
+from solder_vae.utils.cli import CONF
 
 
 def rows(folder):

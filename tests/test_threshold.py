@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from scipy.stats import binom
 
-from solder_vae.errors import UserError
-from solder_vae.threshold import RULES, Threshold, calibrate, check_rule, clopper_pearson, same_rule
+from solder_vae.metrics.threshold import RULES, Threshold, calibrate, check_rule, clopper_pearson, same_rule
+from solder_vae.utils.errors import UserError
 
 CONF = Path(__file__).parents[1] / "conf" / "threshold"
 NORMALS = np.random.default_rng(0).lognormal(-4, 0.4, 567)

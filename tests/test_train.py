@@ -86,7 +86,7 @@ def test_numbers_agree_with_each_other(finished):
 
 def test_checkpoint_decides_alone(finished):
     """The checkpoint holds what a decision needs: the threshold, the validation scores, the preprocessing."""
-    from solder_vae.checkpoint import load_model
+    from solder_vae.models.checkpoint import load_model
 
     directory, _ = finished
     metrics = json.loads((directory / "metrics.json").read_text())

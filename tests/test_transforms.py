@@ -27,7 +27,7 @@ from solder_vae.data.transforms import (
     to_images,
     to_tensor,
 )
-from solder_vae.errors import UserError
+from solder_vae.utils.errors import UserError
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)

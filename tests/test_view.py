@@ -11,19 +11,19 @@ from commands import run_command, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solder_vae.baselines import trivial_scores
-from solder_vae.checkpoint import load_model
 from solder_vae.data.folder import FolderSource
 from solder_vae.data.synthetic.source import SyntheticSource
 from solder_vae.data.table import NORMAL, ImageTable
 from solder_vae.data.transforms import prepare, to_tensor
 from solder_vae.data.view import CONTROLLED, DEVIATION, MEAN, PLAIN, RESOLUTION, controlled_batch, see
-from solder_vae.errors import UserError
-from solder_vae.evaluation import calibration
-from solder_vae.graph import InspectionGraph
-from solder_vae.inspector import Inspector
-from solder_vae.models import MODELS
-from solder_vae.threshold import calibrate
+from solder_vae.evaluation.baselines import trivial_scores
+from solder_vae.evaluation.evaluate import calibration
+from solder_vae.inspection.inspector import Inspector
+from solder_vae.inspection.onnx.graph import InspectionGraph
+from solder_vae.metrics.threshold import calibrate
+from solder_vae.models.autoencoder import MODELS
+from solder_vae.models.checkpoint import load_model
+from solder_vae.utils.errors import UserError
 
 
 def blotches(height, width, seed=0, low=0, high=256):

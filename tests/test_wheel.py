@@ -28,7 +28,7 @@ def test_wheel_trains_outside_the_checkout(tmp_path):
 
     folder = tmp_path / "elsewhere"
     folder.mkdir()
-    where = [python, "-c", "import solder_vae.cli as cli; print(cli.CONF)"]
+    where = [python, "-c", "import solder_vae.utils.cli as cli; print(cli.CONF)"]
     conf = subprocess.check_output(where, cwd=folder, text=True).strip()
     assert Path(conf) == Path(own) / "solder_vae" / "conf"
     command = [environment / "bin/solder-vae-train", *TINY, "model=cae", "score=recon", "hydra.run.dir=run"]

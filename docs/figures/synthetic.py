@@ -19,11 +19,11 @@ import cv2
 import matplotlib
 import numpy as np
 
-from solder_vae.baselines import trivial_scores
 from solder_vae.data.synthetic import DEFECTS, SyntheticSource, render
 from solder_vae.data.synthetic.sheet import contact_sheet
 from solder_vae.data.table import NORMAL
 from solder_vae.data.transforms import prepare, read_image, to_tensor
+from solder_vae.evaluation.baselines import trivial_scores
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -113,7 +113,7 @@ def severity(checkpoint):
     """The same joints at rising severity, scored by a trained model's reconstruction error (Eq. 2)."""
     import torch
 
-    from solder_vae.checkpoint import load_model
+    from solder_vae.models.checkpoint import load_model
 
     model = load_model(checkpoint)
 
@@ -149,8 +149,8 @@ def severity(checkpoint):
 
 def difficulty(*checkpoints):
     """Each score's AUROC over the default range of severities, on joints of another seed than the training's."""
-    from solder_vae.checkpoint import load_model
-    from solder_vae.scoring import SCORES
+    from solder_vae.models.checkpoint import load_model
+    from solder_vae.models.scores import SCORES
 
     def images(stream, count, *defect):
         return np.stack([prepare(render(2, stream, index, *defect).image) for index in range(count)])

@@ -24,8 +24,8 @@ from torch.utils.data.distributed import DistributedSampler
 
 from solder_vae.data.table import ImageTable
 from solder_vae.data.transforms import augment, augmentation, to_tensor
-from solder_vae.errors import UserError
-from solder_vae.parallel import rank, ranks
+from solder_vae.utils.distributed import rank, ranks
+from solder_vae.utils.errors import UserError
 
 Batch = dict[str, Tensor]
 

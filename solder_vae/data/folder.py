@@ -18,7 +18,7 @@ from solder_vae.data.splits import PAPER_FRACTIONS, SPLITS, TEST, TRAIN, VAL, as
 from solder_vae.data.table import NORMAL, ImageTable
 from solder_vae.data.transforms import MIN_SIDE, Image
 from solder_vae.data.view import PLAIN, check_view
-from solder_vae.errors import UserError
+from solder_vae.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 

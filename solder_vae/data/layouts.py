@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from solder_vae.data.splits import TEST, TRAIN, VAL
 from solder_vae.data.table import NORMAL
-from solder_vae.errors import UserError
+from solder_vae.utils.errors import UserError
 
 LAYOUTS = ("auto", "class_folders", "split_folders", "manifest")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})

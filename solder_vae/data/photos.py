@@ -15,8 +15,8 @@ from solder_vae.data.layouts import Record
 from solder_vae.data.table import NORMAL
 from solder_vae.data.transforms import Image, read_image
 from solder_vae.data.view import PLAIN, see
-from solder_vae.errors import UserError
-from solder_vae.streams import in_threads, tracked
+from solder_vae.utils.errors import UserError
+from solder_vae.utils.threads import in_threads, tracked
 
 _AT_ONCE = 256  # pictures, where all are gone through
 

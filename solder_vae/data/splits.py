@@ -14,7 +14,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from solder_vae.errors import UserError
+from solder_vae.utils.errors import UserError
 
 TRAIN, VAL, TEST = SPLITS = ("train", "val", "test")
 

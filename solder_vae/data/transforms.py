@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from solder_vae.data.bombs import is_bomb
-from solder_vae.errors import UserError
+from solder_vae.data.decompression_bombs import is_bomb
+from solder_vae.utils.errors import UserError
 
 MAX_PIXELS = 1 << 26
 """Images of more pixels (8192 x 8192) are refused: few bytes on disk could fill the memory when decoded."""

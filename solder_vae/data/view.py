@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from solder_vae.data.transforms import Image, prepare
-from solder_vae.errors import UserError
+from solder_vae.utils.errors import UserError
 
 PLAIN, CONTROLLED = VIEWS = ("plain", "controlled")
 

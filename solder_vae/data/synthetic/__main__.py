@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from solder_vae.cli import fail
 from solder_vae.data.synthetic.defects import DEFECTS
 from solder_vae.data.synthetic.render import Rendered, render
 from solder_vae.data.synthetic.sheet import contact_sheet
 from solder_vae.data.table import NORMAL
-from solder_vae.errors import UserError
-from solder_vae.files import new_directory
+from solder_vae.utils.cli import fail
+from solder_vae.utils.errors import UserError
+from solder_vae.utils.files import new_directory
 
 _ON_SHEET = 100
 

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from solder_vae.files import replacing
+from solder_vae.utils.files import replacing
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 # What only moves the pictures about; all other modules here decide how they look.
 _NOT_GENERATOR = {
-    "__init__.py", "__main__.py", "board.py", "board_layout.py", "board_scene.py", "cache.py", "data.py", "sheet.py",
+    "__init__.py", "__main__.py", "layout.py", "factors.py", "cache.py", "data.py", "sheet.py",
     "source.py", "worker.py",
 }  # fmt: skip
 
@@ -38,7 +38,9 @@ def generator_version() -> str:
     """Name of the renderer's present state: a hash of its source and of the libraries that do its arithmetic."""
     digest = hashlib.sha256(f"numpy {np.__version__} opencv {cv2.__version__}".encode())
     here = Path(__file__).parent
-    modules = [path for path in sorted(here.rglob("*.py")) if path.name not in _NOT_GENERATOR]
+    modules = [
+        path for path in sorted(here.rglob("*.py")) if path.name not in _NOT_GENERATOR and path.parent.name != "board"
+    ]
     for path in [*modules, here.parent / "transforms.py"]:  # the latter crops and resizes what is cached
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]

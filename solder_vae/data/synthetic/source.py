@@ -20,7 +20,7 @@ from solder_vae.data.synthetic.defects import DEFECTS
 from solder_vae.data.synthetic.render import Rendered
 from solder_vae.data.synthetic.worker import Job, Order, render_many
 from solder_vae.data.table import NORMAL, ImageTable
-from solder_vae.errors import UserError
+from solder_vae.utils.errors import UserError
 
 
 class SyntheticSource:

@@ -1,0 +1,90 @@
+"""A picture of a whole board with known joints: ``python -m solder_vae.data.synthetic.board --out DIR``.
+
+Chip components and gull-wing packages under one light and one camera, a few of them defective, and the files that say
+where they are, as :mod:`solder_vae.crop` reads them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from solder_vae.data.synthetic.board.layout import PACKAGES, WINDOW_MM, inspection_window
+from solder_vae.data.synthetic.board.scene import NATIVE_PER_MM, BoardPicture, render_board
+from solder_vae.data.table import NORMAL
+from solder_vae.utils.cli import fail
+from solder_vae.utils.errors import UserError
+from solder_vae.utils.files import new_directory
+
+
+def write_board(board: BoardPicture, directory: Path) -> None:
+    """Write board.png, pads.csv, centroid.csv, footprints.csv, fiducials.csv and truth.csv."""
+    (directory / "board.png").write_bytes(cv2.imencode(".png", board.image[..., ::-1])[1].tobytes())
+    footprints = [
+        [package.name, pad + 1, *map(_mm, inspection_window(package, pad)), WINDOW_MM, WINDOW_MM]
+        for package in PACKAGES.values()
+        for pad in range(2 * package.count)
+    ]
+    boxes = []
+    for part in board.components:
+        package, turn = PACKAGES[part.package], np.radians(part.rotation)
+        for pad in range(2 * package.count):
+            x, y = inspection_window(package, pad)
+            middle = part.x + x * np.cos(turn) - y * np.sin(turn), part.y + x * np.sin(turn) + y * np.cos(turn)
+            column, row = board.pixels(*middle)
+            half = WINDOW_MM * NATIVE_PER_MM / 2
+            boxes.append([f"{part.name}.{pad + 1}", round(column - half), round(row - half), *[round(2 * half)] * 2])
+    tables: dict[str, tuple[str, Sequence[Sequence[object]]]] = {
+        "pads.csv": ("name,x,y,width,height", boxes),
+        "centroid.csv": (
+            "Ref,Val,Package,PosX,PosY,Rot,Side",
+            [
+                [part.name, "", part.package, _mm(part.x), _mm(part.y), part.rotation, "top"]
+                for part in board.components
+            ],
+        ),
+        "footprints.csv": ("Package,Pad,X,Y,Width,Height", footprints),
+        "fiducials.csv": (
+            "name,board_x,board_y,pixel_x,pixel_y",
+            [[name, x, y, *(f"{at:.2f}" for at in board.pixels(x, y))] for name, (x, y) in board.fiducials.items()],
+        ),
+        "truth.csv": ("name,defect", list(board.defects.items())),
+    }
+    for name, (header, rows) in tables.items():
+        with (directory / name).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([header.split(","), *rows])
+
+
+def _mm(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m solder_vae.data.synthetic.board", description="Render a board with known joints."
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty folder")
+    parser.add_argument("--seed", type=int, default=0, help="0 or more (%(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        if options.seed < 0:
+            raise UserError(f"--seed {options.seed}: give 0 or more.")
+        with new_directory(options.out) as directory:
+            board = render_board(options.seed)
+            write_board(board, directory)
+    except UserError as error:
+        return fail(str(error), 2)
+    bad = sum(defect != NORMAL for defect in board.defects.values())
+    print(f"{len(board.defects)} joints, {bad} of them defective, in {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

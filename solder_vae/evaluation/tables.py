@@ -1,0 +1,243 @@
+"""The tables at the end of a run: each score beside the floor and the trivial baselines, rich or Markdown.
+
+The text is ASCII (rich itself picks lines that the terminal can draw): it prints anywhere and into any log.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from rich.box import HORIZONTALS
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from solder_vae.data.view import PLAIN
+from solder_vae.evaluation.shortcut import visible
+from solder_vae.metrics.classification import Metrics, defect_recalls
+from solder_vae.metrics.localisation import CHANCE_AUPRO, FPR_LIMIT
+from solder_vae.metrics.threshold import Threshold
+
+#: What :func:`~solder_vae.metrics.classification.evaluate` returned, by the name of the score or baseline.
+Results = Mapping[str, Metrics]
+
+Rows = list[list[str]]
+
+_HEADERS = ["", "AUROC\n[95 %]", "AP", "Prec.", "Recall", "F1", "False\ncalls %", "Escapes\n%"]
+_LEGEND = (
+    "False calls: normal joints called abnormal. Escapes: abnormal joints called normal. * decides. Below "
+    "the scores: calling every joint abnormal, then trivial baselines under the same threshold rule."
+)
+
+
+def result_table(
+    scores: Results, baselines: Results, primary: str, threshold: Threshold, view: str = PLAIN
+) -> RenderableType:
+    """What a run prints at its end; fits 80 columns.
+
+    Args:
+        scores: the model's scores.
+        baselines: the trivial baselines, each under the same threshold rule.
+        primary: the one of ``scores`` that decides; marked ``*``.
+        threshold: the primary score's threshold.
+        view: of the images, see :mod:`solder_vae.data.view`.
+    """
+    metrics = scores[primary]
+    counts = f"{metrics['n']} joints, {metrics['n_normal']} normal and {metrics['n_abnormal']} abnormal"
+    parts: list[RenderableType] = [
+        Text(f"Test set: {counts}", style="bold"),
+        _rich(_HEADERS, _sections(scores, baselines, primary)),
+    ]
+    headers, defects = _defects(scores, primary)
+    if defects:
+        parts += [Text("\nCaught of each defect type", style="bold"), _rich(headers, [defects])]
+    notes = [f"Note: {remark}" for remark in remarks(scores, baselines, primary, threshold, view)]
+    parts += [Text(f"\n{_LEGEND}", style="dim"), Text(threshold_sentence(threshold, primary, metrics))]
+    return Group(*parts, *(Text(note, style="yellow") for note in notes))
+
+
+def markdown_table(scores: Results, baselines: Results, primary: str) -> str:
+    """The main table of :func:`result_table` in Markdown, for docs and reports."""
+    return _markdown(_HEADERS, [row for rows in _sections(scores, baselines, primary) for row in rows])
+
+
+def markdown_defect_table(scores: Results, primary: str) -> str:
+    """The table of defect types of :func:`result_table` in Markdown."""
+    return _markdown(*_defects(scores, primary))
+
+
+def threshold_sentence(threshold: Threshold, primary: str, metrics: Metrics) -> str:
+    """The threshold, how it was set, the false-call rate to expect of it and the one on the test set."""
+    sentence = rule_sentence(threshold, primary).removesuffix(".")
+    if metrics["n_normal"]:
+        low_high = ", ".join(_percent(metrics[f"false_call_rate_{end}"]) for end in ("low", "high"))
+        sentence += f"; on the test set: {_percent(metrics['false_call_rate'])} % [{low_high}]"
+    return f"{sentence}."
+
+
+def rule_sentence(threshold: Threshold, primary: str) -> str:
+    """The threshold, how it was set, and the false-call rate to expect of it."""
+    parameters = ", ".join(f"{name} = {number:g}" for name, number in threshold.params.items())
+    rule = "given" if threshold.rule == "fixed" else f"{threshold.rule}, {parameters}"
+    low, high = threshold.interval
+    expected = f"{_percent(threshold.expected_false_call_rate)} % [{_percent(low)}, {_percent(high)}]"
+    return (
+        f"Threshold of {primary}: {threshold.value:.4g} ({rule}). False calls to expect from "
+        f"{threshold.n} validation normals: {expected}."
+    )
+
+
+def localisation_table(metrics: Metrics, trivial: Metrics) -> RenderableType:
+    """How well the anomaly maps find the defects, type by type.
+
+    Args:
+        metrics: what :func:`~solder_vae.metrics.localisation.evaluate_localisation` returned of the model's maps.
+        trivial: the same of the trivial maps.
+    """
+    prefixes = [key.removesuffix("n") for key in metrics if key.startswith("defect/") and key.endswith("/n")]
+    rows = [["all defects", "", *_located(metrics, trivial, "")]]
+    rows += [
+        [prefix.split("/")[1], str(metrics[f"{prefix}n"]), *_located(metrics, trivial, prefix)] for prefix in prefixes
+    ]
+    headers = ["", "n", "Regions", "Pixel\nAUROC", "AUPRO", "Trivial\nAUROC", "Trivial\nAUPRO"]
+    legend = (
+        f"AUPRO: share of each defect region found, up to a false-positive rate of {FPR_LIMIT:g} of the pixels. "
+        f"A random map has {CHANCE_AUPRO:.2f}, and a pixel AUROC of 0.50. Trivial: the difference from the mean "
+        "training image."
+    )
+    return Group(
+        Text("\nWhere the anomaly map finds them", style="bold"),
+        _rich(headers, [rows[:1], rows[1:]]),
+        Text(f"\n{legend}", style="dim"),
+    )
+
+
+def _located(metrics: Metrics, trivial: Metrics, prefix: str) -> list[str]:
+    keys = [f"{prefix}pixel_auroc", f"{prefix}aupro"]
+    return [
+        str(metrics[f"{prefix}regions"]),
+        *(_decimal(numbers[key]) for numbers in (metrics, trivial) for key in keys),
+    ]
+
+
+def remarks(scores: Results, baselines: Results, primary: str, threshold: Threshold, view: str = PLAIN) -> list[str]:
+    """Plain sentences on what forbids taking the numbers at face value; none where nothing does."""
+    metrics = scores[primary]
+    if not metrics["n_abnormal"]:
+        return ["The test set has no abnormal joints: only the false-call rate is defined."]
+    if not metrics["n_normal"]:
+        return ["The test set has no normal joints: false-call rate, AUROC and AP are undefined."]
+    found = []
+    auroc, f1, floor = (_number(metrics, key) for key in ("auroc", "f1", "floor_f1"))
+    seen = [name for name in baselines if visible(name, view)]
+    if seen:
+        best = max(seen, key=lambda name: _number(baselines[name], "auroc"))
+        if (trivial := _number(baselines[best], "auroc")) >= _number(metrics, "auroc_low"):
+            found.append(
+                f"{best} alone reaches AUROC {trivial:.3f}, {primary} {auroc:.3f}: "
+                "this number says little about joints."
+            )
+    if _number(metrics, "auroc_high") < 0.5:
+        found.append(f"{primary} puts normal joints above abnormal ones (AUROC {auroc:.3f}).")
+    if f1 <= floor:
+        found.append(f"Calling every joint abnormal scores F1 {floor:.3f}, {primary} {f1:.3f}.")
+    if _number(metrics, "false_call_rate_low") > threshold.interval[1]:
+        found.append(
+            "The test set's normals are called more often than the validation set's: they look different "
+            "(another board, light, focus or crop?), so the expected rate does not hold for them."
+        )
+    return found
+
+
+def _sections(scores: Results, baselines: Results, primary: str) -> list[Rows]:
+    """Rows under ``_HEADERS`` in three sections: the scores, the floor, the baselines."""
+    return [
+        [_row(_marked(name, primary), metrics) for name, metrics in scores.items()],
+        [_row("all abnormal", _floor(scores[primary]))],
+        [_row(name, metrics) for name, metrics in baselines.items()],
+    ]
+
+
+def _floor(metrics: Metrics) -> Metrics:
+    """What calling every joint abnormal scores, in the keys that a row shows."""
+    abnormal, normal = bool(metrics["n_abnormal"]), bool(metrics["n_normal"])
+    return {
+        "auroc": 0.5 if abnormal and normal else None,
+        "auroc_low": None,
+        "average_precision": metrics["floor_average_precision"],
+        "precision": metrics["floor_precision"],
+        "recall": 1.0 if abnormal else None,
+        "f1": metrics["floor_f1"],
+        "false_call_rate": 1.0 if normal else None,
+        "escape_rate": 0.0 if abnormal else None,
+    }
+
+
+def _row(name: str, metrics: Metrics) -> list[str]:
+    auroc = _decimal(metrics["auroc"])
+    if metrics["auroc_low"] is not None:
+        auroc += f" [{_decimal(metrics['auroc_low'], 2)}, {_decimal(metrics['auroc_high'], 2)}]"
+    ratios = [_decimal(metrics[key]) for key in ("average_precision", "precision", "recall", "f1")]
+    return [name, auroc, *ratios, _percent(metrics["false_call_rate"]), _percent(metrics["escape_rate"])]
+
+
+def _defects(scores: Results, primary: str) -> tuple[list[str], Rows]:
+    """Headers and rows: a defect type, its n, what each score caught of it, the primary's interval."""
+    headers = ["", "n"]
+    columns = []
+    for name, metrics in scores.items():
+        recalls = defect_recalls(metrics)
+        headers.append(_marked(name, primary))
+        columns.append([f"{row.caught} {f'({100 * row.recall:.0f} %)':>7}" for row in recalls])
+        if name == primary:
+            headers.append("[95 %]")
+            columns.append([f"[{100 * row.low:.0f}, {100 * row.high:.0f}]" for row in recalls])
+            names = [[row.defect for row in recalls], [str(row.n) for row in recalls]]
+    return headers, [list(row) for row in zip(*names, *columns, strict=True)]
+
+
+def _rich(headers: Sequence[str], sections: Sequence[Rows]) -> Table:
+    table = Table(box=HORIZONTALS, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+    for header in headers:
+        table.add_column(Text(header), justify=_justify(header), vertical="bottom", overflow="fold")
+    for rows in sections:
+        for row in rows:
+            table.add_row(*map(Text, row), style="bold" if row[0].endswith(" *") else None)
+        table.add_section()
+    return table
+
+
+def _markdown(headers: Sequence[str], rows: Rows) -> str:
+    columns = []
+    for header, *cells in zip(headers, *rows, strict=True):
+        left = _justify(header) == "left"
+        lines = [" ".join(cell.split()).replace("|", r"\|").replace("*", r"\*") for cell in (header, *cells)]
+        width = max(map(len, lines))
+        rule = "-" * (width - 1) + ("-" if left else ":")
+        columns.append([line.ljust(width) if left else line.rjust(width) for line in (lines[0], rule, *lines[1:])])
+    return "".join(f"| {' | '.join(line)} |\n" for line in zip(*columns, strict=True))
+
+
+def _justify(header: str) -> Literal["left", "right"]:
+    """Names, and the values that an interval follows, line up on the left; numbers on the right."""
+    return "left" if not header or header.startswith("AUROC") else "right"
+
+
+def _marked(name: str, primary: str) -> str:
+    return f"{name} *" if name == primary else name
+
+
+def _number(metrics: Metrics, key: str) -> float:
+    """NaN for None: every comparison with it is false."""
+    value = metrics[key]
+    return math.nan if value is None else value
+
+
+def _decimal(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return _decimal(None if value is None else 100 * value, 1)

@@ -1,0 +1,250 @@
+"""A batch of joints from files to tables and report: what ``python -m solder_vae.predict`` does."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import heapq
+import json
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from solder_vae.data.layouts import SUFFIXES, image_files, printable
+from solder_vae.evaluation.tables import rule_sentence
+from solder_vae.inspection.boards.board import Board
+from solder_vae.inspection.inspector import Inspector, Joint, Unreadable
+from solder_vae.inspection.predictions import Prediction, inspect_rows
+from solder_vae.inspection.processes import inspect_on_processes
+from solder_vae.inspection.report import page
+from solder_vae.utils.errors import UserError
+from solder_vae.utils.threads import tracked
+
+#: Exit status of a command that had to leave images out.
+UNREADABLE = 3
+
+IN_REPORT = 10_000
+"""So many of the worst joints are in the report, since a browser bears only so much; the tables have all."""
+
+_TOLD = 20
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What came of a batch of joints.
+
+    Attributes:
+        predictions: in the order of the joints.
+        unreadable: what could not be inspected.
+        seconds: it took, decoding, scoring and drawing together.
+    """
+
+    predictions: list[Prediction]
+    unreadable: list[Unreadable]
+    seconds: float
+
+    @property
+    def abnormal(self) -> int:
+        """How many joints were called abnormal."""
+        return sum(prediction.score > prediction.threshold for prediction in self.predictions)
+
+    @property
+    def status(self) -> int:
+        """The exit status to report: 0, or :data:`UNREADABLE`."""
+        return UNREADABLE if self.unreadable else 0
+
+
+def find_joints(images: str, key: str = "images") -> list[Joint]:
+    """The joints that ``images=`` names, each a file by its path.
+
+    Args:
+        images: a folder, whose images of all depths are meant; a CSV file with a column ``path``; any other file,
+            taken as an image; or a pattern with ``*``, ``?``, ``[...]`` or ``**``, where suffixes tell the images.
+        key: the option's name, for messages.
+
+    Raises:
+        UserError: nothing is there.
+    """
+    path = Path(images)
+    if path.is_dir():
+        paths = image_files(path)
+    elif path.suffix.lower() == ".csv" and path.is_file():
+        paths = listed(path)
+    elif path.is_file():
+        paths = [path]
+    elif glob.has_magic(images):
+        found = (Path(name) for name in glob.glob(images, recursive=True))  # noqa: PTH207 - also absolute patterns
+        paths = sorted(file for file in found if file.suffix.lower() in SUFFIXES and not file.is_dir())
+    else:
+        raise UserError(f"{key}={images} does not exist: give a folder, an image, a pattern in quotes or a CSV file.")
+    if not paths:
+        raise UserError(f"{key}={images} has no images ({' '.join(sorted(SUFFIXES))}).")
+    return [Joint(cell_safe(printable(str(path))), path) for path in paths]
+
+
+def board_joints(board: Board) -> list[Joint]:
+    """The joints of a board's picture, by their names."""
+    return [
+        Joint(cell_safe(printable(joint.name)), crop) for joint, crop in zip(board.joints, board.crops(), strict=True)
+    ]
+
+
+def listed(table: Path) -> list[Path]:
+    """The files that a CSV table's column ``path`` names, relative to the table's folder, which they may not leave.
+
+    Raises:
+        UserError: the table can't be read, has no such column, or names a file elsewhere.
+    """
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            column = next((name for name in reader.fieldnames or [] if name.strip().lower() == "path"), None)
+            names = [(reader.line_num, (row[column] or "").strip()) for row in reader] if column is not None else []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{table}: can't be read as a CSV file in UTF-8 ({error}).") from error
+    if column is None:
+        raise UserError(f"{table}: needs a column path, named in its first line.")
+    for line, name in names:
+        away = PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in re.split(r"[/\\]", name)
+        if not name or away:
+            raise UserError(f"{table}, line {line}: give a path inside the table's folder, without .., not {name!r}.")
+    return [table.parent / name for _, name in names]
+
+
+def cell_safe(name: str) -> str:
+    """The path, with ``./`` before it where a spreadsheet would take it for a formula."""
+    return f"./{name}" if name.startswith(("=", "+", "-", "@")) else name
+
+
+def inspect_into(
+    directory: Path, inspector: Inspector, joints: Sequence[Joint], source: str, processes: int = 1
+) -> Inspection:
+    """Inspect joints, with a progress bar on a terminal; write predictions.csv, predictions.json and report.html.
+
+    Args:
+        directory: where to; it exists.
+        inspector: decides.
+        joints: files or arrays, with names.
+        source: names the checkpoint, for the reader.
+        processes: that share the joints out among them.
+    """
+    started = time.monotonic()
+    predictions: list[Prediction] = []
+    unreadable: list[Unreadable] = []
+    rows = inspect_rows(inspector, joints) if processes == 1 else inspect_on_processes(inspector, joints, processes)
+    worst: list[tuple[float, int, str]] = []  # a heap of (score, -row, picture)
+    for row in tracked(rows, "Inspecting", len(joints)):
+        if isinstance(row, Unreadable):
+            unreadable.append(row)
+            continue
+        prediction, draw = row
+        place = (prediction.score, -len(predictions))
+        predictions.append(prediction)
+        if len(worst) < IN_REPORT:
+            heapq.heappush(worst, (*place, draw()))
+        elif place > worst[0][:2]:
+            heapq.heapreplace(worst, (*place, draw()))
+    cards = [card(predictions[-minus_row], image) for _, minus_row, image in sorted(worst, reverse=True)]
+    write_csv(directory / "predictions.csv", list(inspector.thresholds), predictions)
+    write_json(directory / "predictions.json", inspector, predictions, unreadable, source)
+    inspection = Inspection(predictions, unreadable, time.monotonic() - started)
+    html = page(
+        cards,
+        unreadable,
+        inspector.normals,
+        inspector.threshold,
+        primary=inspector.primary,
+        title=headline(inspection),
+        sentence=rule_sentence(inspector.threshold, inspector.primary),
+        source=origin(inspection, source, len(cards)),
+    )
+    (directory / "report.html").write_text(html, encoding="utf-8")
+    return inspection
+
+
+def card(prediction: Prediction, image: str) -> dict[str, Any]:
+    """What the report shows of a joint."""
+    return {
+        "name": prediction.path,
+        "score": prediction.score,
+        "margin": prediction.margin,
+        "label": prediction.label,
+        "rank": prediction.rank,
+        "scores": prediction.scores,
+        "picture": image,
+    }
+
+
+def write_csv(path: Path, scores: Sequence[str], predictions: Sequence[Prediction]) -> None:
+    """A row a joint; 9 digits tell all scores apart that single precision does."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "score", "threshold", "margin", "label", "rank", *scores])
+        for row in predictions:
+            numbers = [f"{row.score:.9g}", repr(row.threshold), f"{row.margin:.9g}"]
+            writer.writerow(
+                [row.path, *numbers, row.label, f"{row.rank:.6g}", *(f"{row.scores[k]:.9g}" for k in scores)]
+            )
+
+
+def write_json(
+    path: Path,
+    inspector: Inspector,
+    predictions: Sequence[Prediction],
+    unreadable: Sequence[Unreadable],
+    source: str,
+) -> None:
+    """The same, and how it was decided and what was left out."""
+    content = {
+        "checkpoint": printable(source),
+        "score": inspector.primary,
+        "threshold": inspector.threshold.to_dict(),
+        "unreadable": [{"path": item.name, "reason": item.reason} for item in unreadable],
+        "predictions": [],
+    }
+    before, after = json.dumps(content, indent=1, allow_nan=False).rsplit("]", 1)
+    with path.open("w", encoding="utf-8") as file:  # line by line, as the text of many takes more memory than they do
+        file.write(before)
+        for number, prediction in enumerate(predictions):
+            file.write((",\n  " if number else "\n  ") + json.dumps(asdict(prediction), allow_nan=False))
+        file.write(f"\n ]{after}\n")
+
+
+def headline(inspection: Inspection) -> str:
+    """How many joints were called what."""
+    joints, abnormal = len(inspection.predictions), inspection.abnormal
+    share = f" ({100 * abnormal / joints:.1f} %)" if joints else ""
+    return f"{abnormal} of {joints} joints called abnormal{share}"
+
+
+def origin(inspection: Inspection, source: str, cards: int) -> str:
+    """Where the report's contents come from, and what of them it leaves out."""
+    text = f"Checkpoint {printable(source)}."
+    if cards < len(inspection.predictions):
+        text += f" Here are the {cards} worst joints; predictions.csv has all {len(inspection.predictions)}."
+    return text
+
+
+def print_summary(inspector: Inspector, inspection: Inspection, out: Path) -> None:
+    """The counts, what the threshold promises, the speed; on stderr what could not be read."""
+    joints = len(inspection.predictions)
+    print(f"{headline(inspection)}.")
+    print(rule_sentence(inspector.threshold, inspector.primary))
+    if joints:
+        print(f"{inspection.seconds:.1f} s, {joints / inspection.seconds:.0f} joints a second from file to report.")
+    print(f"Everything is in {out}: open report.html in a browser.")
+    if inspection.unreadable:
+        print(unreadable_list(inspection.unreadable, joints), file=sys.stderr)
+
+
+def unreadable_list(unreadable: Sequence[Unreadable], readable: int) -> str:
+    """How many images could not be read, and which, the first ones by name."""
+    lines = [f"{len(unreadable)} of {readable + len(unreadable)} images could not be read and were left out:"]
+    lines += [f"  {item.reason}" for item in unreadable[:_TOLD]]
+    if len(unreadable) > _TOLD:
+        lines.append(f"  and {len(unreadable) - _TOLD} more")
+    return "\n".join(lines)

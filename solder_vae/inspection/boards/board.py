@@ -1,0 +1,238 @@
+"""Where the joints are in a picture of a board, by pixel boxes or by placement file, footprints and fiducials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solder_vae.data.layouts import printable
+from solder_vae.data.transforms import Image, read_image
+from solder_vae.inspection.boards.options import BoardOptions
+from solder_vae.inspection.boards.placement_files import (
+    BOTTOM,
+    TOP,
+    Component,
+    FootprintPad,
+    PixelBox,
+    read_fiducials,
+    read_footprints,
+    read_pads,
+)
+from solder_vae.inspection.boards.registration import Points, Registration, check_field, register
+from solder_vae.utils.errors import UserError
+
+FAR = 1e9  # pixels: more than any picture has
+
+SMALLEST = 8
+"""Boxes with a side of fewer pixels show nothing of a joint: the units are wrong."""
+
+_TOLD = 5
+
+
+@dataclass(frozen=True)
+class BoardJoint:
+    """A joint in a board's picture: its name, and its box's left upper corner and size in whole pixels."""
+
+    name: str
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board's picture ``(H, W, 3)``, its joints, and how they were located: None for pixel boxes.
+
+    Attributes:
+        left_out: what of the placement file is no joint of this picture, in words.
+    """
+
+    image: Image
+    joints: list[BoardJoint]
+    registration: Registration | None = None
+    left_out: str = ""
+
+    def crops(self) -> list[Image]:
+        """Each joint's own pixels ``(height, width, 3)``, a view."""
+        return [self.image[box.y : box.y + box.height, box.x : box.x + box.width] for box in self.joints]
+
+    def __str__(self) -> str:
+        parts = [str(self.registration)] if self.registration else []
+        parts += [self.left_out] if self.left_out else []
+        return "\n".join([*parts, f"{len(self.joints)} joints on the board."])
+
+
+def read_board(options: BoardOptions) -> Board:
+    """Read a board's picture and locate its joints.
+
+    Raises:
+        UserError: a file or value cannot be used, fiducials do not fix the fit, or a box is not within the picture.
+    """
+    if not options.board or not options.pads:
+        raise UserError("board=IMAGE and pads=CSV are needed, both: --help shows an example.")
+    if options.side not in (TOP, BOTTOM):
+        raise UserError(f"side={options.side} is unknown: use top or bottom.")
+    if not 0 <= options.margin <= 5:
+        raise UserError(f"margin={options.margin:g} is out of range: give a share of the box's short side, 0 to 5.")
+    if options.size is not None and options.size <= 0:
+        raise UserError(f"size={options.size:g} is out of range: give millimetres, more than 0.")
+    places = read_pads(Path(options.pads))
+    located = None
+    left_out = ""
+    if isinstance(places[0], Component):
+        components = [place for place in places if isinstance(place, Component)]
+        outlines, left_out = _outlines(components, options)
+        if not options.fiducials:
+            raise UserError(f"{options.pads} is in millimetres: give fiducials=CSV to find its places in the picture.")
+        located = register(read_fiducials(Path(options.fiducials)), options.fit)
+        _check_handedness(located, options)
+    elif options.fiducials or options.footprints or options.size is not None:
+        raise UserError(f"{options.pads} has pixel boxes: fiducials, footprints and size do not apply, drop them.")
+    image = read_image(options.board)
+    if located is None:
+        boxes = [place for place in places if isinstance(place, PixelBox)]
+    else:
+        check_field(located, image.shape[1])
+        boxes = [_bounding_box(name, located.to_pixels(corners)) for name, corners in outlines]
+        _check_units(boxes, components, located, image)
+    joints = [_with_margin(box, options.margin) for box in boxes]
+    _check_within(joints, image, options)
+    return Board(image, joints, located, left_out)
+
+
+def _outlines(components: Sequence[Component], options: BoardOptions) -> tuple[list[tuple[str, Points]], str]:
+    """Each joint's name and corners ``(4, 2)`` on the board, in millimetres; and what is left out."""
+    if bool(options.footprints) == (options.size is not None):
+        raise UserError(
+            f"{options.pads} says where components are, not how large their joints: give either footprints=CSV "
+            "(the pads of each package) or size=MM (one square for each row)."
+        )
+    here = [component for component in components if component.side == options.side]
+    if not here:
+        raise UserError(f"{options.pads} has no components on side={options.side}: give the other side.")
+    if options.footprints:
+        footprints = read_footprints(Path(options.footprints))
+        known = [component for component in here if component.package in footprints]
+        if not known:
+            raise UserError(f"{options.footprints} has no package of {options.pads}: compare their columns Package.")
+        outlines = [
+            (f"{component.name}.{pad.name}", _corners(component, pad))
+            for component in known
+            for pad in footprints[component.package]
+        ]
+    else:
+        known, size = here, float(options.size or 0)
+        square = FootprintPad("", 0, 0, size, size)
+        outlines = [(component.name, _corners(replace(component, rotation=0), square)) for component in known]
+    notes = []
+    if len(here) < len(components):
+        notes.append(f"{len(components) - len(here)} components on the other side")
+    if len(known) < len(here):
+        notes.append(f"{len(here) - len(known)} whose package has no footprint")
+    return outlines, f"Left out: {', '.join(notes)}." if notes else ""
+
+
+def _corners(component: Component, pad: FootprintPad) -> Points:
+    """A pad's corners ``(4, 2)`` on the board, as seen from the top: a component below is turned over first."""
+    signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float64)
+    corners = [pad.x, pad.y] + signs * [pad.width / 2, pad.height / 2]
+    if component.side == BOTTOM:
+        corners = corners * [-1, 1]
+    cos, sin = np.cos(np.radians(component.rotation)), np.sin(np.radians(component.rotation))
+    return np.asarray(corners @ np.array([[cos, sin], [-sin, cos]]) + [component.x, component.y])
+
+
+def _bounding_box(name: str, corners: Points) -> PixelBox:
+    """The upright box about corners ``(4, 2)`` in pixels."""
+    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+    return PixelBox(name, float(left), float(top), float(right - left), float(bottom - top))
+
+
+def _with_margin(box: PixelBox, margin: float) -> BoardJoint:
+    """The box widened and rounded to whole pixels."""
+    by = margin * min(box.width, box.height)
+    if not max(abs(box.x), abs(box.y), box.width, box.height, abs(by)) < FAR:  # NaN is not, either
+        raise UserError(
+            f"{printable(box.name)} lies far off the picture: check its box, or the fiducials, or use fit=affine."
+        )
+    left, top = round(box.x - by), round(box.y - by)
+    right, bottom = round(box.x + box.width + by), round(box.y + box.height + by)
+    return BoardJoint(box.name, left, top, right - left, bottom - top)
+
+
+def _check_handedness(located: Registration, options: BoardOptions) -> None:
+    if options.side == TOP and located.mirrors:
+        raise UserError(
+            f"By {options.fiducials} the picture shows the board as in a mirror: two fiducials are swapped, "
+            "board_y does not point up, or the picture is of side=bottom."
+        )
+    if options.side == BOTTOM and not located.mirrors:
+        raise UserError(
+            f"By {options.fiducials} the picture shows the board from the top, yet side=bottom: two fiducials are "
+            "swapped, the placement file was exported with negated X, or the picture is of side=top."
+        )
+
+
+def _check_units(
+    boxes: Sequence[PixelBox], components: Sequence[Component], located: Registration, image: Image
+) -> None:
+    """Check that the placement file is in the millimetres of the fiducials.
+
+    Raises:
+        UserError: the joints lie far off the picture or on one another, and another unit would explain it.
+    """
+    height, width = image.shape[:2]
+    centers = np.array([(box.x + box.width / 2, box.y + box.height / 2) for box in boxes])
+    outside = ~_inside(centers, width, height)
+    sizes = np.array([min(box.width, box.height) for box in boxes])
+    crowded = len(boxes) > 1 and np.median(_nearest(centers)) < 0.25 * np.median(sizes)
+    if not outside.any() and not crowded:
+        return
+    unit, millimetres = ("inches", 25.4) if crowded else ("mil", 0.0254)
+    places = np.array([(component.x, component.y) for component in components]) * millimetres
+    if _inside(located.to_pixels(places), width, height).all() and (crowded or outside.mean() > 0.5):
+        raise UserError(
+            f"The placement file is in {unit}, it seems: taken as millimetres its joints lie "
+            f"{'on one another' if crowded else 'off the picture'}. Export it in millimetres, as the fiducials are."
+        )
+    if crowded:
+        raise UserError(
+            "The joints lie on one another: are placement file, footprints or size, and fiducials in millimetres?"
+        )
+
+
+def _inside(points: Points, width: int, height: int) -> NDArray[np.bool_]:
+    return np.asarray(((points >= 0) & (points <= [width, height])).all(axis=1))
+
+
+def _nearest(points: Points) -> Points:
+    """Each point's distance from the next, ``(N,)``."""
+    from scipy.spatial import cKDTree  # type: ignore[import-untyped]
+
+    finite = points[np.isfinite(points).all(axis=1)]
+    if len(finite) < 2:
+        return np.array([np.inf])
+    return np.asarray(cKDTree(finite).query(finite, k=2)[0][:, 1])
+
+
+def _check_within(joints: Sequence[BoardJoint], image: Image, options: BoardOptions) -> None:
+    height, width = image.shape[:2]
+    off = [box for box in joints if box.x < 0 or box.y < 0 or box.x + box.width > width or box.y + box.height > height]
+    if off:
+        told = ", ".join(f"{printable(box.name)} at ({box.x}, {box.y})" for box in off[:_TOLD])
+        more = f" and {len(off) - _TOLD} more" if len(off) > _TOLD else ""
+        raise UserError(
+            f"{len(off)} of {len(joints)} boxes are not within {options.board} ({width}x{height} px): {told}{more}. "
+            f"Do {options.pads} and the picture belong together{', is margin too large' if options.margin else ''}?"
+        )
+    small = [box for box in joints if min(box.width, box.height) < SMALLEST]
+    if small:
+        raise UserError(
+            f"{len(small)} of {len(joints)} boxes have a side under {SMALLEST} px (first: {printable(small[0].name)}, "
+            f"{small[0].width}x{small[0].height}), too few to show a joint: are the units right?"
+        )

@@ -1,0 +1,279 @@
+"""Inspecting new joints from Python, a few lines from files to decisions.
+
+    inspector = Inspector.load("outputs/run/best.ckpt")
+    for verdict in inspector.score(["a.png", "b.png"]):
+        print(verdict.name, verdict.label, verdict.margin)
+
+Everything that a decision needs is in the checkpoint: weights, preprocessing, threshold, scores of the validation
+normals, unit of the anomaly map, reference gradients. docs/inspection.md says more.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from solder_vae.data.layouts import printable
+from solder_vae.data.table import NORMAL
+from solder_vae.data.transforms import MAX_PIXELS, MIN_SIDE, Image, read_image, to_images, to_tensor
+from solder_vae.data.view import PLAIN, check_view, see
+from solder_vae.evaluation.anomaly_map import anomaly_map
+from solder_vae.metrics.threshold import Threshold, finite_number
+from solder_vae.models.autoencoder import CAE
+from solder_vae.models.checkpoint import load_model
+from solder_vae.models.networks import STRIDE
+from solder_vae.utils.errors import UserError
+from solder_vae.utils.threads import in_threads
+
+ABNORMAL = "abnormal"
+
+UNCALIBRATED = "The checkpoint has no usable calibration: take the best.ckpt of a finished training."
+
+BATCH = 32  # larger batches are no faster on a CPU, and later
+
+
+class Joint(NamedTuple):
+    """A joint to inspect: its picture as a file's path or as ``(H, W, 3)`` uint8 RGB, and the name it goes by."""
+
+    name: str
+    image: Path | Image
+
+
+class Unreadable(NamedTuple):
+    """A joint whose picture cannot be used, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of one joint after inspection.
+
+    Attributes:
+        name: of the joint: its file's path, or ``image <index>``.
+        score: the primary score; higher = more anomalous.
+        threshold: abnormal iff ``score > threshold``.
+        rank: share of the validation normals that score lower, in [0, 1].
+        scores: every score of the model by name.
+        image: ``(S, S, 3)`` uint8, as the network sees it.
+        recon: ``(S, S, 3)`` uint8, its reconstruction.
+        heat_map: ``(S, S)`` float32, 0 or greater: smoothed error of each pixel in the unit that the checkpoint
+            fixes, in which 99 % of the pixels of validation normals are below 1.
+    """
+
+    name: str
+    score: float
+    threshold: float
+    rank: float
+    scores: dict[str, float]
+    image: Image
+    recon: Image
+    heat_map: NDArray[np.float32]
+
+    @property
+    def margin(self) -> float:
+        """Score minus threshold: positive = abnormal, near 0 = a close call."""
+        return self.score - self.threshold
+
+    @property
+    def abnormal(self) -> bool:
+        return self.score > self.threshold
+
+    @property
+    def label(self) -> str:
+        """ "normal" or "abnormal"."""
+        return ABNORMAL if self.abnormal else NORMAL
+
+
+class Inspector:
+    """Scores joints and decides on them as a checkpoint says.
+
+    The same image gets the same verdict whatever else is in the batch, in whatever order, from whatever thread
+    (scores agree to the rounding of single precision, about 1e-6). One inspector may be used by several threads
+    at once: they decode side by side and take turns with the network, which uses all cores by itself.
+
+    Args:
+        model: in evaluation mode, calibrated.
+
+    Raises:
+        UserError: the model lacks what a decision needs.
+    """
+
+    def __init__(self, model: CAE) -> None:
+        calibration: Any = model.calibration
+        preprocessing: Any = model.preprocessing
+        try:
+            self.primary: str = calibration["primary"]
+            self.thresholds = {name: Threshold.from_dict(data) for name, data in calibration["thresholds"].items()}
+            self.validation_scores = {
+                name: sorted(map(finite_number, scores)) for name, scores in calibration["validation_scores"].items()
+            }
+            self.map_scale = finite_number(calibration["map_scale"])
+            self.image_size: int = preprocessing["image_size"]
+            self.view = check_view(preprocessing.get("view", PLAIN))  # checkpoints before there were views have none
+            usable = (
+                set(model.admitted_scores) == self.thresholds.keys() == self.validation_scores.keys()
+                and self.primary in self.thresholds
+                and bool(self.normals)
+                and self.map_scale > 0
+                and type(self.image_size) is int
+                and self.image_size > 0
+                and self.image_size % STRIDE == 0
+            )
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise UserError(UNCALIBRATED) from error
+        if not usable:
+            raise UserError(UNCALIBRATED)
+        self.model = model.eval()
+        self._turn = threading.Lock()
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Inspector:
+        """The inspector of a checkpoint.
+
+        Args:
+            path: ``best.ckpt`` of a training, or what ``python -m solder_vae.threshold`` wrote.
+            device: where the network runs.
+
+        Raises:
+            UserError: the file cannot be used or has no calibration.
+        """
+        model = load_model(path)
+        try:
+            inspector = cls(model)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        model.to(device)
+        return inspector
+
+    @property
+    def threshold(self) -> Threshold:
+        """The one that decides, with its rule and the false-call rate to expect."""
+        return self.thresholds[self.primary]
+
+    @property
+    def normals(self) -> list[float]:
+        """The primary score of the validation normals, sorted."""
+        return self.validation_scores[self.primary]
+
+    def score(self, images: str | Path | Image | Iterable[str | Path | Image]) -> list[Verdict]:
+        """Inspect images.
+
+        Args:
+            images: paths of files or uint8 RGB arrays ``(H, W, 3)`` of any size, mixed as you like; one of them
+                alone; or a batch ``(N, H, W, 3)``.
+
+        Returns:
+            A verdict on each, in the same order.
+
+        Raises:
+            UserError: an image cannot be read, or an array is something else. (:meth:`inspect` goes on.)
+        """
+        verdicts = []
+        for result in self.inspect(joints(images)):
+            if isinstance(result, Unreadable):
+                raise UserError(result.reason)
+            verdicts.append(result)
+        return verdicts
+
+    def inspect(self, joints: Iterable[Joint]) -> Iterator[Verdict | Unreadable]:
+        """Inspect joints one by one as they come, decoding ahead; memory does not grow with their number.
+
+        An unreadable picture takes its joint's place in the results.
+        """
+        for batch in read_ahead(joints, self.image_size, self.view):
+            images = [image for _, image in batch if not isinstance(image, UserError)]
+            scored = iter(self._score(np.stack(images)) if images else [])
+            for name, image in batch:
+                if isinstance(image, UserError):
+                    yield Unreadable(name, printable(str(image)))
+                else:
+                    yield self._verdict(name, image, *next(scored))
+
+    def _score(self, images: Image) -> list[tuple[Image, NDArray[np.float32], dict[str, float]]]:
+        """Reconstruction, heat map and scores of each of ``(B, S, S, 3)`` prepared images."""
+        # GradCon needs gradients even where the caller has switched them off.
+        with torch.inference_mode(False), self._turn:
+            x = to_tensor(images).to(self.model.device)
+            result = self.model.score(x)
+            maps = (anomaly_map(x, result.recon) / self.map_scale).cpu().numpy()
+            columns = {name: finite(values) for name, values in result.scores.items()}
+            recons = to_images(result.recon)
+        rows = ({name: values[row] for name, values in columns.items()} for row in range(len(images)))
+        return list(zip(recons, maps, rows, strict=True))
+
+    def _verdict(
+        self, name: str, image: Image, recon: Image, heat_map: NDArray[np.float32], scores: dict[str, float]
+    ) -> Verdict:
+        score = scores[self.primary]
+        rank = bisect_left(self.normals, score) / len(self.normals)
+        return Verdict(name, score, self.threshold.value, rank, scores, image, recon, heat_map)
+
+
+def finite(scores: Tensor) -> list[float]:
+    """The scores ``(B,)`` as numbers; one too large for single precision becomes the largest that is not.
+
+    Raises:
+        UserError: one is not a number, which would pass for normal.
+    """
+    if scores.isnan().any():
+        raise UserError("The model's scores are not numbers: its checkpoint is damaged or its training diverged.")
+    limit = torch.finfo(scores.dtype).max
+    numbers: list[float] = scores.clamp(-limit, limit).double().tolist()
+    return numbers
+
+
+def joints(images: Any) -> list[Joint]:
+    """What :meth:`Inspector.score` takes as a list of named joints."""
+    if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3):
+        images = [images]
+    if not isinstance(images, Iterable):
+        raise UserError(f"score takes files or arrays of pixels, not {type(images).__name__}.")
+    return [
+        Joint(printable(str(image)), Path(image)) if isinstance(image, str | Path) else Joint(f"image {index}", image)
+        for index, image in enumerate(images)
+    ]
+
+
+def read_ahead(joints: Iterable[Joint], image_size: int, view: str) -> Iterator[list[tuple[str, Image | UserError]]]:
+    """Batches of names with prepared images ``(S, S, 3)``, or what is wrong with them, decoded in other threads."""
+    images = in_threads(lambda joint: (joint.name, read(joint.image, image_size, view)), joints)
+    while batch := list(islice(images, BATCH)):
+        yield batch
+
+
+def read(image: Path | Image, image_size: int, view: str) -> Image | UserError:
+    """The view's image ``(S, S, 3)``, or what is wrong with it."""
+    try:
+        return see(read_image(image) if isinstance(image, Path) else checked(image), image_size, view)
+    except UserError as error:
+        return error
+
+
+def checked(image: Any) -> Image:
+    """The array, if it is an image.
+
+    Raises:
+        UserError: it is anything but ``(H, W, 3)`` uint8 of sensible size.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise UserError(f"An image must be a uint8 RGB array (H, W, 3), 0 to 255, got {found}: convert it.")
+    height, width = image.shape[:2]
+    if min(height, width) < MIN_SIDE or height * width > MAX_PIXELS:
+        raise UserError(
+            f"An image of {width}x{height} px was given: a side needs {MIN_SIDE} px or more, "
+            f"all together {MAX_PIXELS} at most."
+        )
+    return image

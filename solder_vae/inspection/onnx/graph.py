@@ -1,0 +1,136 @@
+"""A whole inspection as one graph of tensor operations, from camera pixels to the decision, ready to be exported.
+
+Everything is written in operations that an exporter can trace. What autograd does elsewhere is written out here:
+GradCon's per-image gradients are the decoder's backward pass in closed form (:func:`decode_with_gradient_loss`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from solder_vae.data.view import CONTROLLED, controlled_batch
+from solder_vae.evaluation.anomaly_map import anomaly_map
+from solder_vae.inspection.inspector import Inspector
+from solder_vae.inspection.onnx.resize import prepare_batch
+from solder_vae.models.autoencoder import Result, average
+from solder_vae.models.gradcon import weight_gradient_cosine
+from solder_vae.models.networks import BicubicUpsample2x, Decoder, bicubic_matrix
+
+OUTPUTS = ("score", "label", "heat_map")
+
+
+class InspectionGraph(nn.Module):
+    """Pixels to decisions, preparation and threshold included, as the :class:`~solder_vae.Inspector` takes them.
+
+    Args:
+        inspector: whose model, primary score, threshold and unit of the heat map to use.
+    """
+
+    threshold: Tensor
+
+    def __init__(self, inspector: Inspector) -> None:
+        super().__init__()
+        self.model, self.score = inspector.model, inspector.primary
+        self.image_size, self.view, self.map_scale = inspector.image_size, inspector.view, inspector.map_scale
+        # In double precision, as everywhere: rounded to single, it could end up below a score that it came from.
+        self.register_buffer("threshold", torch.tensor(inspector.threshold.value, dtype=torch.float64))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Inspect images.
+
+        Args:
+            images: ``(B, H, W, 3)`` uint8 RGB, all of one size, any size.
+
+        Returns:
+            Scores ``(B,)`` float32, labels ``(B,)`` int64 (1 = abnormal), and heat maps ``(B, S, S)`` float32 in the
+            checkpoint's unit, in which 99 % of the pixels of validation normals are below 1.
+        """
+        x = self.prepared(images) / 127.5 - 1
+        posterior = self.model.encoder(x)
+        results = []
+        for z in self.model.latents(posterior):
+            if self.score == "gradcon":
+                recon, grad_loss = decode_with_gradient_loss(self.model.decoder, z, x, self.model.reference.means)
+            else:
+                recon, grad_loss = self.model.decoder(z), None
+            results.append(Result(recon, self.model.scores_of(x, recon, grad_loss, posterior)))
+        recon, scores = average(results)
+        score = scores[self.score]
+        return score, (score.double() > self.threshold).long(), anomaly_map(x, recon) / self.map_scale
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """The view's images ``(B, 3, S, S)`` float32 in [0, 255], as :func:`solder_vae.data.view.see` makes them."""
+        if self.view == CONTROLLED:
+            return controlled_batch(images, self.image_size)[:, None].repeat(1, 3, 1, 1)
+        return prepare_batch(images, self.image_size).permute(0, 3, 1, 2)
+
+
+class Step(NamedTuple):
+    """One decoder block as it went: what the convolution took in, and d output / d convolution's output."""
+
+    inputs: Tensor
+    slope: Tensor
+
+
+def decode_with_gradient_loss(
+    decoder: Decoder, z: Tensor, x: Tensor, reference: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """What :func:`solder_vae.models.gradcon.decode_with_gradient_loss` computes, without autograd.
+
+    The backward pass of a block in evaluation mode: activation and batch norm scale the gradient element by element;
+    the convolution's adjoint is a convolution with the kernel flipped and its two channel axes swapped; the
+    upsampling's adjoint is the two products with its matrices transposed.
+    """
+    steps: list[Step | None] = []  # None: an upsampling
+    hidden = z
+    for layer in decoder.layers:
+        if isinstance(layer, BicubicUpsample2x):
+            steps.append(None)
+            hidden = layer(hidden)
+        else:
+            output, slope = _block(cast(nn.Sequential, layer), hidden)
+            steps.append(Step(hidden, slope))
+            hidden = output
+    recon = hidden
+
+    gradient = 2 / x[0].numel() * (recon - x)  # of each image's mean squared error
+    convolutions, means = list(decoder.convolutions), list(reference)
+    cosines = []
+    for step in reversed(steps):
+        if step is None:
+            gradient = _downsample(gradient)
+            continue
+        conv, mean = convolutions.pop(), means.pop()
+        gradient = gradient * step.slope
+        cosines.append(weight_gradient_cosine(step.inputs, gradient, mean))
+        gradient = F.conv2d(gradient, conv.weight.flip(2, 3).transpose(0, 1), padding=1)
+    return recon, -torch.stack(cosines).mean(0)
+
+
+def _block(block: nn.Sequential, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Output of convolution, batch norm and activation, and its derivative by the convolution's output."""
+    conv, norm, activation = block
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_var is not None
+    gain = (norm.weight / (norm.running_var + norm.eps).sqrt())[:, None, None]
+    normed = norm(conv(inputs))
+    if isinstance(activation, nn.Tanh):
+        output = torch.tanh(normed)
+        return output, gain * (1 - output.square())
+    assert isinstance(activation, nn.LeakyReLU)
+    return F.leaky_relu(normed, activation.negative_slope), torch.where(
+        normed > 0, gain, gain * activation.negative_slope
+    )
+
+
+def _downsample(gradient: Tensor) -> Tensor:
+    """Adjoint of :class:`BicubicUpsample2x`: ``(B, C, 2H, 2W)`` to ``(B, C, H, W)``."""
+    height, width = gradient.shape[-2] // 2, gradient.shape[-1] // 2
+    rows = bicubic_matrix(height, gradient.device, gradient.dtype)
+    columns = bicubic_matrix(width, gradient.device, gradient.dtype)
+    return rows.T @ gradient @ columns

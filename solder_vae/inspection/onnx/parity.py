@@ -1,0 +1,126 @@
+"""Does an exported graph decide as its checkpoint does, and how much faster: the checks after an export."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solder_vae.data.synthetic import DEFECTS, render
+from solder_vae.data.transforms import Image, prepare
+from solder_vae.inspection.inspector import Inspector, Verdict
+from solder_vae.inspection.onnx.graph import OUTPUTS
+
+PARITY_IMAGES = 200
+TOLERANCE = 1e-4
+"""Largest relative difference between the scores of graph and checkpoint."""
+
+Run = Callable[[Image], list[Any]]  # images (B, H, W, 3) -> scores (B,), labels (B,), heat maps (B, S, S)
+
+
+class Parity(NamedTuple):
+    """How a graph compares with its checkpoint.
+
+    Attributes:
+        images: number of images compared, each alone at its native size and in a batch of prepared ones.
+        difference: largest difference of two scores, relative to the score.
+        labels: number of labels that differ.
+        heat: largest difference of two heat maps' pixels, in the unit of the map.
+    """
+
+    images: int
+    difference: float
+    labels: int
+    heat: float
+
+    @property
+    def holds(self) -> bool:
+        return self.difference <= TOLERANCE and self.labels == 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.images} images: scores differ by {self.difference:.1e} relative at most (allowed {TOLERANCE:.0e}), "
+            f"{self.labels} labels differ, heat maps differ by {self.heat:.1e} at most"
+        )
+
+
+def load_onnx(path: Path, threads: int) -> Run:
+    """The graph as a function of images, run by ONNX Runtime on the CPU."""
+    import onnxruntime  # type: ignore[import-untyped]
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda images: list(session.run(list(OUTPUTS), {"images": images}))
+
+
+def parity_images(count: int) -> list[Image]:
+    """Joints of the embedded data set at their native sizes, half of them good."""
+    good = count // 2
+    kinds = list(DEFECTS)
+    return [render(0, "test_normal", index).image for index in range(good)] + [
+        render(0, "test_abnormal", index, kinds[index % len(kinds)]).image for index in range(count - good)
+    ]
+
+
+def compare(inspector: Inspector, graph: Run, count: int = PARITY_IMAGES) -> Parity:
+    """Compare a graph with the inspector that it was made of.
+
+    Every image goes through the graph twice: alone, as the camera took it, and cropped and resized, in a batch.
+    """
+    images = parity_images(count)
+    resized = np.stack([prepare(image, inspector.image_size) for image in images])
+    alone = [np.concatenate(part) for part in zip(*(graph(image[None]) for image in images), strict=True)]
+    one, other = _difference(inspector.score(images), alone), _difference(inspector.score(resized), graph(resized))
+    return Parity(
+        images=count,
+        difference=max(one.difference, other.difference),
+        labels=int((one.labels | other.labels).sum()),
+        heat=max(one.heat, other.heat),
+    )
+
+
+class _Difference(NamedTuple):
+    """What differs between verdicts and a graph's outputs, as in :class:`Parity`; ``labels`` ``(N,)`` bool."""
+
+    difference: float
+    labels: NDArray[np.bool_]
+    heat: float
+
+
+def _difference(verdicts: list[Verdict], ran: list[Any]) -> _Difference:
+    scores = np.array([verdict.score for verdict in verdicts])
+    # A GradCon score may be about zero, where a relative difference means nothing.
+    scale = np.maximum(np.abs(scores), 0.1 * np.abs(scores).mean())
+    maps = np.stack([verdict.heat_map for verdict in verdicts])
+    return _Difference(
+        difference=float((np.abs(ran[0] - scores) / scale).max()),
+        labels=ran[1] != np.array([verdict.abnormal for verdict in verdicts]),
+        heat=float(np.abs(ran[2] - maps).max()),
+    )
+
+
+def latency_table(inspector: Inspector, graph: Run, threads: int) -> str:
+    """Milliseconds from prepared uint8 images to decisions, PyTorch against ONNX Runtime."""
+    lines = [f"Milliseconds a batch ({threads} threads)     PyTorch   ONNX Runtime"]
+    for size in (1, 64):
+        images = np.zeros((size, inspector.image_size, inspector.image_size, 3), np.uint8)
+        images[:] = np.random.default_rng(0).integers(0, 256, images.shape[1:], np.uint8)
+        torch_ms, onnx_ms = (milliseconds(work, images) for work in (inspector.score, graph))
+        lines.append(f"batch of {size:<4} {torch_ms:34.1f} {onnx_ms:14.1f}")
+    return "\n".join(lines)
+
+
+def milliseconds(work: Callable[[Image], Any], images: Image, seconds: float = 1.0) -> float:
+    """The shortest of at least three runs, after one to warm up."""
+    work(images)
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < seconds:
+        started = time.perf_counter()
+        work(images)
+        times.append(time.perf_counter() - started)
+    return 1000 * min(times)

@@ -1,0 +1,256 @@
+"""Another threshold for a trained checkpoint: what ``python -m solder_vae.threshold`` does."""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from solder_vae.data.layouts import find_records
+from solder_vae.data.table import NORMAL
+from solder_vae.evaluation import plots
+from solder_vae.evaluation.anomaly_map import SCALE_QUANTILE
+from solder_vae.evaluation.evaluate import Scores, calibration, for_every_score
+from solder_vae.evaluation.tables import rule_sentence
+from solder_vae.inspection.batch import UNREADABLE, find_joints, unreadable_list
+from solder_vae.inspection.inspector import Inspector, Joint, Unreadable
+from solder_vae.metrics.threshold import RULES, Threshold, calibrate
+from solder_vae.metrics.trade_off import Operation, least_cost, operations, trade_off_figure, trade_off_rows
+from solder_vae.models.checkpoint import read_checkpoint, write_checkpoint
+from solder_vae.utils.errors import UserError
+from solder_vae.utils.threads import tracked
+
+COST = "cost"
+
+_MAPS_FOR_SCALE = 1000
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Scores of a labelled set, and which of its joints are bad ``(N,)``."""
+
+    scores: Scores
+    abnormal: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """A checkpoint with its new threshold, not written yet.
+
+    Attributes:
+        checkpoint: as :func:`~solder_vae.models.checkpoint.read_checkpoint` reads it, recalibrated.
+        old, new: the primary score's threshold before and after.
+        primary: name of the primary score.
+        normals: its scores of the good joints that false calls are counted on.
+        abnormals: its scores of the bad joints that escapes are counted on; maybe none.
+        unreadable: images that were left out.
+        readable: number of images that were not.
+    """
+
+    checkpoint: dict[str, Any]
+    old: Threshold
+    new: Threshold
+    primary: str
+    normals: Floats
+    abnormals: Floats
+    unreadable: list[Unreadable]
+    readable: int
+
+    @property
+    def status(self) -> int:
+        """The exit status to report."""
+        return UNREADABLE if self.unreadable else 0
+
+    @property
+    def steps(self) -> list[Operation]:
+        """The trade-off at the new threshold and around it."""
+        return operations(self.normals, self.abnormals, self.new.value)
+
+    def write(self, directory: Path) -> None:
+        """Write calibrated.ckpt, trade_off.csv and trade_off.png."""
+        write_checkpoint(self.checkpoint, directory / "calibrated.ckpt")
+        with (directory / "trade_off.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(trade_off_rows(self.steps))
+        figure = trade_off_figure(self.normals, self.abnormals, self.new.value, self.primary)
+        plots.save(figure, directory / "trade_off.png")
+
+    def print_summary(self, out: Path) -> None:
+        """The threshold, what it promises, and the trade-off as a table; on stderr what could not be read."""
+        print(rule_sentence(self.new, self.primary))
+        print(f"The old threshold was {self.old.value:.4g} ({self.old.rule}).\n")
+        Console().print(trade_off_table(self.steps))
+        if not self.abnormals.size:
+            print("Escapes are unknown without bad joints: give labelled=PATH to count them.")
+        print(f"\nEverything is in {out}; {out / 'calibrated.ckpt'} decides by the new threshold.")
+        if self.unreadable:
+            print(unreadable_list(self.unreadable, self.readable), file=sys.stderr)
+
+
+def check_options(rule: str, parameters: Mapping[str, float], labelled: str | None) -> None:
+    """Check what was typed before anything is read.
+
+    Raises:
+        UserError: an unknown rule, a parameter that it lacks or doesn't have, or a number out of range.
+    """
+    if rule == COST:
+        accepted = {"escape_cost", "prevalence"}
+        if missing := sorted(accepted - set(parameters)):
+            raise UserError(f"rule=cost needs {' and '.join(f'{name}=NUMBER' for name in missing)}: --help explains.")
+        if labelled is None:
+            raise UserError("rule=cost needs labelled=PATH: good and bad joints to count false calls and escapes on.")
+    elif rule not in RULES:
+        raise UserError(f"rule={rule} is unknown: use {', '.join([*RULES, COST])}.")
+    else:
+        parameter, default, accepts, domain, _ = RULES[rule]
+        accepted = {parameter}
+        number = parameters.get(parameter, default)
+        if number is None or not accepts(number):
+            got = "nothing" if number is None else f"{number:g}"
+            raise UserError(f"rule={rule} needs {parameter}=NUMBER, {domain}, got {got}.")
+    if surplus := sorted(set(parameters) - accepted):
+        raise UserError(f"rule={rule} has no {surplus[0]}: it takes {' and '.join(sorted(accepted))}.")
+
+
+def recalibrate(
+    path: str, rule: str, parameters: Mapping[str, float], normals: str | None = None, labelled: str | None = None
+) -> Recalibration:
+    """Set a checkpoint's thresholds anew; nothing is written.
+
+    The rule holds for the primary score; the other scores get the same rule on their own scores, as in training.
+    False calls are counted on the labelled set's good joints if there are such, else on the normals.
+
+    Args:
+        path: the checkpoint.
+        rule: one of :data:`~solder_vae.metrics.threshold.RULES`, or "cost"
+            (:func:`~solder_vae.metrics.trade_off.least_cost`).
+        parameters: the rule's, as :func:`check_options` accepts them.
+        normals: good joints to calibrate on instead of the checkpoint's; as ``images=`` of solder_vae.predict.
+        labelled: good and bad joints, as ``data.root`` of a training.
+
+    Raises:
+        UserError: a file cannot be used, or the rule does not fit what is there.
+    """
+    checkpoint = read_checkpoint(path)
+    inspector = Inspector.load(path)
+    unreadable: list[Unreadable] = []
+    known: Scores = {name: np.array(scores) for name, scores in inspector.validation_scores.items()}
+    scale, readable = inspector.map_scale, 0
+    if normals is not None:
+        known, scale, skipped = score_normals(inspector, find_joints(normals, "normals"))
+        unreadable += skipped
+        readable += len(known[inspector.primary])
+    truth = None
+    if labelled is not None:
+        truth, skipped = score_labelled(inspector, labelled)
+        unreadable += skipped
+        readable += len(truth.abnormal)
+    thresholds = set_thresholds(inspector.primary, known, truth, rule, parameters)
+    checkpoint["calibration"] = calibration(inspector.primary, thresholds, known, scale)
+    good = known[inspector.primary]
+    bad = np.empty(0)
+    if truth is not None:
+        scores = truth.scores[inspector.primary]
+        bad = scores[truth.abnormal]
+        good = good if truth.abnormal.all() else scores[~truth.abnormal]
+    new = thresholds[inspector.primary]
+    return Recalibration(checkpoint, inspector.threshold, new, inspector.primary, good, bad, unreadable, readable)
+
+
+def set_thresholds(
+    primary: str, normals: Scores, truth: Labelled | None, rule: str, parameters: Mapping[str, float]
+) -> dict[str, Threshold]:
+    """The threshold of each score by the rule."""
+    if rule == COST and truth is not None:
+        return {
+            name: least_cost(
+                normals[name], truth.scores[name][~truth.abnormal], truth.scores[name][truth.abnormal], **parameters
+            )
+            for name in normals
+        }
+    return for_every_score(calibrate(normals[primary], rule, **parameters), primary, normals)
+
+
+def score_normals(inspector: Inspector, joints: list[Joint]) -> tuple[Scores, float, list[Unreadable]]:
+    """Scores of good joints, the unit of the anomaly map that they fix, and what could not be read."""
+    step = math.ceil(len(joints) / _MAPS_FOR_SCALE)
+    rows: list[dict[str, float]] = []
+    maps: list[NDArray[np.float32]] = []
+    unreadable: list[Unreadable] = []
+    for result in tracked(inspector.inspect(joints), "Inspecting", len(joints)):
+        if isinstance(result, Unreadable):
+            unreadable.append(result)
+            continue
+        if len(rows) % step == 0:
+            maps.append(result.heat_map)
+        rows.append(result.scores)
+    if not rows:
+        raise UserError(f"None of the {len(joints)} normals can be read; the first: {unreadable[0].reason}")
+    scale = inspector.map_scale * float(np.quantile(np.stack(maps), SCALE_QUANTILE))
+    return columns(rows), scale, unreadable
+
+
+def score_labelled(inspector: Inspector, root: str) -> tuple[Labelled, list[Unreadable]]:
+    """Scores and labels of a labelled set, and what of it could not be read."""
+    if not Path(root).exists():
+        raise UserError(f"labelled={root} does not exist: give a folder with good and bad joints, or a manifest.")
+    records = find_records(Path(root))
+    rows: list[dict[str, float]] = []
+    abnormal: list[bool] = []
+    unreadable: list[Unreadable] = []
+    joints = [Joint(record.name, record.path) for record in records]
+    for record, result in zip(records, tracked(inspector.inspect(joints), "Inspecting", len(joints)), strict=True):
+        if isinstance(result, Unreadable):
+            unreadable.append(result)
+        else:
+            rows.append(result.scores)
+            abnormal.append(record.defect != NORMAL)
+    if not rows:
+        raise UserError(f"None of the {len(joints)} labelled images can be read; the first: {unreadable[0].reason}")
+    return Labelled(columns(rows), np.array(abnormal)), unreadable
+
+
+def columns(rows: list[dict[str, float]]) -> Scores:
+    """Each score's values ``(N,)``."""
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def trade_off_table(steps: list[Operation]) -> Table:
+    """False calls per 1000 good joints against escapes per 1000 bad ones; * is the threshold that was set."""
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for header in (
+        "",
+        "threshold",
+        "false calls per\n1000 good joints",
+        "[95 %]",
+        "escapes per\n1000 bad joints",
+        "[95 %]",
+    ):
+        table.add_column(header.replace("[", r"\["), justify="right", vertical="bottom")
+    for step in steps:
+        escapes = "-" if step.escapes is None else f"{step.escapes:.1f}"
+        table.add_row(
+            "*" if step.chosen else "",
+            f"{step.threshold:.5g}",
+            f"{step.false_calls:.1f}",
+            _interval(step.false_calls_interval),
+            escapes,
+            "" if step.escapes_interval is None else _interval(step.escapes_interval),
+            style="bold" if step.chosen else None,
+        )
+    return table
+
+
+def _interval(low_high: tuple[float, float]) -> str:
+    low, high = low_high
+    return rf"\[{low:.1f}, {high:.1f}]"

@@ -1,0 +1,118 @@
+"""The report of an inspection: one HTML file that needs nothing else, worst joint first.
+
+All that varies is one JSON object inside the page (:func:`page`); its script puts every text in as text, so no file's
+name is ever read as HTML.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from solder_vae.evaluation.baselines import LUMA
+from solder_vae.inspection.inspector import Unreadable, Verdict
+from solder_vae.metrics.threshold import Threshold
+
+TEMPLATE = Path(__file__).resolve().parents[1] / "templates" / "predictions.html"
+
+#: The heat map's colours between these multiples of its unit; below the first nothing is drawn.
+HEAT_LOW, HEAT_HIGH = 0.5, 2.0
+_COLOURS = np.array([[255, 237, 120], [253, 141, 60], [227, 26, 28], [177, 0, 110]])
+_FULL_AT = 0.25  # share of the ramp after which the colour is as opaque as it gets ...
+_OPACITY = 0.85  # ... which lets the joint shine through
+
+_LARGEST = 128  # pixels a side in the report
+_BARS = 60
+
+
+def picture(verdict: Verdict) -> str:
+    """Joint, reconstruction and anomaly map beside each other, as base64 of a WebP image."""
+    panels = [verdict.image, verdict.recon, overlay(verdict.image, verdict.heat_map)]
+    side = min(verdict.image.shape[0], _LARGEST)
+    small = [cv2.resize(panel, (side, side), interpolation=cv2.INTER_AREA) for panel in panels]
+    bgr = np.ascontiguousarray(np.hstack(small)[..., ::-1])
+    _, data = cv2.imencode(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, 90])
+    return base64.b64encode(data.tobytes()).decode()
+
+
+def overlay(image: NDArray[np.uint8], heat_map: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The heat map over the image in grey, so that colour means anomaly and nothing else.
+
+    Args:
+        image: ``(S, S, 3)`` uint8.
+        heat_map: ``(S, S)`` in its unit, see :class:`~solder_vae.inspection.inspector.Verdict`.
+
+    Returns:
+        ``(S, S, 3)`` uint8.
+    """
+    heat = np.clip((heat_map - HEAT_LOW) / (HEAT_HIGH - HEAT_LOW), 0, 1)
+    stops = np.linspace(0, 1, len(_COLOURS))
+    colour = np.stack([np.interp(heat, stops, _COLOURS[:, channel]) for channel in range(3)], axis=-1)
+    opacity = _OPACITY * np.clip(heat / _FULL_AT, 0, 1)[..., None]
+    grey = 0.9 * (image @ LUMA)[..., None]
+    mixed: NDArray[np.uint8] = np.rint((1 - opacity) * grey + opacity * colour).astype(np.uint8)
+    return mixed
+
+
+def page(
+    joints: Sequence[dict[str, Any]],
+    unreadable: Sequence[Unreadable],
+    normals: Sequence[float],
+    threshold: Threshold,
+    *,
+    primary: str,
+    title: str,
+    sentence: str,
+    source: str,
+) -> str:
+    """The report as HTML.
+
+    Args:
+        joints: of each its ``name``, ``score``, ``margin``, ``label``, ``rank``, ``scores`` and ``picture``.
+        unreadable: what could not be inspected.
+        normals: scores of the validation normals, sorted.
+        threshold: the one that decided.
+        primary: name of the score that decided.
+        title, sentence, source: the page's title, what the threshold promises, where all of it comes from.
+    """
+    data = {
+        "title": title,
+        "sentence": sentence,
+        "source": source,
+        "primary": primary,
+        "threshold": threshold.value,
+        "normals": len(normals),
+        "axis": axis(normals, threshold.value),
+        "heat": {
+            "low": HEAT_LOW,
+            "high": HEAT_HIGH,
+            "colours": [f"rgb({red},{green},{blue})" for red, green, blue in _COLOURS.tolist()],
+        },
+        "image": "data:image/webp;base64,",
+        "unreadable": [{"name": item.name, "reason": item.reason} for item in unreadable],
+        "joints": list(joints),
+    }
+    # "<" could end the script element or open a comment in it.
+    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", r"\u003c")
+    return TEMPLATE.read_text(encoding="utf-8").replace("@DATA@", text)
+
+
+def axis(normals: Sequence[float], threshold: float) -> dict[str, Any]:
+    """The axis on which joints are shown among the normals: its ends, and the normals' histogram, highest bar 1.
+
+    It ends half its length past the threshold and nearly all normals, so that far-off scores don't squeeze those
+    that matter; they are marked as lying beyond it.
+    """
+    scores = np.asarray(normals, dtype=np.float64)
+    low = min(float(scores.min()), threshold)
+    high = max(float(np.quantile(scores, 0.995)), threshold)
+    high += 0.5 * (high - low) or max(abs(low), 1.0)
+    counts, _ = np.histogram(np.minimum(scores, high), _BARS, (low, high))
+    return {"low": low, "high": high, "bars": np.round(counts / max(counts.max(), 1), 3).tolist()}

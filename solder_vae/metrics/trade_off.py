@@ -1,0 +1,203 @@
+"""What a threshold costs on a production line: false calls against escapes, at every threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from numpy.typing import ArrayLike, NDArray
+
+from solder_vae.evaluation.plots import BLACK, BLUE, GREY, VERMILION
+from solder_vae.metrics.threshold import Threshold, calibrate, clopper_pearson, finite
+from solder_vae.utils.errors import UserError
+
+Floats = NDArray[np.float64]
+
+#: False calls per 1000 good joints that the table steps through.
+LADDER = (1, 2, 5, 10, 20, 50, 100, 200)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What one threshold does.
+
+    Attributes:
+        threshold: abnormal iff score > threshold.
+        false_calls: per 1000 good joints, with its 95 % Clopper-Pearson interval.
+        escapes: per 1000 bad joints, with its interval; None where no bad joints are known.
+        chosen: whether this is the threshold that was set.
+    """
+
+    threshold: float
+    false_calls: float
+    false_calls_interval: tuple[float, float]
+    escapes: float | None
+    escapes_interval: tuple[float, float] | None
+    chosen: bool
+
+
+def operations(normals: ArrayLike, abnormals: ArrayLike, chosen: float) -> list[Operation]:
+    """The trade-off in steps of :data:`LADDER`, and at the chosen threshold, by falling false calls.
+
+    Args:
+        normals: ``(n,)`` scores of good joints, n >= 1. Steps finer than they can tell (fewer than one of them
+            above) are left out.
+        abnormals: ``(m,)`` scores of bad joints, or none.
+        chosen: the threshold that was set.
+    """
+    good, bad = finite(normals, "normals"), finite(abnormals, "abnormals")
+    steps = {float(np.quantile(good, 1 - rate / 1000)) for rate in LADDER if rate * good.size >= 1000}
+    return [_operation(good, bad, threshold, chosen) for threshold in sorted(steps | {chosen})]
+
+
+def _operation(good: Floats, bad: Floats, threshold: float, chosen: float) -> Operation:
+    false_calls, escapes = int((good > threshold).sum()), int((bad <= threshold).sum())
+    return Operation(
+        threshold=threshold,
+        false_calls=1000 * false_calls / good.size,
+        false_calls_interval=_per_1000(false_calls, good.size),
+        escapes=1000 * escapes / bad.size if bad.size else None,
+        escapes_interval=_per_1000(escapes, bad.size) if bad.size else None,
+        chosen=threshold == chosen,
+    )
+
+
+def _per_1000(count: int, n: int) -> tuple[float, float]:
+    low, high = clopper_pearson(count, n)
+    return 1000 * low, 1000 * high
+
+
+def expected_cost(
+    thresholds: ArrayLike, normals: ArrayLike, abnormals: ArrayLike, escape_cost: float, prevalence: float
+) -> Floats:
+    """Expected cost of a joint at each threshold, a false call costing 1.
+
+        cost(t) = (1 - prevalence) * P(false call at t) + prevalence * escape_cost * P(escape at t)
+
+    Args:
+        thresholds: ``(T,)``.
+        normals: ``(n,)`` scores of good joints, n >= 1.
+        abnormals: ``(m,)`` scores of bad joints, m >= 1.
+        escape_cost: of one escape.
+        prevalence: share of bad joints on the line, in (0, 1).
+    """
+    cuts = np.asarray(thresholds, dtype=np.float64)
+    good, bad = np.sort(np.asarray(normals, np.float64)), np.sort(np.asarray(abnormals, np.float64))
+    false_call_rate = 1 - np.searchsorted(good, cuts, side="right") / good.size
+    escape_rate = np.searchsorted(bad, cuts, side="right") / bad.size
+    cost: Floats = (1 - prevalence) * false_call_rate + prevalence * escape_cost * escape_rate
+    return cost
+
+
+def least_cost(
+    calibration: ArrayLike,
+    normals: ArrayLike,
+    abnormals: ArrayLike,
+    escape_cost: float,
+    prevalence: float,
+) -> Threshold:
+    """The threshold of the least expected cost on a labelled set, see :func:`expected_cost`.
+
+    It lies halfway between neighbouring scores; where several cost the same, the lowest is taken, since an escape
+    is worse than its estimate more often than a false call is.
+
+    Args:
+        calibration: ``(n,)`` scores of the validation normals, from which the false-call rate to expect comes.
+        normals, abnormals, escape_cost, prevalence: as for :func:`expected_cost`.
+
+    Raises:
+        UserError: the labelled set lacks good or bad joints, or a number is out of range.
+    """
+    if not escape_cost > 0:
+        raise UserError(f"escape_cost={escape_cost:g} must be more than 0: what an escape costs, in false calls.")
+    if not 0 < prevalence < 1:
+        raise UserError(f"prevalence={prevalence:g} must lie between 0 and 1: the share of bad joints on the line.")
+    good, bad = finite(normals, "labelled normals"), finite(abnormals, "labelled abnormals")
+    if not good.size or not bad.size:
+        missing = "normal" if not good.size else "abnormal"
+        raise UserError(f"rule=cost needs good and bad joints, and the labelled set has no {missing} ones: add some.")
+    levels = np.unique(np.concatenate([good, bad]))
+    ends = np.nextafter(levels[0], -np.inf), levels[-1]
+    candidates = np.concatenate([[ends[0]], (levels[:-1] + levels[1:]) / 2, [ends[1]]])
+    best = int(np.argmin(expected_cost(candidates, good, bad, escape_cost, prevalence)))
+    fixed = calibrate(calibration, "fixed", value=float(candidates[best]))
+    return Threshold(
+        value=fixed.value,
+        rule="cost",
+        params={"escape_cost": escape_cost, "prevalence": prevalence},
+        expected_false_call_rate=fixed.expected_false_call_rate,
+        interval=fixed.interval,
+        n=fixed.n,
+    )
+
+
+def trade_off_figure(normals: ArrayLike, abnormals: ArrayLike, chosen: float, score: str) -> Figure:
+    """False calls per 1000 good joints against escapes per 1000 bad ones, or against the threshold where no bad
+    joints are known; each with the chosen threshold.
+
+    Args:
+        normals: ``(n,)`` scores of good joints.
+        abnormals: ``(m,)`` scores of bad joints, or none.
+        chosen: the threshold that was set.
+        score: the score's name.
+    """
+    good, bad = np.sort(np.asarray(normals, np.float64)), np.sort(np.asarray(abnormals, np.float64))
+    cuts = np.unique(np.concatenate([good, bad, [chosen]]))
+
+    def false_calls(thresholds: Floats) -> Floats:
+        return 1000 * (1 - np.searchsorted(good, thresholds, side="right") / good.size)
+
+    def across(thresholds: Floats) -> Floats:
+        return 1000 * np.searchsorted(bad, thresholds, side="right") / bad.size if bad.size else thresholds
+
+    figure = Figure(figsize=(6.0, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.step(false_calls(cuts), across(cuts), where="post", color=BLUE, linewidth=2)
+    here = _operation(good, bad, chosen, chosen)
+    y = across(np.array([chosen]))
+    low, high = here.false_calls_interval
+    axes.errorbar(
+        [here.false_calls],
+        y,
+        xerr=[[here.false_calls - low], [high - here.false_calls]],
+        yerr=None
+        if here.escapes is None or here.escapes_interval is None
+        else [[here.escapes - here.escapes_interval[0]], [here.escapes_interval[1] - here.escapes]],
+        fmt="o",
+        color=VERMILION,
+        ecolor=BLACK,
+        elinewidth=1,
+        capsize=3,
+        label=f"threshold {chosen:.4g} (95 % intervals)",
+        zorder=3,
+    )
+    axes.set_xscale("symlog", linthresh=1000 / good.size)
+    axes.set_xlim(0, 1000)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel(f"false calls per 1000 good joints ({good.size} known)")
+    axes.set_ylabel(f"escapes per 1000 bad joints ({bad.size} known)" if bad.size else f"threshold of {score}")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=GREY, alpha=0.25, linewidth=0.6)
+    axes.legend(frameon=False)
+    return figure
+
+
+def trade_off_rows(steps: Sequence[Operation]) -> list[list[str]]:
+    """Header and a row a threshold, for CSV: plain numbers."""
+    header = ["threshold", "false_calls_per_1000_good", "low", "high", "escapes_per_1000_bad", "low", "high", "chosen"]
+    rows = [
+        [
+            repr(step.threshold),
+            *(f"{value:.6g}" for value in (step.false_calls, *step.false_calls_interval)),
+            *(
+                "" if value is None else f"{value:.6g}"
+                for value in (step.escapes, *(step.escapes_interval or (None,) * 2))
+            ),
+            str(int(step.chosen)),
+        ]
+        for step in steps
+    ]
+    return [header, *rows]

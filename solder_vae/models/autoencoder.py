@@ -1,0 +1,368 @@
+"""CAE, VAE and beta-VAE as LightningModules: the training loop's steps, and what differs between the three."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from solder_vae.models.gradcon import GradCon
+from solder_vae.models.layers.exact_sums import mean_of_images
+from solder_vae.models.losses import check_reduction, kl_divergence, kl_term, reparameterize, squared_error
+from solder_vae.models.networks import LATENT_CHANNELS, STRIDE, Decoder, Encoder
+from solder_vae.models.posterior import COLLAPSED_BELOW, PosteriorStatistics
+from solder_vae.models.precision import FULL, REPRODUCIBLE
+from solder_vae.models.scores import SCORES, elbo_score, gradcon_score, latent_noise, recon_score
+from solder_vae.utils.distributed import images_of_all, rank, ranks, weight_of_share
+from solder_vae.utils.errors import UserError
+
+log = logging.getLogger(__name__)
+
+TRAINING, VALIDATION = 0, 1  # streams of the reparameterisation noise
+
+
+Posterior = tuple[Tensor, ...]  # what the encoder says of a batch: (z,) or (mu, logvar)
+
+
+class Result(NamedTuple):
+    """What a model says of a batch: reconstructions ``(B, 3, H, W)`` in [-1, 1] and each score ``(B,)`` by name."""
+
+    recon: Tensor
+    scores: dict[str, Tensor]
+
+
+def is_number(value: object) -> bool:
+    """Whether a config value is a finite number, 0 or greater."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+
+
+class CAE(GradCon, pl.LightningModule):
+    """Convolutional autoencoder: L is the mean squared error.
+
+    Args:
+        beta: must be None; it is here so that ``model=cae beta=3`` is told why not.
+        score: the primary score, "recon" or "gradcon": the one whose threshold decides.
+        alpha: weight of the gradient constraint in training; 0 trains without it.
+        gamma: weight of the gradient loss in the GradCon score.
+        latent: latent decoded at test time, "mean" or "sample" (see :mod:`solder_vae.models.scores`).
+        draws: latents drawn an image when ``latent="sample"``.
+        lr: Adam's initial learning rate.
+        weight_decay: L2 penalty.
+        lr_factor: factor of the learning rate when the validation loss stops falling ...
+        lr_patience: ... for more than this many epochs.
+        seed: seeds the reparameterisation noise; each step's noise depends on it and the step alone, so that a
+            resumed training goes on exactly as an uninterrupted one.
+
+    Raises:
+        UserError: a value does not fit the model.
+    """
+
+    name = "cae"
+    admitted_scores: tuple[str, ...] = ("recon", "gradcon")
+    heads = 1
+
+    def __init__(
+        self,
+        beta: float | None = None,
+        score: str = "recon",
+        alpha: float = 0.0,
+        gamma: float = 0.12,
+        latent: str = "mean",
+        draws: int = 1,
+        lr: float = 1e-2,
+        weight_decay: float = 1e-4,
+        lr_factor: float = 0.1,
+        lr_patience: int = 10,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.check_beta(beta)
+        if score not in self.admitted_scores:
+            raise UserError(
+                f"score={score} does not fit model={self.name}: "
+                f"use one of {', '.join(f'score={name}' for name in self.admitted_scores)}."
+            )
+        if latent not in ("mean", "sample"):
+            raise UserError(f"score.latent={latent} is unknown: use mean or sample.")
+        if draws < 1:
+            raise UserError(f"score.draws={draws} is too few: use 1 or more.")
+        for key, value in {
+            "score.alpha": alpha,
+            "score.gamma": gamma,
+            "model.lr": lr,
+            "model.weight_decay": weight_decay,
+        }.items():
+            if not is_number(value):
+                raise UserError(f"{key} must be a number, 0 or more, got {value!r}.")
+        # Plain values only, so that checkpoints load with weights_only=True; the run's config is logged elsewhere.
+        self.save_hyperparameters(logger=False)
+        self.primary_score, self.alpha, self.gamma = score, alpha, gamma
+        self.latent, self.draws = latent, draws if latent == "sample" else 1
+        self.seed = seed
+        # What travels with the weights, see solder_vae.models.checkpoint.
+        self.preprocessing: dict[str, Any] | None = None
+        self.precision = FULL  # of the training, see solder_vae.models.precision
+        self.calibration: dict[str, Any] | None = None
+        self.encoder = Encoder(self.heads)
+        self.decoder = Decoder()
+        self.track_gradients()
+        # Convolutions are fastest with the channels last in memory.
+        self.to(memory_format=torch.channels_last)
+
+    def check_beta(self, beta: float | None) -> None:
+        if beta is not None:
+            raise UserError(f"model=cae has no KL divergence to weigh: drop beta={beta}, or use model=beta_vae.")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruct images ``(B, 3, H, W)`` in [-1, 1] from the mean latent."""
+        recon: Tensor = self.decoder(self.encoder(x)[0])
+        return recon
+
+    # training ---------------------------------------------------------------------------------------------------
+
+    def noise(self, x: Tensor, stream: int, step: int) -> Tensor:
+        """The noise that :meth:`losses` needs for a batch: none here."""
+        return x.new_empty(0)
+
+    def losses(self, x: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Posterior]:
+        """The objective's terms, averaged over the batch (``loss`` is L, ``recon`` its first term), and the code."""
+        (z,) = posterior = self.encoder(x)
+        recon = self.mean(squared_error(x, self.decoder(z)))
+        return {"loss": recon, "recon": recon}, posterior
+
+    def mean(self, of_images: Tensor) -> Tensor:
+        """The mean of each image's ``(B,)``; in reproducible training, over the images of all ranks."""
+        return mean_of_images(of_images) if self.reproducible and self.training else of_images.mean()
+
+    @property
+    def reproducible(self) -> bool:
+        """Whether the training's losses and gradients are those of all ranks' images."""
+        return self.precision == REPRODUCIBLE
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        x = batch["image"]
+        terms, _ = self.losses(x, self.noise(x, TRAINING, self.global_step))
+        weight = 1.0 if self.reproducible else weight_of_share(x)
+        objective = weight * terms["loss"]  # J = L + alpha * L_grad
+        if self.alpha > 0:
+            terms["grad_loss"] = self.gradient_constraint(weight * terms["recon"], shared=self.reproducible)
+            objective = objective + self.alpha * terms["grad_loss"]
+        self.log_means("train", terms, x)
+        return objective
+
+    def log_means(self, split: str, terms: dict[str, Tensor], images: Tensor) -> None:
+        """Log means over a batch, to be averaged over an epoch's images.
+
+        Args:
+            split: "train" or "val".
+            terms: means over this rank's images; in reproducible training, over those of all ranks.
+            images: of the batch ``(B, ...)``.
+        """
+        if not self.reproducible:
+            # Lightning averages the ranks' numbers of images, too, and would round down what does not divide evenly.
+            count = len(images) * ranks()
+        else:
+            count = int(images_of_all(images)) if self.training else len(images)
+        self.log_dict(
+            {f"{split}/{name}": value.detach() for name, value in terms.items()},
+            on_step=False,
+            on_epoch=True,
+            sync_dist=not self.reproducible,
+            batch_size=count,
+        )
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Posterior]:
+        x = batch["image"]
+        terms, posterior = self.losses(x, self.noise(x, VALIDATION, batch_idx))
+        self.log_means("val", terms, x)
+        return {"posterior": posterior}
+
+    def configure_optimizers(self) -> Any:
+        hparams = self.hparams
+        optimizer = torch.optim.Adam(self.parameters(), hparams["lr"], weight_decay=hparams["weight_decay"], fused=True)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=hparams["lr_factor"], patience=hparams["lr_patience"]
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip the norm of all gradients, or with the algorithm "value" each gradient.
+
+        Lightning's own refuses a fused optimizer in mixed precision, as a scaled loss would need; none is scaled here.
+        """
+        if not gradient_clip_val or gradient_clip_val < 0:  # no clipping, as for Lightning
+            return
+        if gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
+        else:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Nothing: Lightning calls this after the epoch's checkpoint is written, and a resumed training would miss
+        that epoch's step. :meth:`on_train_epoch_end` comes before the checkpoint."""
+
+    def on_train_epoch_end(self) -> None:
+        if (self.current_epoch + 1) % (self.trainer.check_val_every_n_epoch or 1) == 0:
+            scheduler: Any = self.lr_schedulers()
+            scheduler.step(self.trainer.callback_metrics["val/loss"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["model"] = self.name
+        checkpoint["preprocessing"] = self.preprocessing
+        checkpoint["precision"] = self.precision
+        checkpoint["calibration"] = self.calibration
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Not the precision: a training that goes on from the checkpoint may have another.
+        self.preprocessing = checkpoint["preprocessing"]
+        self.calibration = checkpoint["calibration"]
+
+    # scoring ----------------------------------------------------------------------------------------------------
+
+    def latents(self, posterior: Posterior) -> list[Tensor]:
+        """The latents to decode for scoring, each ``(B, 10, H/8, W/8)``."""
+        return [posterior[0]]
+
+    def scores_of(self, x: Tensor, recon: Tensor, grad_loss: Tensor | None, posterior: Posterior) -> dict[str, Tensor]:
+        """Every score this model admits, each ``(B,)``."""
+        error = recon_score(x, recon)
+        scores = {"recon": error}
+        if grad_loss is not None:
+            scores["gradcon"] = gradcon_score(error, grad_loss, self.gamma)
+        return scores
+
+    def score(self, x: Tensor) -> Result:
+        """Reconstruct and score images ``(B, 3, H, W)`` in [-1, 1]; the model must be in evaluation mode.
+
+        GradCon is left out as long as the model has no reference gradients (not trained yet).
+        """
+        with torch.no_grad():
+            posterior = self.encoder(x)
+            results = []
+            for z in self.latents(posterior):
+                if self.reference.steps > 0:
+                    recon, grad_loss = self.decode_and_compare(z, x)
+                else:
+                    recon, grad_loss = self.decoder(z), None
+                results.append(Result(recon, self.scores_of(x, recon, grad_loss, posterior)))
+            return average(results)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The reconstructions of :meth:`score` without its scores, which take far longer for GradCon."""
+        return torch.stack([self.decoder(z) for z in self.latents(self.encoder(x))]).mean(0)
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return {"index": batch["index"], **self.score(batch["image"]).scores}
+
+
+def average(results: list[Result]) -> Result:
+    """Mean of the results of several latent draws."""
+    recon = torch.stack([result.recon for result in results]).mean(0)
+    scores = {name: torch.stack([result.scores[name] for result in results]).mean(0) for name in results[0].scores}
+    return Result(recon, scores)
+
+
+class BetaVAE(CAE):
+    """beta-VAE (Eq. 1): L is the squared error plus beta times the KL divergence to N(0, I).
+
+    Args:
+        beta: weight of the divergence, 0 or greater.
+        reduction: "sum" (Eq. 1, default) or "mean" (the published code); see :mod:`solder_vae.models.losses`.
+        **others: as for :class:`CAE`.
+    """
+
+    name = "beta_vae"
+    admitted_scores = SCORES
+    heads = 2
+
+    def __init__(self, beta: float = 3.0, reduction: str = "sum", **others: Any) -> None:
+        super().__init__(beta, **others)
+        self.beta = beta
+        self.reduction = check_reduction(reduction)
+        self.posterior = PosteriorStatistics()
+        # Of the latest validation: divergence (nats) and activity of each unit, and whether the posterior collapsed.
+        self.kl_per_unit: Tensor | None = None
+        self.active_units: Tensor | None = None
+        self.collapsed = False
+
+    def check_beta(self, beta: float | None) -> None:
+        if not is_number(beta):
+            raise UserError(f"model={self.name} needs a number of 0 or more for beta, got beta={beta}.")
+
+    def noise(self, x: Tensor, stream: int, step: int) -> Tensor:
+        """Standard normal noise ``(B, 10, H/8, W/8)`` that depends on seed, stream and step alone.
+
+        A rank takes from the global batch's noise what belongs to its images: every ``ranks()``-th. NumPy draws one
+        number after the other, so the noise of the first images is the same however many there are. In reproducible
+        training each rank goes through all of the validation images.
+        """
+        alone = stream == VALIDATION and self.reproducible
+        first, every = (0, 1) if alone else (rank(), ranks())
+        shape = (every * len(x), LATENT_CHANNELS, x.shape[-2] // STRIDE, x.shape[-1] // STRIDE)
+        noise = np.random.default_rng((self.seed, stream, step)).standard_normal(shape, np.float32)
+        return torch.from_numpy(noise)[first::every].to(x.device, x.dtype)
+
+    def losses(self, x: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Posterior]:
+        """As for the CAE, and ``kl``: the divergence as it enters L, before beta."""
+        mu, logvar = posterior = self.encoder(x)
+        recon = self.mean(squared_error(x, self.decoder(reparameterize(mu, logvar, noise))))
+        kl = self.mean(kl_term(kl_divergence(mu, logvar), x[0].numel(), self.reduction))
+        return {"loss": recon + self.beta * kl, "recon": recon, "kl": kl}, posterior
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Posterior]:
+        outputs = super().validation_step(batch, batch_idx)
+        self.posterior.update(*outputs["posterior"])
+        return outputs
+
+    def on_validation_epoch_end(self) -> None:
+        """Log how many latent units carry information, and warn when hardly any does any more."""
+        self.kl_per_unit, self.active_units = self.posterior.compute()
+        self.posterior.reset()
+        active, units = int(self.active_units.sum()), self.active_units.numel()
+        self.log("val/active_units", float(active), sync_dist=not self.reproducible)  # the same on all ranks
+        collapsed = active < COLLAPSED_BELOW * units
+        if collapsed and not self.collapsed:
+            log.warning(
+                "posterior collapse: %d of %d latent units respond to the input, so the reconstruction hardly "
+                "depends on the image. Lower beta (now %g)%s.",
+                active,
+                units,
+                self.beta,
+                ", or use model.reduction=sum" if self.reduction == "mean" else "",
+            )
+        self.collapsed = collapsed
+
+    def latents(self, posterior: Posterior) -> list[Tensor]:
+        mu, logvar = posterior
+        if self.latent == "mean":
+            return [mu]
+        return [reparameterize(mu, logvar, noise) for noise in latent_noise(mu.shape[1:], self.draws, mu.device)]
+
+    def scores_of(self, x: Tensor, recon: Tensor, grad_loss: Tensor | None, posterior: Posterior) -> dict[str, Tensor]:
+        scores = super().scores_of(x, recon, grad_loss, posterior)
+        mu, logvar = posterior
+        scores["elbo"] = elbo_score(scores["recon"], mu, logvar, self.beta, x[0].numel(), self.reduction)
+        return scores
+
+
+class VAE(BetaVAE):
+    """VAE: the beta-VAE with beta = 1."""
+
+    name = "vae"
+
+    def __init__(self, beta: float = 1.0, **others: Any) -> None:
+        super().__init__(beta, **others)
+
+    def check_beta(self, beta: float | None) -> None:
+        if beta != 1:
+            raise UserError(f"model=vae is beta = 1: for another weight type model=beta_vae beta={beta}.")
+
+
+MODELS: dict[str, type[CAE]] = {model.name: model for model in (CAE, VAE, BetaVAE)}

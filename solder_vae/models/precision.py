@@ -1,0 +1,60 @@
+"""The precisions of a training, and what ``trainer.precision=auto`` makes of a machine: bfloat16 where training gains
+from it, single precision where it does not.
+
+On CPUs the tile unit (AMX) or AVX-512's own dot product of bfloat16 make it fast; where it is emulated it is a detour.
+``make bench`` measures both (docs/performance.md). The choice follows from the processor alone:
+a stopwatch at the start of a run would decide differently in two runs of one seed, and their results would differ.
+Scores are always computed in single precision: test and predict with ``32-true``.
+
+``32-reproducible`` is single precision with exact sums, see :mod:`solder_vae.models.layers.exact_sums`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from solder_vae.utils.errors import UserError
+
+FULL, MIXED, REPRODUCIBLE = "32-true", "bf16-mixed", "32-reproducible"
+
+
+def check_precision(precision: Any) -> None:
+    """Refuse what GradCon's reference gradients would not survive.
+
+    float16 needs a scaled loss, and so has scaled gradients, infinite now and then, that would stay in their running
+    mean; bfloat16 throughout would keep the mean itself in three digits.
+
+    Raises:
+        UserError: it is none of those that are right.
+    """
+    if precision not in ("auto", FULL, MIXED, "64-true", REPRODUCIBLE):
+        raise UserError(
+            f"trainer.precision={precision} is not supported: use auto, {FULL}, {MIXED}, 64-true or "
+            f"{REPRODUCIBLE} "
+            "(float16 scales the loss, which would spoil GradCon's reference gradients)."
+        )
+
+
+def resolve_precision(precision: Any, accelerator: str = "cpu") -> Any:
+    """What to give to ``Trainer(precision=...)`` for training.
+
+    Args:
+        precision: the config's value; everything but "auto" is returned as it is.
+        accelerator: Lightning's name of where the training runs. On a GPU "auto" is 32-true.
+    """
+    if precision != "auto":
+        return precision
+    return MIXED if is_cpu(accelerator) and computes_in_bfloat16() else FULL
+
+
+def is_cpu(accelerator: str) -> bool:
+    """Whether Lightning's name of an accelerator leads to a CPU on this machine."""
+    other = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return accelerator == "cpu" or (accelerator == "auto" and not other)
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself: AMX (Intel since 2023), AVX512_BF16 (AMD since Zen 4)."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

@@ -1,0 +1,183 @@
+"""Image files one by one: what they are, what is wrong or odd with them, what can be measured of their pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solder_vae.data.folder import FolderSource
+from solder_vae.data.layouts import Record, printable
+from solder_vae.data.photos import Photo, photo_of
+from solder_vae.data.transforms import Image, decode_raw, read_bytes, to_rgb
+from solder_vae.data.view import CONTROLLED, PLAIN, see
+from solder_vae.evaluation.baselines import Floats, colour_and_edges
+from solder_vae.studies.audit.duplicates import perceptual_hash
+from solder_vae.utils.errors import UserError
+from solder_vae.utils.threads import in_threads, tracked
+
+LARGE = 1 << 24
+"""Images of more pixels (4096 x 4096) show more than one joint."""
+
+TINY = 8
+"""Images with a side of fewer pixels show no joint."""
+
+ASPECT = 4.0
+"""From here on the central square, which alone is used, is a quarter of the image or less."""
+
+_SUFFIXES = {
+    "png": {".png"},
+    "jpeg": {".jpg", ".jpeg"},
+    "tiff": {".tif", ".tiff"},
+    "bmp": {".bmp"},
+    "webp": {".webp"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What is measured of a picture, so that it need not be kept.
+
+    Attributes:
+        plain, controlled: :func:`solder_vae.evaluation.baselines.colour_and_edges` of both views.
+        contrast: standard deviation of the plain view's grey levels.
+        hash: of the controlled view, see :func:`solder_vae.studies.audit.duplicates.perceptual_hash`.
+    """
+
+    plain: Floats
+    controlled: Floats
+    contrast: float
+    hash: np.uint64
+
+
+def looks_of(plain: Image, controlled: Image) -> Looks:
+    """Measure a picture ``(S, S, 3)`` uint8, given in both views."""
+    return Looks(
+        colour_and_edges(plain),
+        colour_and_edges(controlled),
+        float(plain.mean(axis=2).std()),
+        perceptual_hash(controlled[..., 0]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ExaminedFile:
+    """What is known of one file once it was opened.
+
+    Attributes:
+        record: path, class, split and group.
+        format: by its content: "png", "jpeg", ..., or "unknown".
+        photo: size and digest; None if it can't be read.
+        looks: None likewise.
+        error: why it can't be read.
+        oddities: what is suspicious about it, in words.
+    """
+
+    record: Record
+    format: str
+    photo: Photo | None
+    looks: Looks | None
+    error: str | None
+    oddities: tuple[str, ...]
+
+
+def examine_all(source: FolderSource) -> tuple[list[ExaminedFile], dict[str, Image]]:
+    """Open every image of a source once, in threads, with a progress bar on a terminal; bad ones raise nothing.
+
+    Returns:
+        What is known of each; and, by digest, grey pictures ``(S, S, 1)`` in the controlled view, as many as the
+        source's ``cache_mb`` hold.
+    """
+    records = source.records()
+    keep = int(source.cache_mb * 1e6 / source.image_size**2)
+    files: list[ExaminedFile] = []
+    kept: dict[str, Image] = {}
+    work = in_threads(partial(examine, image_size=source.image_size), records)
+    for file, controlled in tracked(work, "Examining images", len(records)):
+        files.append(file)
+        if file.photo is not None and controlled is not None and len(kept) < keep:
+            kept[file.photo.digest] = controlled[..., :1].copy()
+    return files, kept
+
+
+def examine(record: Record, image_size: int) -> tuple[ExaminedFile, Image | None]:
+    """Open one image; what is known of it, and its picture ``(S, S, 3)`` in the controlled view."""
+    data: Image = np.empty(0, np.uint8)
+    try:
+        data = read_bytes(record.path)
+        raw = decode_raw(data, record.path)
+        image = to_rgb(raw, data, record.path)
+    except UserError as error:
+        return ExaminedFile(record, format_of(data), None, None, printable(str(error)), ()), None
+    controlled = see(image, image_size, CONTROLLED)
+    looks = looks_of(see(image, image_size, PLAIN), controlled)
+    odd = tuple(oddities(data, raw, image, record.path))
+    return ExaminedFile(record, format_of(data), photo_of(record, image), looks, None, odd), controlled
+
+
+def format_of(data: Image) -> str:
+    """The format that the file's first bytes tell."""
+    head = data[:16].tobytes()
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return "tiff"
+    if head.startswith(b"BM"):
+        return "bmp"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "webp"
+    return "gif" if head.startswith(b"GIF8") else "unknown"
+
+
+def oddities(data: Image, raw: NDArray[Any], image: Image, path: Path) -> list[str]:
+    """What is suspicious about a readable image, in words.
+
+    Args:
+        data: the file's bytes.
+        raw: see :func:`solder_vae.data.transforms.decode_raw`.
+        image: ``(H, W, 3)`` uint8.
+        path: the file's.
+    """
+    found = []
+    height, width = image.shape[:2]
+    kind = format_of(data)
+    if path.suffix.lower() not in _SUFFIXES.get(kind, {path.suffix.lower()}):
+        found.append(f"content is {kind}, but the name ends in {printable(path.suffix)}")
+    if cut_short(data, kind):
+        found.append("the file's end is missing: cut short")
+    if height * width > LARGE:
+        found.append(f"very large: {width}x{height} px, surely more than one joint")
+    if min(height, width) < TINY:
+        found.append(f"very small: {width}x{height} px")
+    if max(height, width) >= ASPECT * min(height, width):
+        found.append(f"very long: {width}x{height} px, of which only the central square is used")
+    deviation = float(image.std(axis=(0, 1)).max())
+    if deviation == 0:
+        found.append("constant: every pixel has the same colour")
+    elif deviation < 1:
+        found.append("nearly constant: colours vary by less than one of 256 grey levels")
+    if raw.dtype == np.uint16:
+        dark = int(raw.max()) < 1 << 12
+        found.append("16 bit" + (", but its values need only 12 bits, so it becomes nearly black" if dark else ""))
+    if raw.ndim == 3 and raw.shape[2] == 4:
+        opaque = bool((raw[..., 3] == np.iinfo(raw.dtype).max).all())
+        found.append("has an alpha channel, opaque all over" if opaque else "transparent in places: black there")
+    return found
+
+
+def cut_short(data: Image, kind: str) -> bool:
+    """Whether the end of a file that decodes is missing, as its format tells (of TIFF it doesn't)."""
+    if kind == "png":
+        return b"IEND" not in data[-4096:].tobytes()
+    if kind == "jpeg":
+        return b"\xff\xd9" not in data[-4096:].tobytes()
+    if kind in ("bmp", "webp"):
+        start, more = (2, 0) if kind == "bmp" else (4, 8)
+        return len(data) < int.from_bytes(data[start : start + 4].tobytes(), "little") + more
+    return False

@@ -1,0 +1,289 @@
+"""What the reproduction's report says: a plain summary first, then tables beside the paper's, claims, pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from solder_vae.evaluation.plots import BLACK, BLUE, GREY, VERMILION
+from solder_vae.metrics.paired import FEWEST_SEEDS, PairedTest, Verdict
+from solder_vae.studies.paper import published as paper
+from solder_vae.studies.paper.latent import DISENTANGLEMENT, KINDS, Disentanglement
+from solder_vae.studies.paper.plan import CLAIMS, ROWS, TABLE_2, TABLE_3, Comparison, Row
+from solder_vae.studies.paper.results import MEASURES, Interval, Results, RowResult, above
+from solder_vae.studies.paper.runs import Failure
+from solder_vae.studies.sweeps.table import COLUMNS, spread
+from solder_vae.utils.document import Block, Bullets, Code, Heading, Picture, Table, Text
+
+KIND: dict[Verdict, str] = {"holds": "holds", "does not hold": "fails", "not shown": "open"}
+
+
+def document(
+    results: Results,
+    failed: Sequence[Failure],
+    measured: Sequence[Disentanglement],
+    pictures: Mapping[str, Picture],
+    facts: Mapping[str, Any],
+    config: str,
+) -> Iterator[Block]:
+    """The whole report.
+
+    Args:
+        results: of the finished runs, one at least.
+        failed: trainings without a result.
+        measured: disentanglement, if the data set's factors are known.
+        pictures: those that could be made, by ``f1``, ``figure 4``, ``figure 5``, ``figure 6``, ``traversal``.
+        facts: name and value, of how this was run.
+        config: as YAML.
+    """
+    yield Heading("In short")
+    yield from summary(results, failed)
+    if "f1" in pictures:
+        yield pictures["f1"]
+    yield Heading("The paper's claims")
+    yield Text(
+        f"Paired t-tests over seeds: the difference of the two means, its 95 % t interval, and the p-value after "
+        f"Holm's correction for all {len(results.tested)} tests of this table. A claim holds if all its comparisons "
+        f"do; not shown means that these trainings cannot tell. With fewer than {FEWEST_SEEDS} seeds nothing is shown."
+    )
+    yield claims_table(results)
+    yield Heading("Table II: models and scores")
+    yield Text(
+        "Mean ± standard deviation over seeds, at the threshold set on validation normals. Recon and ELBO are of "
+        "models trained without the gradient constraint, GradCon of models trained with it."
+    )
+    yield beside_paper(TABLE_2, results)
+    yield Heading("Table III: beta")
+    yield Text("β-VAE trained with the gradient constraint, scored by GradCon. β=1 is the VAE.")
+    yield beside_paper(TABLE_3, results)
+    yield Heading("The same rows without F1's blind spots")
+    yield Text(
+        "Below them what calling every joint abnormal scores, and the trivial baselines under the same threshold rule. "
+        "Intervals: 95 % bootstrap of the mean, seeds and test images both resampled."
+    )
+    yield rates_table(results)
+    for name, title in (
+        ("figure 4", "Fig. 4: reconstructions"),
+        ("figure 5", "Fig. 5: latent space, trained with the gradient constraint"),
+        ("figure 6", "Fig. 6: latent space, trained on the ELBO alone"),
+        ("traversal", "Latent traversals"),
+    ):
+        if name in pictures:
+            yield Heading(title)
+            yield pictures[name]
+    yield Heading("Disentanglement")
+    yield from disentanglement_blocks(measured)
+    if failed:
+        yield Heading("Trainings that failed")
+        for failure in failed:
+            yield Code(str(failure.training), failure.traceback)
+    yield Heading("How this was made")
+    yield Table(["", ""], [[name, str(value)] for name, value in facts.items()])
+    yield Code("Configuration of a training, before the sweep's own values", config)
+
+
+# in words -------------------------------------------------------------------------------------------------------------
+
+
+def summary(results: Results, failed: Sequence[Failure]) -> Iterator[Block]:
+    seeds = max(result.seeds for result in results.rows.values())
+    verdicts = [results.claim(claim, "f1") for claim in CLAIMS]
+    yield Text(
+        f"Of the paper's {len(CLAIMS)} claims, measured by F1 as the paper does over {seeds} "
+        f"seed{'s' * (seeds != 1)}, {verdicts.count('holds')} hold here, {verdicts.count('does not hold')} do not, and "
+        f"{verdicts.count('not shown')} are not shown either way."
+    )
+    items = [
+        (
+            KIND[by_f1],
+            f"{claim.sentence} By F1: {by_f1}; by AUROC: {results.claim(claim, 'auroc')}. "
+            + evidence(claim.comparisons, results),
+        )
+        for claim, by_f1 in zip(CLAIMS, verdicts, strict=True)
+    ]
+    if failed:
+        items.append(("fails", f"{len(failed)} trainings failed and are missing from all numbers; see below."))
+    items += [("", text) for text in (*standing(results), *caveats(seeds))]
+    yield Bullets(items)
+
+
+def evidence(comparisons: Sequence[Comparison], results: Results) -> str:
+    """The claim's weakest comparison by F1: what decides whether it holds."""
+    tests = [(results.tested[comparison, "f1"].test, comparison) for comparison in comparisons]
+    known = [(test.mean, str(comparison), test) for test, comparison in tests if test.n]
+    if not known:
+        return ""
+    _, name, test = min(known, key=lambda item: item[0])
+    return f"Weakest part: {name}, difference {difference(test)}."
+
+
+def standing(results: Results) -> Iterator[str]:
+    """How the models stand beside the floor and the trivial baselines."""
+    rows = list(results.rows.values())
+    if floor := known_mean(results.floor["f1"]):
+        share = 2 * paper.ABNORMAL / (paper.ABNORMAL + paper.NORMAL + paper.ABNORMAL)
+        yield (
+            f"Calling every joint abnormal scores F1 {floor:.3f} here ({share:.3f} on the paper's test set). "
+            f"{len(above(rows, floor, 'f1'))} of {len(rows)} rows lie above that with their whole 95 % interval."
+        )
+    known = {name: known_mean(values["auroc"]) for name, values in results.baselines.items()}
+    if best := max((name for name in known if known[name]), key=lambda name: known[name] or 0, default=None):
+        level = known[best] or 0
+        yield (
+            f"The best trivial baseline, {best} alone, reaches AUROC {level:.3f}. {len(above(rows, level, 'auroc'))} "
+            f"of {len(rows)} rows lie above that with their whole 95 % interval; the others say little about joints."
+        )
+
+
+def caveats(seeds: int) -> Iterator[str]:
+    yield "The paper's images are private: its figures stand beside ours to be read, not to be matched."
+    if seeds < FEWEST_SEEDS:
+        yield f"With fewer than {FEWEST_SEEDS} seeds nothing can be shown: give seeds={FEWEST_SEEDS} or more."
+    if seeds < paper.RUNS:
+        yield f"The paper averages {paper.RUNS} runs, this report {seeds}: scale=paper runs all of it."
+
+
+# tables ---------------------------------------------------------------------------------------------------------------
+
+
+def beside_paper(rows: Mapping[Row, paper.Cell], results: Results) -> Table:
+    """Precision, recall and F1 of the rows of one of the paper's tables, each with the paper's figure."""
+    header = ["", "Seeds"]
+    for name in ("Precision", "Recall", "F1"):
+        header += [name, "paper"]
+    lines = []
+    for row, cell in rows.items():
+        result = results.rows.get(row)
+        line = [str(row), str(result.seeds if result else 0)]
+        for key, printed in zip(("precision", "recall", "f1"), cell, strict=True):
+            line += [spread(result.values[key]) if result else "-", str(printed)]
+        lines.append([*line, interval(result, "f1")])
+    lines.append(["all abnormal", "", spread(results.floor["precision"]), "", spread(results.floor["recall"]), ""])
+    share = paper.ABNORMAL / (paper.ABNORMAL + paper.NORMAL)
+    lines[-1] += [spread(results.floor["f1"]), f"{2 * share / (1 + share):.3f}", ""]
+    lines[-1][3], lines[-1][5] = f"{share:.3f}", "1.000"
+    return Table([*header, "F1, 95 % bootstrap"], lines)
+
+
+def rates_table(results: Results) -> Table:
+    keys = ("auroc", "average_precision", "false_call_rate", "escape_rate", "f1")
+    lines = [
+        [
+            str(row),
+            spread(result.values["auroc"]),
+            interval(result, "auroc"),
+            *(spread(result.values[key]) for key in keys[1:]),
+        ]
+        for row, result in results.rows.items()
+    ]
+    references = {"all abnormal": results.floor}
+    references |= {f"{name} alone": values for name, values in results.baselines.items()}
+    for name, values in references.items():
+        lines.append([name, spread(values["auroc"]), "", *(spread(values[key]) for key in keys[1:])])
+    return Table(["", "AUROC", "95 % bootstrap", *(COLUMNS[key] for key in keys[1:])], lines)
+
+
+def claims_table(results: Results) -> Table:
+    header = [""]
+    for name in MEASURES.values():
+        header += [f"{name} difference [95 %]", "p (Holm)", f"by {name}"]
+    lines = []
+    for claim in CLAIMS:
+        line = [claim.sentence]
+        for measure in MEASURES:
+            line += ["", "", results.claim(claim, measure)]
+        lines.append(line)
+        for comparison in claim.comparisons:
+            line = [f"   {comparison}"]
+            for measure in MEASURES:
+                tested = results.tested[comparison, measure]
+                line += [difference(tested.test), p_value(tested.adjusted), tested.verdict]
+            lines.append(line)
+    return Table(header, lines)
+
+
+def disentanglement_blocks(measured: Sequence[Disentanglement]) -> Iterator[Block]:
+    if not measured:
+        yield Text(
+            "Not measured: it needs 20 or more validation images whose generative factors are known, as they are in "
+            "the embedded data set."
+        )
+        return
+    seeds = len({entry.seed for entry in measured})
+    yield Text(
+        f"MIG, SAP and DCI of the models of Table III on validation normals, mean ± standard deviation over {seeds} "
+        f"seed{'s' * (seeds != 1)}; 1 would be one latent unit for each factor. Chance: the same codes dealt out to "
+        "the images at random. Rotated: the same latent space along random axes; measures that are no higher than "
+        "these two show no disentanglement."
+    )
+    lines = [
+        [
+            f"β={beta:g}" if kind == KINDS[0] else f"   {kind}",
+            *(
+                spread([entry.measures[kind][key] for entry in measured if entry.beta == beta])
+                for key in DISENTANGLEMENT
+            ),
+        ]
+        for beta in sorted({entry.beta for entry in measured})
+        for kind in KINDS
+    ]
+    yield Table(["", *DISENTANGLEMENT.values()], lines)
+
+
+def interval(result: RowResult | None, measure: str) -> str:
+    found: Interval | None = result.intervals.get(measure) if result else None
+    return f"{found[0]:.3f} to {found[1]:.3f}" if found else "-"
+
+
+def difference(test: PairedTest) -> str:
+    if not test.n:
+        return "-"
+    if math.isnan(test.low):
+        return f"{test.mean:+.3f}"
+    return f"{test.mean:+.3f} [{test.low:+.3f}, {test.high:+.3f}]"
+
+
+def p_value(p: float) -> str:
+    return "-" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def known_mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
+
+
+# the picture of Tables II and III -------------------------------------------------------------------------------------
+
+
+def f1_figure(results: Results) -> Figure:
+    """F1 of every row with its interval and its single seeds, beside the paper's figure and the floor."""
+    printed = {**TABLE_3, **TABLE_2}
+    rows = [row for row in ROWS if row in results.rows]
+    figure = Figure(figsize=(8.0, 1.3 + 0.36 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, row in enumerate(reversed(rows)):
+        result, value = results.rows[row], printed[row].f1
+        seeds = [value for value in result.values["f1"] if value is not None]
+        axes.plot(seeds, [place] * len(seeds), "|", color=BLUE, alpha=0.5, markersize=9)
+        if "f1" in result.intervals:
+            axes.plot(result.intervals["f1"], [place, place], color=BLUE, linewidth=2)
+        axes.plot([result.mean("f1") or math.nan], [place], "o", color=BLUE, markersize=6)
+        axes.errorbar(
+            value.mean, place - 0.25, xerr=value.spread or 0, fmt="D", color=VERMILION, markersize=4, linewidth=1
+        )
+    if floor := known_mean(results.floor["f1"]):
+        axes.axvline(floor, color=GREY, linestyle="--", linewidth=1.2, label=f"all abnormal, here {floor:.3f}")
+    axes.plot([], [], "o-", color=BLUE, label="here: mean, 95 % bootstrap interval; | each seed")
+    axes.plot([], [], "D-", color=VERMILION, markersize=4, label="paper: mean ± spread, on its private images")
+    axes.set_yticks(range(len(rows)), [str(row) for row in reversed(rows)])
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("F1 at the threshold from validation normals", color=BLACK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=GREY, alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside upper left", frameon=False, fontsize=9)
+    return figure

@@ -1,0 +1,128 @@
+"""From runs to what can be said: means with intervals for each row, and a verdict on each of the paper's claims."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+from typing import NamedTuple
+
+from solder_vae.evaluation.baselines import BASELINES
+from solder_vae.metrics.paired import PairedTest, Verdict, all_of, bootstrap_intervals, holm, paired_test, verdict
+from solder_vae.studies.paper.plan import CLAIMS, ROWS, Claim, Comparison, Row
+from solder_vae.studies.paper.runs import Runs
+
+MEASURES = {"f1": "F1", "auroc": "AUROC"}
+
+Interval = tuple[float, float]
+
+
+class RowResult(NamedTuple):
+    """A row over its seeds.
+
+    Attributes:
+        row: which.
+        values: by key of :func:`solder_vae.metrics.classification.evaluate`, one a seed (None = undefined there).
+        intervals: of the means of F1 and AUROC, seeds and images resampled; none where a class is missing.
+    """
+
+    row: Row
+    values: dict[str, list[float | None]]
+    intervals: dict[str, Interval]
+
+    @property
+    def seeds(self) -> int:
+        return len(self.values["f1"])
+
+    def mean(self, key: str) -> float | None:
+        known = [value for value in self.values[key] if value is not None]
+        return mean(known) if known else None
+
+
+class Tested(NamedTuple):
+    """A comparison, tested on one measure."""
+
+    test: PairedTest
+    adjusted: float
+    verdict: Verdict
+
+
+class Results(NamedTuple):
+    """All that is measured.
+
+    Attributes:
+        rows: of every row with a finished run.
+        tested: each comparison on each measure, Holm-corrected over all of them.
+        floor: what calling everything abnormal scores, by key, one value a seed.
+        baselines: the trivial baselines likewise, by name.
+    """
+
+    rows: dict[Row, RowResult]
+    tested: dict[tuple[Comparison, str], Tested]
+    floor: dict[str, list[float | None]]
+    baselines: dict[str, dict[str, list[float | None]]]
+
+    def claim(self, claim: Claim, measure: str) -> Verdict:
+        """A claim holds if all its comparisons do."""
+        return all_of([self.tested[comparison, measure].verdict for comparison in claim.comparisons])
+
+
+KEYS = ("precision", "recall", "f1", "auroc", "average_precision", "false_call_rate", "escape_rate")
+
+
+def results(runs: Runs) -> Results:
+    """Everything that the tables say of the finished runs."""
+    return Results(
+        {row: row_result(row, runs) for row in ROWS if runs.of(row)},
+        tested_claims(runs),
+        *references(runs),
+    )
+
+
+def row_result(row: Row, runs: Runs) -> RowResult:
+    members = [run for _, run in sorted(runs.of(row).items())]
+    values = {key: [run.value(row.score, key) for run in members] for key in KEYS}
+    both = all(set(run.labels.tolist()) == {0, 1} for run in members)
+    return RowResult(row, values, bootstrap_intervals([run.test_images(row.score) for run in members]) if both else {})
+
+
+def tested_claims(runs: Runs) -> dict[tuple[Comparison, str], Tested]:
+    """Each distinct comparison once on each measure, over the seeds for which both rows have a run."""
+    comparisons = dict.fromkeys(comparison for claim in CLAIMS for comparison in claim.comparisons)
+    keys = [(comparison, measure) for measure in MEASURES for comparison in comparisons]
+    tests = [paired_test(differences(comparison, measure, runs)) for comparison, measure in keys]
+    adjusted = holm([test.p for test in tests])
+    return {key: Tested(test, p, verdict(test, p)) for key, test, p in zip(keys, tests, adjusted, strict=True)}
+
+
+def differences(comparison: Comparison, measure: str, runs: Runs) -> list[float]:
+    """Better minus worse for each seed that has both."""
+    better, worse = runs.of(comparison.better), runs.of(comparison.worse)
+    found = []
+    for seed in sorted(better.keys() & worse.keys()):
+        first = better[seed].value(comparison.better.score, measure)
+        second = worse[seed].value(comparison.worse.score, measure)
+        if first is not None and second is not None:
+            found.append(first - second)
+    return found
+
+
+def references(runs: Runs) -> tuple[dict[str, list[float | None]], dict[str, dict[str, list[float | None]]]]:
+    """The floor and the trivial baselines: they depend on the seed's data alone, so one run of each seed counts."""
+    of_seed = {training.seed: run.metrics for training, run in runs.finished.items()}.values()
+    any_score = [next(name for name in ("recon", "gradcon") if f"test/{name}/f1" in metrics) for metrics in of_seed]
+    floor: dict[str, list[float | None]] = {
+        key: [metrics[f"test/{score}/floor_{key}"] for metrics, score in zip(of_seed, any_score, strict=True)]
+        for key in ("precision", "f1", "average_precision")
+    }
+    count = len(of_seed)
+    floor |= {"recall": [1.0] * count, "auroc": [0.5] * count}
+    floor |= {"false_call_rate": [1.0] * count, "escape_rate": [0.0] * count}
+    baselines = {
+        name: {key: [metrics[f"baseline/{name}/{key}"] for metrics in of_seed] for key in KEYS} for name in BASELINES
+    }
+    return floor, baselines
+
+
+def above(rows: Sequence[RowResult], level: float, measure: str) -> list[Row]:
+    """Rows whose whole interval of a measure is above a level."""
+    return [result.row for result in rows if measure in result.intervals and result.intervals[measure][0] > level]

@@ -1,0 +1,218 @@
+"""Running the sweeps as ordinary multiruns of ``solder_vae.train``, and reading what the runs left behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from hydra import compose
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from solder_vae.metrics.paired import TestImages
+from solder_vae.studies.paper.plan import SCORES, Row, Sweep, Training
+from solder_vae.studies.sweeps.runs import last_error
+from solder_vae.training.finished import finished
+
+log = logging.getLogger(__name__)
+
+QUIET = ("pictures=false", "logger.mode=disabled")
+
+_POLL = 1.0  # seconds
+_ENDING = 20  # lines of the log, for trainings that left no traceback of their own
+
+
+class Run(NamedTuple):
+    """A finished training.
+
+    Attributes:
+        training: which.
+        folder: its own.
+        metrics: its ``metrics.json``.
+        scores: of the test images ``(N,)``, by score.
+        labels: ``(N,)``, 1 = abnormal.
+        names: of each test image, the same where runs share an image.
+    """
+
+    training: Training
+    folder: Path
+    metrics: dict[str, Any]
+    scores: dict[str, NDArray[np.float64]]
+    labels: NDArray[np.int64]
+    names: list[str]
+
+    def value(self, score: str, key: str) -> float | None:
+        """A number of the test under a score, see :func:`solder_vae.metrics.classification.evaluate`."""
+        number: float | None = self.metrics[f"test/{score}/{key}"]
+        return number
+
+    def test_images(self, score: str) -> TestImages:
+        return TestImages(self.scores[score], self.labels, self.metrics["thresholds"][score]["value"], self.names)
+
+
+class Failure(NamedTuple):
+    """A training without a result, and its traceback, or what is known instead."""
+
+    training: Training
+    traceback: str
+
+
+class Runs(NamedTuple):
+    """What came of all trainings."""
+
+    finished: dict[Training, Run]
+    failed: list[Failure]
+
+    def of(self, row: Row) -> dict[int, Run]:
+        """The finished runs behind a row, by seed."""
+        return {
+            training.seed: run for training, run in self.finished.items() if training == row.training(training.seed)
+        }
+
+    def first_seed(self, row: Row) -> Run | None:
+        runs = self.of(row)
+        return runs[min(runs)] if runs else None
+
+
+class Site(NamedTuple):
+    """Where trainings leave their results, and what all of them are run with.
+
+    Attributes:
+        folder: the runs', the same after an interruption.
+        experiment: of conf/experiment: the scale's settings.
+        overrides: of every training.
+        log_file: what the trainings print; it is appended to.
+    """
+
+    folder: Path
+    experiment: str
+    overrides: Sequence[str]
+    log_file: Path
+
+    def has_result(self, training: Training) -> bool:
+        """Whether the training's folder holds a result of just these settings, as ``skip_finished`` understands it."""
+        if self.stamp(training) is None:
+            return False
+        config = compose("train", [f"experiment={self.experiment}", *self.overrides, *training.overrides])
+        return finished(config, self.folder / training.folder) is not None
+
+    def stamp(self, training: Training) -> int | None:
+        """When the training's latest result was written, whatever its settings; None if there is none."""
+        try:
+            return (self.folder / training.folder / "metrics.json").stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+
+    def without_result(self, trainings: Iterable[Training]) -> list[Training]:
+        return [training for training in trainings if not self.has_result(training)]
+
+
+def run_sweeps(sweeps: Sequence[Sweep], site: Site, jobs: int) -> None:
+    """Run all multiruns, one after the other.
+
+    Trainings that fail don't stop the others. Finished ones are left alone (``skip_finished`` of the experiments). A
+    process that is killed, for want of memory for instance, takes the rest of its multirun with it: that is begun
+    again as long as something gets finished.
+
+    Args:
+        sweeps: what to run.
+        site: where, and with which settings.
+        jobs: trainings side by side.
+    """
+    trainings = [training for sweep in sweeps for training in sweep.trainings]
+    known = set(trainings) - set(site.without_result(trainings))
+    for sweep in sweeps:
+        missing = [training for training in sweep.trainings if training not in known]
+        while missing:
+            run_sweep(sweep, site, jobs, trainings, known)
+            before, missing = missing, site.without_result(sweep.trainings)
+            explained = all(last_error(site.folder / training.folder) for training in missing)
+            if explained or len(missing) == len(before):
+                break
+
+
+def run_sweep(sweep: Sweep, site: Site, jobs: int, trainings: Sequence[Training], known: set[Training]) -> None:
+    """One multirun; tells of each training as it finishes and adds it to those ``known`` to have a result.
+
+    Neither pictures nor dashboard of the single trainings: the report has what counts, and they take a tenth of a short
+    training's time. What was typed for all comes later, so that it wins.
+    """
+    parallel = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}"] if jobs > 1 else []
+    experiments = f"experiment=[{site.experiment},{sweep.experiment}]"
+    arguments = [experiments, *QUIET, *site.overrides, *sweep.overrides, f"hydra.sweep.dir={site.folder}", *parallel]
+    stamps = {training: site.stamp(training) for training in trainings}
+    with site.log_file.open("a", encoding="utf-8") as output:
+        command = [sys.executable, "-m", "solder_vae.train", "-m", *arguments]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        running = True
+        while running:
+            running = process.poll() is None
+            if running:
+                time.sleep(_POLL)
+            for training in trainings:
+                stamp = site.stamp(training)
+                if stamp is not None and stamp != stamps[training]:
+                    stamps[training] = stamp
+                    known.add(training)
+                    log.info("%*d of %d: %s", len(str(len(trainings))), len(known), len(trainings), training)
+    finally:
+        process.terminate()  # does nothing to one that has ended
+        process.wait()
+
+
+def read_runs(trainings: Iterable[Training], site: Site) -> Runs:
+    """What the trainings left in their folders."""
+    log_lines = site.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
+    ending = f"It did not get to its end; {site.log_file.name} ends:\n" + "\n".join(log_lines[-_ENDING:])
+    finished_runs: dict[Training, Run] = {}
+    failed: list[Failure] = []
+    for training in trainings:
+        folder = site.folder / training.folder
+        if site.has_result(training):
+            finished_runs[training] = read_run(training, folder)
+        else:
+            failed.append(Failure(training, last_error(folder) or ending))
+    return Runs(finished_runs, failed)
+
+
+def read_run(training: Training, folder: Path) -> Run:
+    data = OmegaConf.load(folder / "config.yaml").data
+    # Files are the same whatever the seed that split them; rendered images of another seed are others.
+    prefix = "" if data.get("root") else f"{data.seed}/"
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return Run(
+        training,
+        folder,
+        json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
+        {name: np.array([float(row[name]) for row in rows]) for name in SCORES if name in rows[0]},
+        np.array([int(row["label"]) for row in rows]),
+        [prefix + row["path"] for row in rows],
+    )
+
+
+def run_rows(runs: Runs) -> Iterator[list[str]]:
+    """runs.csv: header, then a line for each training and score, and one for each training that failed."""
+    keys = ("precision", "recall", "f1", "auroc", "average_precision", "false_call_rate", "escape_rate", "threshold")
+    yield ["model", "beta", "constraint", "seed", "score", *keys, "val_loss", "status", "folder"]
+    for training, run in runs.finished.items():
+        for score in run.scores:
+            values = [run.value(score, key) for key in keys]
+            numbers = ["" if value is None else repr(value) for value in [*values, run.metrics["val/loss"]]]
+            yield [*_identity(training), score, *numbers, "finished", run.folder.name]
+    for failure in runs.failed:
+        yield [*_identity(failure.training), *[""] * (len(keys) + 2), "failed", failure.training.folder]
+
+
+def _identity(training: Training) -> list[str]:
+    beta = "" if training.beta is None else f"{training.beta:g}"
+    return [training.model, beta, str(int(training.constraint)), str(training.seed)]

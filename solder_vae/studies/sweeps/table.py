@@ -1,0 +1,187 @@
+"""A sweep's finished runs as a table: each training and score, averaged over seeds, beside floor and baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from solder_vae.evaluation.baselines import BASELINES
+from solder_vae.evaluation.pseudo_defects import CRITERION
+from solder_vae.models.scores import SCORES
+from solder_vae.studies.sweeps.runs import Run
+
+COLUMNS = {
+    "auroc": "AUROC",
+    "average_precision": "AP",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "false_call_rate": "False calls",
+    "escape_rate": "Escapes",
+}
+
+#: Shown whether they differ or not.
+ALWAYS = ("model", "beta")
+# What the floor and the baselines depend on, too.
+_OF_THE_DATA = ("data", "threshold")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ in nothing but their seed, under one score.
+
+    Attributes:
+        settings: what tells them from other runs, by the config's key.
+        score: the score's name.
+        runs: one a seed.
+    """
+
+    settings: dict[str, Any]
+    score: str
+    runs: list[Run]
+
+    def values(self, metric: str) -> list[float | None]:
+        """The metric under this row's score, one a run."""
+        return [run.numbers.get(f"test/{self.score}/{metric}") for run in self.runs]
+
+
+def spread(values: Sequence[float | None]) -> str:
+    """Mean and, over several seeds, sample standard deviation."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    if len(known) == 1:
+        return f"{known[0]:.3f}"
+    return f"{mean(known):.3f} ± {stdev(known):.3f}"
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """The settings that are not the same in all runs, those of ALWAYS first.
+
+    What one model has and another has not (a CAE has no reduction) tells nothing that the model does not.
+    """
+    keys = dict.fromkeys([*ALWAYS, *(key for run in runs for key in run.settings)])
+    by_model: dict[str, list[Run]] = {}
+    for run in runs:
+        by_model.setdefault(str(run.settings.get("model")), []).append(run)
+
+    def varies(key: str) -> bool:
+        present = {repr(run.settings[key]) for run in runs if key in run.settings}
+        within = (len({key in run.settings for run in group}) for group in by_model.values())
+        return len(present) > 1 or max(within) > 1
+
+    return [key for key in keys if key in ALWAYS or varies(key)]
+
+
+def rows(runs: Sequence[Run]) -> list[Row]:
+    """A row for each distinct training and score.
+
+    Runs that differ in the primary score alone are the same training: each seed counts once, by the run whose primary
+    score it is if there is one (a fixed threshold holds for that score alone).
+    """
+    keys = differing(runs)
+    found = []
+    for picked in grouped(runs, keys):
+        for score in SCORES:
+            by_seed: dict[int | None, Run] = {}
+            for run in sorted(picked, key=lambda run: run.score == score):
+                if f"test/{score}/auroc" in run.numbers:
+                    by_seed[run.seed] = run
+            if by_seed:
+                chosen = [by_seed[seed] for seed in sorted(by_seed, key=lambda seed: (seed is None, seed or 0))]
+                found.append(Row({key: picked[0].settings.get(key) for key in keys}, score, chosen))
+    return found
+
+
+def grouped(runs: Sequence[Run], keys: Sequence[str]) -> list[list[Run]]:
+    """Runs with the same settings under ``keys``, ordered by these."""
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(tuple(repr(run.settings.get(key)) for key in keys), []).append(run)
+    return sorted(groups.values(), key=lambda group: [order(group[0].settings.get(key)) for key in keys])
+
+
+def order(value: Any) -> tuple[int, float, str]:
+    """Sorts numbers by value, before texts."""
+    number = isinstance(value, int | float)
+    return (0, float(value), "") if number else (1, 0.0, str(value))
+
+
+def cells(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table as text.
+
+    The floor and the trivial baselines depend on the data and the threshold's rule, not on the model, so each seed
+    counts once there.
+    """
+    keys = differing(runs)
+    searched = any(CRITERION in run.numbers for run in runs)
+    header = [*(heading(key) for key in keys), "score", "seeds", *COLUMNS.values(), *(["Criterion"] * searched)]
+    lines = []
+    for row in rows(runs):
+        names = [show(row.settings[key]) for key in keys]
+        numbers = [spread(row.values(metric)) for metric in COLUMNS]
+        if searched:  # the criterion is the primary score's
+            numbers.append(spread([run.numbers.get(CRITERION) for run in row.runs if run.score == row.score]))
+        lines.append([*names, row.score, str(len(row.runs)), *numbers])
+    of_the_data = [key for key in keys if key.split(".")[0] in _OF_THE_DATA]
+    for group in grouped(runs, of_the_data):
+        seeds = list({run.seed: run for run in group}.values())
+        for name, values in comparisons(seeds):
+            places = [show(group[0].settings.get(key)) if key in of_the_data else "" for key in keys]
+            places[0] = name
+            lines.append([*places, "", str(len(seeds)), *map(spread, values), *([""] * searched)])
+    return header, lines
+
+
+def comparisons(seeds: Sequence[Run]) -> Iterator[tuple[str, list[list[float | None]]]]:
+    """Calling every joint abnormal, then each trivial baseline: name and, of each of COLUMNS, the seeds' values."""
+    floor: Mapping[str, Any] = {
+        "auroc": 0.5,
+        "average_precision": "test/floor_average_precision",
+        "precision": "test/floor_precision",
+        "recall": 1.0,
+        "f1": "test/floor_f1",
+        "false_call_rate": 1.0,
+        "escape_rate": 0.0,
+    }
+    known = [floor[key] if isinstance(floor[key], str) else None for key in COLUMNS]
+    yield (
+        "all abnormal",
+        [
+            [run.numbers.get(name) for run in seeds] if name else [floor[key]]
+            for name, key in zip(known, COLUMNS, strict=True)
+        ],
+    )
+    for name in BASELINES:
+        yield f"{name} alone", [[run.numbers.get(f"baseline/{name}/{key}") for run in seeds] for key in COLUMNS]
+
+
+def heading(key: str) -> str:
+    """A config key as a column's heading; ``score.alpha`` says whether the constraint was trained."""
+    return "constraint" if key == "score.alpha" else key
+
+
+def show(value: Any) -> str:
+    """A setting as text."""
+    if value is None:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def flat_rows(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows for programs: one row a finished run and score, nothing averaged, with every digit."""
+    keys = differing(runs)
+    criterion = [CRITERION] if any(CRITERION in run.numbers for run in runs) else []
+    header = ["run", *keys, "seed", "score", "is_primary", "val/loss", *criterion, *COLUMNS]
+    lines = []
+    for run in runs:
+        for score in SCORES:
+            if f"test/{score}/auroc" not in run.numbers:
+                continue
+            values = [run.numbers.get(key) for key in ("val/loss", *criterion)]
+            values += [run.numbers[f"test/{score}/{key}"] for key in COLUMNS]
+            names = [run.name, *(run.settings.get(key) for key in keys), run.seed, score, score == run.score]
+            lines.append(["" if value is None else str(value) for value in [*names, *values]])
+    return header, lines

@@ -1,0 +1,123 @@
+"""What watches over a training: progress, checkpoints, and the stop when the loss is no number any more."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from torch import Tensor
+
+from solder_vae.models.checkpoint import WholeCheckpointIO
+from solder_vae.utils.cli import traceback_log
+from solder_vae.utils.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class EpochLog(Callback):
+    """One line an epoch, for the run's log and for consoles that show no progress bar."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        shown = ("train/loss", "val/loss", "val/recon", "val/kl", "train/grad_loss", "val/active_units")
+        values = {name: trainer.callback_metrics[name].item() for name in shown if name in trainer.callback_metrics}
+        width = len(str(trainer.max_epochs))
+        log.info(
+            "epoch %*d/%d  %s  %.1f s",
+            width,
+            trainer.current_epoch + 1,
+            trainer.max_epochs,
+            "  ".join(f"{name} {value:.5g}" for name, value in values.items()),
+            time.monotonic() - self.started,
+        )
+
+
+class StopOnNaN(Callback):
+    """Stops before a loss that is not finite reaches a weight, and names the batch's images."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        self.index = batch["index"]
+
+    def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor) -> None:
+        if torch.isfinite(loss):
+            return
+        paths = [trainer.datamodule.tables["train"].paths[i] for i in self.index.tolist()]  # type: ignore[attr-defined]
+        traceback_log.error("images of the batch: %s", ", ".join(paths))
+        raise UserError(
+            f"The training loss became {loss.item()} in epoch {trainer.current_epoch + 1}, "
+            f"step {trainer.global_step + 1}: lower model.lr (now {module.hparams['lr']:g}) "
+            "or look at the batch's images, listed in the run's log "
+            f"(the first is {paths[0]}). Checkpoints of earlier epochs, if any, are intact."
+        )
+
+
+class WholeCheckpoint(ModelCheckpoint):
+    """Writes whole files only, however the writing ends."""
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        trainer.strategy.checkpoint_io = WholeCheckpointIO()
+        super().setup(trainer, module, stage)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the epoch's training row into the file: Lightning logs it after the checkpoint, perhaps never."""
+        checkpoint["training_row"] = {
+            key: float(value) for key, value in trainer.logged_metrics.items() if key.startswith("train/")
+        }
+
+
+class BestCheckpoint(WholeCheckpoint):
+    """Keeps the best epoch so far also when a training goes on in another directory, where Lightning forgets it."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+
+
+def checkpoints(directory: Path) -> list[ModelCheckpoint]:
+    """``best.ckpt`` by validation loss, and ``last.ckpt`` to resume from, in ``directory``."""
+    common: dict[str, Any] = {
+        "dirpath": directory,
+        "enable_version_counter": False,
+        "auto_insert_metric_name": False,
+        "save_on_train_epoch_end": True,  # when the epoch is over for the learning rate's schedule, too
+    }
+    return [
+        BestCheckpoint(filename="best", monitor="val/loss", mode="min", **common),
+        WholeCheckpoint(filename="last", **common),
+    ]
+
+
+@contextmanager
+def ended_plainly() -> Iterator[None]:
+    """Around a fit: Ctrl-C comes out as KeyboardInterrupt, the death of a worker process in one sentence.
+
+    Raises:
+        UserError: the operating system killed a process that prepares batches.
+    """
+    try:
+        yield
+    except SystemExit as end:  # Lightning's answer to Ctrl-C, after which it lets no second one through
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from end
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            f"A process that prepares batches died ({str(error).strip()}), most likely for want of memory: "
+            "go on from the run's last.ckpt (resume=PATH), with fewer data.num_workers."
+        ) from error
+
+
+def progress_bar() -> list[Callback]:
+    """A bar where someone watches."""
+    return [RichProgressBar(leave=False)] if sys.stderr.isatty() else []

@@ -1,0 +1,272 @@
+"""Data-parallel training: one process (*rank*) a device, started and watched over by the run's own process.
+
+The run's process takes no part in the computation. It holds the folder, the loggers and, afterwards, the test; rank 0
+sends it what it logs. So it can end all ranks as soon as one of them fails, whatever the others are waiting for, and
+nothing of a failed group is left in it: the next job of a sweep starts anew.
+
+What the ranks compute is in :mod:`solder_vae.utils.distributed`.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import multiprocessing
+import os
+import pickle
+import signal
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import DDPStrategy
+from torch import distributed
+from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from solder_vae.data.datamodule import SolderDataModule
+from solder_vae.models.autoencoder import CAE
+from solder_vae.models.precision import REPRODUCIBLE
+from solder_vae.training.trainer import fit, quiet_lightning
+from solder_vae.utils.cli import check_whole_number, traceback_log
+from solder_vae.utils.errors import UserError
+from solder_vae.utils.processes import deaf_to_interrupts, end_with_parent, share_of_threads
+
+GRACE = 10  # seconds for the other ranks to tell what they saw of a failure
+
+
+def rank_count(config: DictConfig) -> int:
+    """How many processes train.
+
+    Raises:
+        UserError: that number does not fit the strategy, the batch or the machine.
+    """
+    strategy, batch = config.trainer.strategy, config.data.batch_size
+    devices: int = config.trainer.devices
+    if strategy not in ("auto", "ddp"):
+        raise UserError(f"trainer.strategy={strategy} is unknown: use auto (one device) or ddp (several).")
+    check_whole_number("trainer.devices", devices, 1)
+    if devices > 1 and strategy == "auto":
+        raise UserError(f"trainer.devices={devices} needs data parallelism: add trainer=ddp, or use 1.")
+    if devices > 1 and isinstance(batch, int) and batch % devices:
+        raise UserError(
+            f"data.batch_size={batch} cannot be shared out evenly among trainer.devices={devices}: use a multiple."
+        )
+    if devices > 1 and on_gpu(config) and devices > torch.cuda.device_count():
+        raise UserError(
+            f"trainer.devices={devices}, but there are {torch.cuda.device_count()} GPUs: "
+            "use as many, or trainer.accelerator=cpu."
+        )
+    return devices
+
+
+def on_gpu(config: DictConfig) -> bool:
+    """Whether training goes to GPUs."""
+    accelerator = config.trainer.accelerator
+    return accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+
+
+class Run(NamedTuple):
+    """What each rank needs to know of the run."""
+
+    model: CAE
+    data: SolderDataModule
+    config: DictConfig
+    directory: Path
+
+
+def fit_on_ranks(
+    model: CAE, data: SolderDataModule, config: DictConfig, directory: Path, loggers: Sequence[Logger]
+) -> str:
+    """What :func:`solder_vae.training.trainer.fit` does, by :func:`rank_count` processes that share each batch.
+
+    The processes share the threads that this one would use.
+
+    Raises:
+        UserError: as there, or a process was killed; the others are ended.
+    """
+    count = rank_count(config)
+    spawn = multiprocessing.get_context("spawn")
+    ranks: dict[Connection, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="solder_vae_") as folder:
+        # In a file: as an argument, the tensors would be moved to memory that all ranks share, and each rank would
+        # have to take it in, after its imports, before the next one starts.
+        run = Path(folder) / "run"
+        run.write_bytes(pickle.dumps(Run(model, data, config, directory)))
+        try:
+            for rank in range(count):
+                receiver, sender = spawn.Pipe(duplex=False)
+                rank_of_run = (rank, count, share_of_threads(count), Path(folder) / "store", run, sender)
+                ranks[receiver] = process = spawn.Process(target=train_as_rank, args=rank_of_run)
+                with deaf_to_interrupts():
+                    process.start()
+                sender.close()  # the rank's own end is the only one: it closes with the rank
+            return listen(dict(ranks), loggers)
+        finally:
+            for process in ranks.values():
+                if process.pid is not None:
+                    process.kill()
+                    process.join()
+
+
+def listen(ranks: dict[Connection, Any], loggers: Sequence[Logger]) -> str:
+    """Pass on what the ranks log until all have ended; the path of the best checkpoint.
+
+    Raises:
+        UserError: a rank met one, or was killed.
+        RuntimeError: a rank failed otherwise.
+    """
+    count, best, errors, killed = len(ranks), "", [], []
+    deadline = None
+    while ranks and (deadline is None or time.monotonic() < deadline):
+        for pipe in wait(list(ranks), None if deadline is None else max(0.0, deadline - time.monotonic())):
+            assert isinstance(pipe, Connection)
+            try:
+                kind, content = pipe.recv()
+            except (EOFError, OSError):  # the rank has ended, perhaps in the middle of a message
+                process = ranks.pop(pipe)
+                process.join()
+                if process.exitcode < 0:
+                    killed.append(signal.Signals(-process.exitcode).name)
+                if process.exitcode:
+                    deadline = deadline or time.monotonic() + GRACE
+                continue
+            if kind == "record":
+                logging.getLogger(content.name).handle(content)
+            elif kind == "metrics":
+                for logger in loggers:
+                    logger.log_metrics(*content)
+                    logger.save()
+            elif kind == "best":
+                best = content
+            elif kind == "mistake":
+                raise UserError(content)
+            else:
+                errors.append(content)
+    for error in errors:
+        traceback_log.error("a training process failed\n%s", error)
+    if killed:
+        raise UserError(
+            f"One of the {count} training processes was killed ({killed[0]}), most likely for want of memory: "
+            "go on from the run's last.ckpt if it is there (resume=PATH), with fewer trainer.devices."
+        )
+    if errors or not best:
+        raise RuntimeError(f"a training process failed\n{errors[0] if errors else ''}")
+    return best
+
+
+# in a rank's own process ----------------------------------------------------------------------------------------------
+
+
+class Messages:
+    """A rank's end of the line to the run's process."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self.pipe = pipe
+        self.lock = threading.Lock()
+
+    def send(self, kind: str, content: Any) -> None:
+        with self.lock:
+            self.pipe.send((kind, content))
+
+    def put_nowait(self, record: logging.LogRecord) -> None:
+        """Makes it the queue that ``logging.handlers.QueueHandler`` writes to."""
+        self.send("record", record)
+
+
+class Relay(Logger):
+    """Sends the metrics of rank 0 to the run's loggers; those of the other ranks are the same and go nowhere."""
+
+    def __init__(self, messages: Messages | None) -> None:
+        super().__init__()
+        self.messages = messages
+
+    @property
+    def name(self) -> str:
+        return "relay"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        if self.messages is not None:
+            self.messages.send("metrics", (dict(metrics), step))
+
+    def log_hyperparams(self, *arguments: Any, **options: Any) -> None:
+        """The run's process knows its config."""
+
+
+class NoAveraging(DDPStrategy):
+    """For gradients that are those of all ranks already: a third of a number, three times, is not always the number."""
+
+    def configure_ddp(self) -> None:
+        super().configure_ddp()
+        assert isinstance(self.model, DistributedDataParallel)
+        self.model.register_comm_hook(None, noop_hook)  # Lightning would register it on GPUs only
+
+
+def train_as_rank(rank: int, count: int, threads: int, store: Path, run: Path, pipe: Connection) -> None:
+    """Take part in a training as one of its processes.
+
+    Args:
+        rank: of this one, from 0.
+        count: of the ranks.
+        threads: of this process.
+        store: a file by which the ranks find each other.
+        run: a file with a pickled :class:`Run`.
+        pipe: to the run's process.
+    """
+    end_with_parent()
+    torch.set_num_threads(threads)
+    messages = Messages(pipe)
+    speak_for(rank, messages)
+    try:
+        model, data, config, directory = pickle.loads(run.read_bytes())
+        gpu = on_gpu(config)
+        if gpu:
+            torch.cuda.set_device(rank)
+        os.environ["LOCAL_RANK"] = str(rank)  # tells Lightning its number, and that the processes are started
+        backend = "nccl" if gpu else "gloo"
+        distributed.init_process_group(backend, init_method=store.as_uri(), rank=rank, world_size=count)
+        best = fit(
+            model,
+            data,
+            config,
+            directory,
+            [Relay(messages if rank == 0 else None)],
+            devices=count,
+            # Buffers need no copying: batch norm's statistics and the reference gradients come out equal on all ranks.
+            strategy=(NoAveraging if model.precision == REPRODUCIBLE else DDPStrategy)(
+                cluster_environment=LightningEnvironment(), forward_sync_buffers=False
+            ),
+        )
+        distributed.destroy_process_group()
+        if rank == 0:
+            messages.send("best", best)
+    except UserError as error:
+        messages.send("mistake", str(error))
+        raise SystemExit(1) from None
+    except Exception:
+        messages.send("error", traceback.format_exc())
+        raise SystemExit(1) from None
+
+
+def speak_for(rank: int, messages: Messages) -> None:
+    """Let rank 0 log as a single process would, and the others only what went wrong."""
+    quiet_lightning()
+    root = logging.getLogger()
+    root.addHandler(logging.handlers.QueueHandler(messages))  # type: ignore[arg-type]  # it only puts
+    root.setLevel(logging.ERROR if rank else logging.INFO)
+    if rank:
+        warnings.simplefilter("ignore")

@@ -1,0 +1,175 @@
+"""Where numbers and pictures go: metrics.csv in the run directory, and Weights & Biases, offline unless asked.
+
+Nothing about logging may stop a run: without a key or a network, ``logger.mode=online`` falls back to offline, and
+where Weights & Biases is lost later, the run goes on without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from solder_vae.models.scores import SCORES
+from solder_vae.utils.errors import UserError
+
+# Before wandb is imported by the logger: no crash reports to its makers.
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+os.environ.setdefault("WANDB_SILENT", "true")
+# Seconds that a run waits for a server that does not answer: before its first epoch, and after its last one.
+os.environ.setdefault("WANDB_INIT_TIMEOUT", "30")
+os.environ.setdefault("WANDB_FINISH_TIMEOUT", "60")
+
+log = logging.getLogger(__name__)
+
+MODES = ("offline", "online", "disabled")
+TAGGED = ("model", "score", "data")  # of a run's config: what dashboards filter by most
+
+#: Which value of a metric is its best; neither end is for the divergence and the units in use.
+BEST = {"train/*": "min,last", "val/*": "min,last"}
+BEST |= dict.fromkeys(("train/kl", "val/kl", "val/active_units"), "last")
+_UP, _DOWN = ("auroc", "average_precision", "precision", "recall", "f1"), ("false_call_rate", "escape_rate")
+for _part in ("test", *(f"test/{score}" for score in SCORES)):
+    BEST |= {f"{_part}/{key}": "max" for key in _UP} | {f"{_part}/{key}": "min" for key in _DOWN}
+
+
+@contextmanager
+def run_loggers(
+    directory: Path,
+    config: Mapping[str, Any],
+    *,
+    mode: str,
+    project: str,
+    tags: list[str],
+    name: str,
+    group: str | None,
+) -> Iterator[list[Logger]]:
+    """The run's loggers, closed on the way out however the run ended.
+
+    Args:
+        directory: the run's directory.
+        config: the run's config, flat.
+        mode: "offline", "online" or "disabled" (Weights & Biases only).
+        project, tags, name, group: as in Weights & Biases; the group is the sweep's name.
+
+    Raises:
+        UserError: an unknown mode.
+    """
+    if mode not in MODES:
+        raise UserError(f"logger.mode={mode} is unknown: use {', '.join(MODES)}.")
+    loggers: list[Logger] = [CSVLogger(directory, name="", version="")]
+    status = 1
+    try:
+        if mode != "disabled":
+            tagged = [str(config[key]) for key in TAGGED if key in config]
+            settings = {"project": project, "tags": [*dict.fromkeys([*tags, *tagged])], "name": name, "group": group}
+            if wandb_logger := start_wandb(mode, dir=directory, config=dict(config), **settings):
+                loggers.append(wandb_logger)
+        yield loggers
+        status = 0
+    finally:
+        for logger in loggers:
+            logger.finalize("success" if status == 0 else "failed")
+            if isinstance(logger, Dashboard):
+                logger.finish(status)
+
+
+class Dashboard(WandbLogger):
+    """A run of Weights & Biases that may be lost at any time: that is said once, and nothing more is sent."""
+
+    lost = False
+
+    def attempt(self, send: Callable[..., object], *arguments: Any) -> None:
+        """Call ``send(*arguments)`` unless the run is lost; if that fails, it is."""
+        if not self.lost:
+            try:
+                send(*arguments)
+            except Exception as error:  # anything: logging is never worth a training
+                self.lose(error)
+
+    def lose(self, error: Exception) -> None:
+        if not self.lost:
+            self.lost = True
+            log.warning(
+                "Weights & Biases did not get all of this run: %s. The run's own files are whole; "
+                "wandb sync %s sends what was logged until then.",
+                first_line(error),
+                shlex.quote(self.experiment.settings.sync_dir),
+            )
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.attempt(super().log_metrics, metrics, step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:
+        self.attempt(super().log_hyperparams, params)
+
+    def finish(self, status: int) -> None:
+        """Wait until what was logged is on disk and, if online, with the server, but not for ever."""
+        try:
+            self.experiment.finish(status)
+        except Exception as error:
+            self.lose(error)
+        if self.lost:
+            stop_wandb()
+
+
+def start_wandb(mode: str, **settings: Any) -> Dashboard | None:
+    """A logger for a new run, offline if it does not start in ``mode``; None if it does not start at all.
+
+    Args:
+        mode: "offline" or "online".
+        settings: of :func:`wandb.init`.
+    """
+    import wandb
+
+    for attempt in dict.fromkeys((mode, "offline")):
+        try:
+            run = wandb.init(
+                mode=attempt,  # type: ignore[arg-type]
+                notes=repeat_command(),
+                settings=wandb.Settings(console="off", finish_timeout_raises=True),
+                reinit="finish_previous",
+                **settings,
+            )
+            for name, summary in BEST.items():
+                run.define_metric(name, summary=summary)
+            return Dashboard(experiment=run)
+        except Exception as error:
+            otherwise = "offline" if attempt == "online" else "without it"
+            log.warning(
+                "Weights & Biases (%s) did not start: %s. The run goes on %s.", attempt, first_line(error), otherwise
+            )
+            stop_wandb()
+    return None
+
+
+def stop_wandb() -> None:
+    """End the process that wandb keeps beside this one: what failed there would fail again, at the latest at exit."""
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()
+
+
+def first_line(error: Exception) -> str:
+    """What an error of wandb says, without the advice to programmers in the lines below."""
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+def repeat_command() -> str:
+    """The command that repeats this run alone, also when it is one of a sweep in another process."""
+    if not HydraConfig.initialized():
+        return shlex.join(["python", "-m", "solder_vae.train", *sys.argv[1:]])
+    hydra = HydraConfig.get()
+    return shlex.join(["python", "-m", hydra.help.app_name, *hydra.overrides.task])

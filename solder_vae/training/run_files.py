@@ -1,0 +1,202 @@
+"""The files of a run: metrics.json, predictions.csv and the pictures, each written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from pytorch_lightning.loggers import Logger
+
+from solder_vae.data.table import NORMAL, ImageTable
+from solder_vae.data.transforms import to_images, to_tensor
+from solder_vae.data.view import PLAIN
+from solder_vae.evaluation import plots
+from solder_vae.evaluation.evaluate import Evaluation
+from solder_vae.models.autoencoder import CAE, BetaVAE
+from solder_vae.training.lineage import log_lineage
+from solder_vae.training.loggers import Dashboard
+from solder_vae.utils.files import replacing
+
+
+def write_artefacts(
+    directory: Path, model: CAE, evaluation: Evaluation, numbers: Mapping[str, Any], pictures: bool = True
+) -> None:
+    """Write predictions.csv, the pictures and metrics.json of a run.
+
+    Args:
+        directory: the run's; it holds the CSV logger's ``metrics.csv``.
+        model: the tested model, in evaluation mode.
+        evaluation: its test.
+        numbers: see :func:`run_metrics`.
+        pictures: whether to write them; they take longer than all else here.
+    """
+    write_csv(directory / "predictions.csv", prediction_rows(evaluation))
+    if isinstance(model, BetaVAE) and model.kl_per_unit is not None:
+        rows = enumerate(model.kl_per_unit.tolist())
+        write_csv(directory / "kl_per_unit.csv", [["unit", "kl"], *([str(unit), f"{kl:.9g}"] for unit, kl in rows)])
+    if pictures:
+        for name, figure in figures(directory, model, evaluation):
+            plots.save(figure, directory / f"{name}.png")
+    # Last: a run is finished once this is there.
+    with replacing(directory / "metrics.json") as path:
+        path.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Iterable[list[str]]) -> None:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+def figures(directory: Path, model: CAE, evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
+    """A run's pictures by name."""
+    table, primary, metrics = evaluation.table, evaluation.primary, evaluation.metrics
+    labels, threshold = table.labels, evaluation.threshold.value
+    yield "loss_curves", plots.loss_curves(read_history(directory / "metrics.csv"))
+    val, test = evaluation.val[primary], evaluation.test[primary]
+    yield "score_histogram", plots.score_histogram(val, test, labels, threshold, primary)
+    yield "roc", plots.roc_curves(evaluation.test, labels, metrics, primary)
+    yield "pr", plots.pr_curves(evaluation.test, labels, metrics, primary)
+    yield "defect_recall", plots.defect_recall(metrics[primary], primary)
+    if isinstance(model, BetaVAE) and model.kl_per_unit is not None and model.active_units is not None:
+        yield "kl_per_unit", plots.kl_per_unit(model.kl_per_unit.cpu().numpy(), int(model.active_units.sum()))
+    yield "reconstructions", reconstructions(model, table, test, threshold)
+
+
+def reconstructions(model: CAE, table: ImageTable, scores: NDArray[np.float64], threshold: float) -> Figure:
+    """The paper's Fig. 4 of a model in evaluation mode: two joints of each defect type, and as many normal ones.
+
+    Args:
+        model: what reconstructs.
+        table: the test images.
+        scores: theirs, ``(N,)``.
+        threshold: abnormal is called iff ``score > threshold``.
+    """
+    types = len(set(table.defects) - {NORMAL})
+    shown = plots.choose_examples(scores, table.defects, count=max(16, 4 * types))
+    images = table.images[shown]
+    recon = to_images(model.reconstruct(to_tensor(images).to(model.device)))
+    return plots.reconstruction_grid(images, recon, [table.defects[row] for row in shown], scores[shown], threshold)
+
+
+def read_history(path: Path) -> dict[str, list[float | None]]:
+    """The CSV logger's ``train/...`` and ``val/...`` series, one value an epoch (None where there is none)."""
+    epochs: dict[int, dict[str, float]] = {}
+    names: dict[str, None] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["epoch"]:
+                values = {key: float(value) for key, value in row.items() if value and is_series(key)}
+                epochs.setdefault(int(row["epoch"]), {}).update(values)
+                names |= dict.fromkeys(values)
+    last = max(epochs, default=-1)
+    return {name: [epochs.get(epoch, {}).get(name) for epoch in range(last + 1)] for name in sorted(names)}
+
+
+def is_series(name: str) -> bool:
+    return name.startswith(("train/", "val/"))
+
+
+def run_metrics(model: CAE, evaluation: Evaluation, validation: Mapping[str, float]) -> dict[str, Any]:
+    """Every number of a run, flat: ``test/...`` is the primary score's, ``test/<score>/...`` each score's.
+
+    Nothing in it depends on the clock or the machine's load, so equal runs write equal files.
+    """
+    numbers: dict[str, Any] = {
+        "model": model.name,
+        "beta": model.hparams["beta"],
+        "score": evaluation.primary,
+        "alpha": model.alpha,
+        "seed": model.seed,
+        "view": (model.preprocessing or {}).get("view", PLAIN),
+        "precision": model.precision,
+        **validation,
+        **prefixed("test", evaluation.metrics[evaluation.primary]),
+    }
+    for name, metrics in evaluation.metrics.items():
+        numbers |= prefixed(f"test/{name}", metrics)
+    for name, metrics in evaluation.baselines.items():
+        numbers |= prefixed(f"baseline/{name}", metrics)
+    if evaluation.localisation is not None:
+        numbers |= prefixed("test/localisation", evaluation.localisation)
+    if evaluation.trivial_localisation is not None:
+        numbers |= prefixed("baseline/mean image/localisation", evaluation.trivial_localisation)
+    numbers["thresholds"] = {name: threshold.to_dict() for name, threshold in evaluation.thresholds.items()}
+    return numbers
+
+
+def prefixed(prefix: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}/{key}": value for key, value in metrics.items()}
+
+
+def prediction_rows(evaluation: Evaluation) -> Iterator[list[str]]:
+    """Header and one row a test image; the margin is the primary score minus its threshold."""
+    table, primary = evaluation.table, evaluation.primary
+    names = list(evaluation.metrics)
+    threshold = evaluation.threshold.value
+    yield ["path", "label", "defect", *names, "threshold", "margin", "predicted"]
+    for row, (path, label, defect, called) in enumerate(
+        zip(table.paths, table.labels, table.defects, evaluation.predicted, strict=True)
+    ):
+        scores = [f"{evaluation.test[name][row]:.9g}" for name in names]  # 9 digits tell all float32 apart
+        margin = evaluation.test[primary][row] - threshold
+        yield [path, str(label), defect, *scores, repr(threshold), f"{margin:.9g}", str(int(called))]
+
+
+# What a dashboard needs of the scores and of the trivial baselines; metrics.json has the rest.
+_OF_SCORES = ("auroc", "average_precision", "precision", "recall", "f1", "false_call_rate", "escape_rate", "threshold")
+_OF_BASELINES = ("auroc", "f1")
+_ONCE = ("test/auroc_low", "test/auroc_high", "test/floor_f1", "test/floor_precision")
+
+
+def summary_numbers(numbers: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a run that dashboards show, out of those of :func:`run_metrics`."""
+    shown = {}
+    for key, value in numbers.items():
+        part, _, rest = key.partition("/")
+        name = rest.rpartition("/")[2]
+        wanted = {
+            "val": True,
+            "test": name in ("pixel_auroc", "aupro") or name in _OF_SCORES or key in _ONCE,
+            "baseline": name in _OF_BASELINES,
+        }
+        if isinstance(value, int | float) and rest and "defect/" not in rest and wanted.get(part, False):
+            shown[key] = value
+    return shown
+
+
+def log_artefacts(
+    directory: Path,
+    evaluation: Evaluation,
+    numbers: Mapping[str, Any],
+    tables: Mapping[str, ImageTable],
+    loggers: Iterable[Logger],
+) -> None:
+    """Send the test's numbers, pictures, predictions, data and model to Weights & Biases.
+
+    metrics.csv keeps to the training.
+    """
+    scalars = summary_numbers(numbers)
+    facts = {**{key: numbers[key] for key in ("model", "score", "beta", "seed")}, **scalars}
+    for logger in loggers:
+        if isinstance(logger, Dashboard):
+            logger.attempt(log_results, logger, directory, evaluation, scalars)
+            logger.attempt(log_lineage, logger, tables, directory / "best.ckpt", facts)
+
+
+def log_results(dashboard: Dashboard, directory: Path, evaluation: Evaluation, scalars: Mapping[str, float]) -> None:
+    results = {key: value for key, value in scalars.items() if not key.startswith("val/")}
+    dashboard.log_metrics(results)
+    # The validation's numbers are those of the best epoch: in the summary, beside the curves' own. A result is one
+    # number, so it stands there by its plain name, not as test/f1.max.
+    best = {f"best/{key[4:]}": value for key, value in scalars.items() if key.startswith("val/")}
+    dashboard.experiment.summary.update({**best, **results})
+    for picture in sorted(directory.glob("*.png")):
+        dashboard.log_image(f"pictures/{picture.stem}", [str(picture)])
+    header, *rows = prediction_rows(evaluation)
+    dashboard.log_table("predictions", header, rows)

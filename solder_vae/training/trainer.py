@@ -1,0 +1,107 @@
+"""Lightning's part of a run: the Trainer as the config wants it, and the training itself."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
+from pytorch_lightning.loggers import Logger
+
+from solder_vae.data.datamodule import SolderDataModule
+from solder_vae.models.autoencoder import CAE
+from solder_vae.models.layers.exact_sums import reproducible
+from solder_vae.models.precision import FULL, REPRODUCIBLE
+from solder_vae.training.callbacks import EpochLog, StopOnNaN, checkpoints, ended_plainly, progress_bar
+from solder_vae.utils.errors import UserError
+
+#: Of the trainer's config; the others are the Trainer's own.
+OWN_KEYS = ("strategy", "devices", "ensemble", "betas")
+
+
+def fit(
+    model: CAE, data: SolderDataModule, config: DictConfig, directory: Path, loggers: Sequence[Logger], **options: Any
+) -> str:
+    """Train ``model`` in this process.
+
+    Args:
+        model: not trained yet.
+        data: set up.
+        config: the run's.
+        directory: the run's.
+        loggers: of the training's curves.
+        options: of the Trainer, beside the config's.
+
+    Returns:
+        The path of the best checkpoint by validation loss.
+
+    Raises:
+        UserError: the loss stopped being a number, or a process that prepares batches died.
+    """
+    best, last = checkpoints(directory)
+    callbacks = [EpochLog(), *progress_bar(), LearningRateMonitor("epoch"), StopOnNaN(), best, last]
+    exactly = model.precision == REPRODUCIBLE
+    options = {
+        "precision": FULL if exactly else model.precision,
+        "logger": list(loggers),
+        "callbacks": callbacks,
+        **options,
+    }
+    trainer = make_trainer(config, directory, **options)
+    data.share_validation = not exactly
+    with ended_plainly(), reproducible(model) if exactly else nullcontext():
+        trainer.fit(model, datamodule=data, ckpt_path=config.resume, weights_only=True)
+    return best.best_model_path
+
+
+def make_trainer(config: DictConfig, directory: Path, **options: Any) -> pl.Trainer:
+    """The config's Trainer, with what every run of this package needs; on one device unless ``options`` say more."""
+    trainer: pl.Trainer = build(
+        OmegaConf.masked_copy(config.trainer, [key for key in config.trainer if key not in OWN_KEYS]),
+        default_root_dir=directory,
+        use_distributed_sampler=False,  # the data module shares the images out
+        inference_mode=False,  # GradCon needs gradients when testing, too
+        deterministic="warn",
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in options["callbacks"]),
+        log_every_n_steps=1_000_000_000,  # epochs are logged, steps are not
+        **{"devices": 1, **options},
+    )
+    return trainer
+
+
+def build(config: DictConfig, **options: Any) -> Any:
+    """Instantiate a config's ``_target_``; the user's mistakes come out as they were raised, not wrapped by Hydra."""
+    try:
+        return instantiate(config, **options, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, TypeError | ValueError | MisconfigurationException):
+            raise UserError(f"A value does not fit {config.get('_target_')}: {str(cause).rstrip('.!')}.") from error
+        raise
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's advertisements and its advice on worker processes out of the run's log."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        "does not have many workers",  # the images are in memory: none is fastest
+        "exists and is not empty",
+        "smaller than the logging interval",
+        "isinstance.treespec",
+        "in distributed setting to accumulate",  # what is not accumulated is the same on all ranks
+    ):
+        warnings.filterwarnings("ignore", f".*{message}.*")

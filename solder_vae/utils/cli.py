@@ -1,0 +1,219 @@
+"""What every command shares: where the configs are, and how a run's failure is told.
+
+A mistake that the user can mend ends in one sentence on stderr and exit status 2; its traceback goes to the run's log.
+Anything else is a bug: status 1, with the traceback.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import logging
+import math
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
+
+from solder_vae.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+T = TypeVar("T")
+
+PACKAGE = Path(__file__).resolve().parents[1]
+#: The configs: inside the package when installed from a wheel, at the top of a checkout otherwise.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+log = logging.getLogger("solder_vae")
+traceback_log = logging.getLogger("solder_vae.traceback")  # goes to the run's log file alone
+
+
+def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None:
+    """Compose a config from the command line, run ``job(config, run directory)``, and exit.
+
+    With ``-m`` the job runs once for each combination; a failing one leaves its traceback in its own log and the
+    others go on.
+    """
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf.errors import OmegaConfBaseException
+
+    # OSError: the run's directory cannot be made or written.
+    mistakes = (UserError, HydraException, OmegaConfBaseException, OSError)
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own account of an error and exits
+
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
+    @functools.wraps(job)
+    def run(config: DictConfig) -> Any:
+        directory = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            return job(config, directory)
+        except Exception as error:
+            traceback_log.exception("the run failed")
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                log_file = directory / f"{config_name}.log"
+                log.error("job %s failed: %s (traceback in %s)", HydraConfig.get().job.num, error, log_file)
+            elif isinstance(error, mistakes) and not wants_traceback:
+                sys.exit(fail(readable(error), 2))
+            raise
+
+    try:
+        run()
+    except mistakes as error:
+        if wants_traceback:
+            raise
+        sys.exit(fail(readable(error), 2))
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        if not wants_traceback and str(error) == "No trials are completed yet.":  # Optuna's word, asked for the best
+            sys.exit(fail("no trial of the search finished.", 1))
+        if wants_traceback or not (mistake := mistake_of_hydra(error)):
+            raise
+        sys.exit(fail(mistake, 2))
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process is about to end: let it do so with its own status
+        sys.exit(fail("interrupted.", 130))
+
+
+def check_whole_number(key: str, value: object, least: int) -> None:
+    """Check an option that counts something.
+
+    Raises:
+        UserError: it is no whole number, or less than ``least``.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"{key}={value} does not fit: use a whole number, {least} or more.")
+
+
+def while_composing(error: Exception) -> bool:
+    """Whether Hydra's own code raised the error while it read the command line, not a job or a launcher."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and "/hydra/_internal/" in Path(frames[-1].filename).as_posix()
+
+
+def mistake_of_hydra(error: Exception) -> str | None:
+    """What the user can mend about an error that Hydra did not foresee; None if it is a bug."""
+    if isinstance(error, RuntimeError):
+        return missing_plugin(error)
+    if isinstance(error, ValueError) and isinstance(cause := error.__cause__, OSError):
+        return str(cause)  # of logging's configuration: the run's log cannot be written
+    if while_composing(error):
+        return (
+            f"The command line can't be read ({error}): a group takes the name of one of its choices, "
+            "such as model=cae."
+        )
+    return None
+
+
+def missing_plugin(error: RuntimeError) -> str | None:
+    """What to install, if Hydra's error says that a launcher or sweeper is not there."""
+    found = re.fullmatch(r"Unknown plugin class : 'hydra_plugins\.hydra_(\w+)_(launcher|sweeper)\..*'", str(error))
+    if not found:
+        return None
+    return f"The {found[2]} {found[1]} is not installed: pip install -c constraints.txt '.[sweep]' adds it."
+
+
+def fail(message: str, status: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+def readable(error: Exception) -> str:
+    """The error's message; Hydra's and OmegaConf's without their search paths, type names and hints to developers."""
+    if isinstance(error, UserError):
+        return str(error)
+    technical = (
+        "Config search path",
+        "full_key:",
+        "object_type=",
+        "provider=",
+        "reference_type=",
+        "Set the environ",
+    )
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(line for line in lines if not line.startswith(technical))
+    # Hydra's advice to append an unknown key would silence the error and change nothing.
+    return re.sub(r"To append to your config use \+.*", "There is no such option: --help lists all.", text)
+
+
+def command(job: Callable[[list[str]], int]) -> None:
+    """Run ``job(arguments)`` for a command without Hydra and exit with the status it returns.
+
+    The user's mistakes end in one sentence on stderr and status 2, Ctrl-C in status 130.
+    """
+    try:
+        sys.exit(job(sys.argv[1:]))
+    except UserError as error:
+        sys.exit(fail(str(error), 2))
+    except KeyboardInterrupt:
+        sys.exit(fail("interrupted.", 130))
+
+
+def parse(schema: type[T], arguments: list[str], usage: str) -> T:
+    """Read ``key=value`` arguments into a dataclass whose fields are the keys.
+
+    Values are taken as they stand and converted to the field's type: no YAML and no interpolation as Hydra has them, so
+    that ``images=*.png`` or a path with colons, brackets or ``${`` means itself. ``--help`` or ``-h`` among the
+    arguments prints the usage and exits.
+
+    Args:
+        schema: dataclass of str, int, float and bool fields (or those ``| None``); a field without a default must be
+            given.
+        arguments: what follows the command's name.
+        usage: the help, printed as it is.
+
+    Raises:
+        UserError: an argument that is no ``key=value``, an unknown or repeated key, a value of another type, or a
+            required key that is missing.
+    """
+    if {"--help", "-h"} & set(arguments):
+        print(usage.strip())
+        sys.exit(0)
+    fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
+    hints = get_type_hints(schema)
+    values: dict[str, Any] = {}
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals:
+            raise UserError(f"{argument!r} is not key=value: the keys are {', '.join(fields)} (--help explains them).")
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(fields)}."
+            raise UserError(f"{key!r} is no option of this command: {hint}")
+        if key in values:
+            raise UserError(f"{key} is given twice: give it once.")
+        values[key] = convert(key, text, hints[key])
+    required = [name for name, field in fields.items() if dataclasses.MISSING is field.default]
+    if missing := [f"{name}=..." for name in required if values.get(name, "") == ""]:
+        raise UserError(f"{' and '.join(missing)} must be given: --help shows an example.")
+    return schema(**values)
+
+
+def convert(key: str, text: str, hint: Any) -> str | int | float | bool:
+    """The value of ``key=text`` as the type that the annotation ``hint`` names (``X`` or ``X | None``).
+
+    Raises:
+        UserError: the text is no such value.
+    """
+    kind = next((kind for kind in get_args(hint) if kind is not NoneType), hint)
+    if kind is bool:
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        raise UserError(f"{key}={text} is neither true nor false: give one of them.")
+    try:
+        value: str | int | float = kind(text)
+    except ValueError:
+        value = math.nan
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key}={text} is no {'whole ' if kind is int else ''}number: give one.")
+    return value

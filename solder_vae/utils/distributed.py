@@ -1,0 +1,101 @@
+"""The mathematics of data-parallel training: what the processes (*ranks*) must know of each other's images.
+
+Each rank holds its share of the global batch. DistributedDataParallel averages the ranks' gradients, which is all that
+an ordinary loss needs. Two things here are no means over images: batch norm's statistics and GradCon's cosine. Both are
+functions of *sums* over the global batch, so ranks exchange those sums by :func:`total`, which autograd sees through as
+often as it is asked to. Differentiating the sum of all ranks' losses, as that does, and then averaging over the ranks
+gives the gradient of the mean loss: exactly that of one process with the global batch.
+
+In a single process there is one rank, and nothing is exchanged. Starting the
+processes is :mod:`solder_vae.training.data_parallel`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+def ranks() -> int:
+    """How many processes share a batch; 1 without data parallelism."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum of the ranks' tensors, the same on all; differentiable any number of times.
+
+    All ranks must call it equally often and in the same order.
+    """
+    return _Total.apply(x) if ranks() > 1 else x  # type: ignore[no-untyped-call]
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        result = x.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return total(gradients[0])  # each rank's tensor is in every rank's sum
+
+
+def images_of_all(x: Tensor) -> Tensor:
+    """How many images all ranks have together, a scalar; this one has ``x``, ``(B, ...)``."""
+    return total(torch.tensor(float(len(x)), device=x.device))
+
+
+def weight_of_share(x: Tensor) -> Tensor | float:
+    """What to multiply a rank's mean over its images ``(B, ...)`` by, so that the ranks' average is the mean of all.
+
+    Other than 1 only where the shares differ, as in an epoch's last batch.
+    """
+    return 1.0 if ranks() == 1 else len(x) * ranks() / images_of_all(x)
+
+
+def global_batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """``norm(x)`` in training mode by the statistics of all ranks' images; running statistics come out equal on all.
+
+    Unlike ``nn.SyncBatchNorm`` it runs on a CPU, too, and can be differentiated twice, as GradCon's constraint asks.
+
+    Args:
+        x: this rank's share ``(B, C, H, W)``.
+        norm: affine, with running statistics and a momentum.
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    sums = torch.cat([wide.sum((0, 2, 3)), wide.new_full((1,), x.numel() // x.shape[1])])
+    sums = total(sums)
+    count = sums[-1].detach()
+    mean = sums[:-1] / count
+    centred = wide - mean[:, None, None]
+    variance = total(centred.square().sum((0, 2, 3))) / count
+    track(norm, mean, variance, count)
+    gain = norm.weight * torch.rsqrt(variance + norm.eps)
+    return torch.addcmul(norm.bias[:, None, None], centred, gain[:, None, None]).to(x.dtype)
+
+
+@torch.no_grad()
+def track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    """Update the running statistics by those of a batch.
+
+    Args:
+        norm: with running statistics and a momentum.
+        mean: of each channel ``(C,)``.
+        variance: of each channel ``(C,)``, divided by ``count``.
+        count: values of a channel, a scalar.
+    """
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
+    norm.running_var.lerp_((variance * count / (count - 1)).to(norm.running_var.dtype), norm.momentum)
+    norm.num_batches_tracked.add_(1)

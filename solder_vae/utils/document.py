@@ -1,0 +1,138 @@
+"""A document of headings, texts, tables and pictures, written as Markdown and as one self-contained HTML file."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from solder_vae.utils.files import replacing
+
+TEMPLATE = Path(__file__).resolve().parents[1] / "templates" / "document.html"
+
+
+class Heading(NamedTuple):
+    text: str
+
+
+class Text(NamedTuple):
+    text: str
+
+
+class Bullets(NamedTuple):
+    """A list; an item's kind, if any, is one of the template's classes: it colours the item."""
+
+    items: Sequence[tuple[str, str]]  # kind, text
+
+
+class Table(NamedTuple):
+    """A table whose first column names the rows."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Picture(NamedTuple):
+    path: Path
+    caption: str
+
+
+class Code(NamedTuple):
+    """Text as it stands, behind a title that opens it."""
+
+    title: str
+    text: str
+
+
+Block = Heading | Text | Bullets | Table | Picture | Code
+
+
+def write_document(folder: Path, title: str, blocks: Sequence[Block]) -> None:
+    """Write ``report.md`` and ``report.html`` into a folder."""
+    for name, content in (("report.md", to_markdown(title, blocks)), ("report.html", to_html(title, blocks))):
+        with replacing(folder / name) as path:
+            path.write_text(content, encoding="utf-8")
+
+
+def to_markdown(title: str, blocks: Sequence[Block]) -> str:
+    """Pictures are linked by name: they lie beside the file."""
+    return "\n\n".join([f"# {title}", *map(_markdown, blocks)]) + "\n"
+
+
+def _markdown(block: Block) -> str:
+    match block:
+        case Heading(text):
+            return f"## {text}"
+        case Text(text):
+            return text
+        case Bullets(items):
+            return "\n".join(f"- {text}" for _, text in items)
+        case Table(header, rows):
+            cells = [[cell.replace("|", r"\|") for cell in row] for row in (header, *rows)]
+            return markdown(cells[0], cells[1:]).rstrip()
+        case Picture(path, caption):
+            return f"![{caption}]({path.name})\n\n*{caption}*"
+        case Code(title, text):
+            return f"{title}:\n\n" + "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up in plain text."""
+    widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
+    rule = ["-" * width for width in widths]
+    lines = (
+        " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        for line in (header, rule, *rows)
+    )
+    return "\n".join(f"| {line} |" for line in lines) + "\n"
+
+
+def to_html(title: str, blocks: Sequence[Block]) -> str:
+    """One page that loads nothing; every text is escaped."""
+    body, inside = [], False
+    for block in blocks:
+        if isinstance(block, Heading):
+            body.append("</section>" * inside + f"<section><h2>{html.escape(block.text)}</h2>")
+            inside = True
+        else:
+            body.append(_html(block))
+    body.append("</section>" * inside)
+    page = TEMPLATE.read_text(encoding="utf-8").replace("@TITLE@", html.escape(title))
+    return page.replace("@BODY@", "\n".join(body))
+
+
+def _html(block: Block) -> str:
+    match block:
+        case Heading(text):
+            return f"<h2>{html.escape(text)}</h2>"
+        case Text(text):
+            return f"<p>{html.escape(text)}</p>"
+        case Bullets(items):
+            lines = (f'<li class="{html.escape(kind)}">{html.escape(text)}</li>' for kind, text in items)
+            return f"<ul>{''.join(lines)}</ul>"
+        case Table(header, rows):
+            head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
+            return (
+                '<div class="scroll" tabindex="0"><table>'
+                f"<thead><tr>{head}</tr></thead><tbody>{''.join(map(_row, rows))}</tbody></table></div>"
+            )
+        case Picture(path, caption):
+            data = base64.b64encode(path.read_bytes()).decode()
+            text = html.escape(caption)
+            return (
+                f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
+            )
+        case Code(title, text):
+            return f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(text)}</pre></details>"
+
+
+def _row(cells: Sequence[str]) -> str:
+    name, *others = (html.escape(cell) for cell in cells)
+    kinds = {"holds": "holds", "does not hold": "fails", "not shown": "open"}
+    return (
+        f'<tr><th scope="row">{name}</th>'
+        + "".join(f'<td class="{kinds.get(cell, "")}">{cell}</td>' for cell in others)
+        + "</tr>"
+    )

@@ -1,0 +1,62 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from solder_vae.utils.errors import UserError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` to write to; it takes the name ``path`` once the block has ended well.
+
+    Whoever reads ``path`` meanwhile sees the old file or the new one, never a part of it.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``path`` to fill; it takes the name ``path`` once the block has ended well.
+
+    Raises:
+        UserError: ``path`` is a file or a folder that holds something, or cannot be made.
+    """
+    check_new(path)
+    path = path.resolve()  # "." has no name
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"out={path} cannot be made ({error.strerror}): give another folder.") from error
+    try:
+        yield temporary
+        if path.exists():
+            path.rmdir()  # empty, else this fails
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new(path: Path) -> None:
+    """Check, before the work begins, that output to the folder ``path`` overwrites nothing.
+
+    Raises:
+        UserError: ``path`` is a file, or a folder that holds something.
+    """
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists() or path.is_symlink():
+        raise UserError(f"out={path} exists already, and nothing is overwritten: give a new folder.")
