@@ -35,12 +35,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import reference as published
 from solder_vae.data.datamodule import SolderDataModule
-from solder_vae.data.table import NORMAL, ImageTable
+from solder_vae.data.table import ImageTable
 from solder_vae.data.transforms import to_tensor
-from solder_vae.models.autoencoder import TRAINING, BetaVAE
+from solder_vae.models.autoencoder import TRAINING
 from solder_vae.models.precision import FULL, MIXED, resolve_precision
+from solder_vae.models.vae import BetaVAE
 from solder_vae.training.trainer import quiet_lightning
 from solder_vae.utils.files import replacing
+from solder_vae.utils.labels import NORMAL
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.bench import BATCH, HERE, bare_step, peak_megabytes, random_images
 from solder_vae.data.transforms import to_tensor
-from solder_vae.models.autoencoder import BetaVAE
+from solder_vae.models.vae import BetaVAE
 from solder_vae.training.ensemble import Ensemble
 from solder_vae.utils.files import replacing
 

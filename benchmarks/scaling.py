@@ -20,8 +20,9 @@ import torch
 
 from benchmarks.bench import ALPHA, HERE, bare_step, peak_megabytes, random_images, trained_model
 from solder_vae.data.datamodule import SolderDataModule
-from solder_vae.data.table import NORMAL, ImageTable
+from solder_vae.data.table import ImageTable
 from solder_vae.utils.files import replacing
+from solder_vae.utils.labels import NORMAL
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -21,7 +21,7 @@ def job(config: DictConfig, directory: Path) -> None:
 
     from solder_vae.studies.audit.examine import audit
     from solder_vae.studies.audit.report import facts, page
-    from solder_vae.training.trainer import build
+    from solder_vae.utils.config import build
     from solder_vae.utils.files import check_new, new_directory
 
     out = Path(to_absolute_path(config.out))
@@ -38,7 +38,7 @@ def job(config: DictConfig, directory: Path) -> None:
 
 def name_of(root: str | None) -> str:
     """The data as the report calls them."""
-    from solder_vae.data.layouts import printable
+    from solder_vae.utils.text import printable
 
     return "the embedded data set" if root is None else printable(str(root))
 

@@ -6,32 +6,31 @@ it stopped. torch is imported by the job, not here, so that ``--help`` answers a
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
-import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from solder_vae.utils.cli import check_whole_number, hydra_main
+from solder_vae.studies.paper.reproduce import (
+    announce,
+    check_values,
+    data_of_seed,
+    data_sentence,
+    duration,
+    machine,
+    processes,
+    report,
+    training_overrides,
+    versions,
+)
+from solder_vae.utils.cli import hydra_main
 from solder_vae.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from omegaconf import DictConfig
 
-    from solder_vae.data.datamodule import SolderDataModule
-    from solder_vae.studies.paper.plan import Training
-    from solder_vae.studies.paper.results import Results
-    from solder_vae.studies.paper.runs import Runs
-    from solder_vae.utils.document import Block, Picture
 
 log = logging.getLogger("solder_vae")
-
-OWN = ("scale", "out", "jobs", "seeds", "embeddings")  # keys that a training does not have
-SWEPT = ("model", "score", "beta", "seed", "experiment", "resume", "skip_finished", "trainer.ensemble", "trainer.betas")
 
 
 def job(config: DictConfig, directory: Path) -> None:
@@ -87,249 +86,7 @@ def job(config: DictConfig, directory: Path) -> None:
         )
 
 
-def training_overrides(task: Sequence[str]) -> list[str]:
-    """What of the command line is for the trainings.
-
-    Raises:
-        UserError: a key that the sweeps set themselves.
-    """
-    kept = []
-    for text in task:
-        key = text.lstrip("+~").partition("=")[0]
-        if key in SWEPT:
-            raise UserError(f"{text} does not fit: reproduce sets {key} itself, from scale=... and seeds=...; drop it.")
-        if key not in OWN:
-            kept.append(text)
-    return kept
-
-
-def check_values(config: DictConfig) -> None:
-    """Check the command's own numbers.
-
-    Raises:
-        UserError: one is out of range.
-    """
-    for key in ("seeds", "jobs", "embeddings"):
-        value = config[key]
-        if value is None and key == "jobs":
-            continue
-        check_whole_number(key, value, 1)
-
-
-def data_of_seed(config: DictConfig, seed: int) -> SolderDataModule:
-    """The images that trainings of a seed see."""
-    from solder_vae.training.run import check_tables
-    from solder_vae.training.trainer import build
-
-    of_seed = config.copy()
-    of_seed.seed = seed
-    data: SolderDataModule = build(of_seed.data)
-    data.setup()
-    check_tables(data, of_seed)
-    return data
-
-
-def processes(config: DictConfig) -> int:
-    """How many trainings to run side by side: one-thread processes waste nothing on CPU cores; a GPU is one device."""
-    import joblib  # type: ignore[import-untyped]
-    import torch
-
-    if config.jobs is not None:
-        return int(config.jobs)
-    if config.trainer.accelerator != "cpu" and torch.cuda.is_available():
-        return 1
-    try:
-        importlib.metadata.version("hydra-joblib-launcher")
-    except importlib.metadata.PackageNotFoundError:
-        log.warning("hydra-joblib-launcher is not installed: one training at a time, which takes longer.")
-        return 1
-    return int(joblib.cpu_count())
-
-
-def announce(missing: Sequence[Training], config: DictConfig, data: SolderDataModule, jobs: int) -> None:
-    """Say what is ahead and how long it will take, from a few steps measured now."""
-    from solder_vae.studies.paper.cost import measure
-
-    counts = {split: len(table) for split, table in data.tables.items()}
-    without, with_ = measure(config, jobs)
-    log.info(
-        "a step of %d images takes %.0f ms, %.0f ms with the gradient constraint (%d side by side)",
-        config.data.batch_size,
-        1000 * without.step,
-        1000 * with_.step,
-        jobs,
-    )
-    costs = {
-        constraint: cost.training(config.trainer.max_epochs, **counts, batch=config.data.batch_size)
-        for constraint, cost in ((False, without), (True, with_))
-    }
-    seconds = sum(costs[training.constraint] for training in missing) / min(jobs, len(missing))
-    log.info(
-        "%d trainings of %d epochs, %d at a time: about %s",
-        len(missing),
-        config.trainer.max_epochs,
-        jobs,
-        duration(seconds),
-    )
-
-
-def report(
-    runs: Runs,
-    config: DictConfig,
-    data: SolderDataModule,
-    jobs: int,
-    directory: Path,
-    facts: dict[str, Any],
-    started: float,
-) -> None:
-    """Write runs.csv, the pictures, report.md and report.html, and log them as one run."""
-    from omegaconf import OmegaConf
-
-    from solder_vae.studies.paper.latent import disentanglement
-    from solder_vae.studies.paper.report import document
-    from solder_vae.studies.paper.results import results
-    from solder_vae.studies.paper.runs import run_rows
-    from solder_vae.training.run_files import write_csv
-    from solder_vae.utils.document import to_markdown, write_document
-
-    write_csv(directory / "runs.csv", run_rows(runs))
-    log.info("statistics")
-    found = results(runs)
-    measured = disentanglement(runs, lambda seed: data_of_seed(config, seed).tables, jobs)
-    images = dict(pictures(runs, found, data, config, jobs, directory))
-    training = OmegaConf.masked_copy(config, [str(key) for key in config if key not in OWN])
-    facts["Wall time of this call"] = duration(time.time() - started)
-    text = OmegaConf.to_yaml(training, resolve=True)
-    blocks: list[Block] = list(document(found, runs.failed, measured, images, facts, text))
-    title = "The paper's experiments, repeated"
-    write_document(directory, title, blocks)
-    log_summary(found, blocks, images, training, facts, directory)
-    print(to_markdown(title, blocks[: 1 + next(i for i, block in enumerate(blocks) if i and is_heading(block))]))
-    log.info("the report is %s", directory / "report.html")
-
-
-def is_heading(block: Block) -> bool:
-    from solder_vae.utils.document import Heading
-
-    return isinstance(block, Heading)
-
-
-def pictures(
-    runs: Runs, found: Results, data: SolderDataModule, config: DictConfig, jobs: int, directory: Path
-) -> Iterator[tuple[str, Picture]]:
-    """The pictures that the finished runs allow, written into ``directory``."""
-    from solder_vae.evaluation.plots import save
-    from solder_vae.studies.paper.latent import embeddings, figure_4, traversal
-    from solder_vae.studies.paper.report import f1_figure
-    from solder_vae.utils.document import Picture
-
-    test = data.tables["test"]
-    tsne = (
-        f"t-SNE of the posterior means of the test images, seed 0, perplexity 5, the best of {config.embeddings} runs. "
-        "Clusters and distances in such pictures mean little; the numbers below are of the latent space itself."
-    )
-    makers: dict[str, tuple[Any, str]] = {
-        "f1": (
-            partial(f1_figure, found),
-            "F1 of every row of Tables II and III, beside the paper's figure and the floor.",
-        ),
-        "figure 4": (
-            partial(figure_4, runs, test),
-            "β-VAE β=3 with GradCon, seed 0: joints with the truth above, reconstructions with prediction and "
-            "score below. Of each kind the lowest and the highest scores are shown.",
-        ),
-        "figure 5": (partial(embeddings, runs, test, True, config.embeddings, jobs), tsne),
-        "figure 6": (partial(embeddings, runs, test, False, config.embeddings, jobs), tsne),
-        "traversal": (
-            partial(traversal, runs, test),
-            "β-VAE β=3 with GradCon, seed 0: the strongest latent units and channels, moved one at a time.",
-        ),
-    }
-    for name, (make, caption) in makers.items():
-        figure: Figure | None = make()
-        if figure is not None:
-            path = directory / f"{name.replace(' ', '_')}.png"
-            save(figure, path)
-            yield name, Picture(path, caption)
-
-
-def log_summary(
-    found: Results,
-    blocks: Sequence[Block],
-    images: Mapping[str, Picture],
-    config: DictConfig,
-    facts: Mapping[str, Any],
-    directory: Path,
-) -> None:
-    """The numbers, tables and pictures as one Weights & Biases run."""
-    from omegaconf import OmegaConf
-
-    from solder_vae.studies.paper.plan import CLAIMS
-    from solder_vae.studies.paper.results import KEYS, MEASURES
-    from solder_vae.training.loggers import Dashboard, run_loggers
-    from solder_vae.utils.config import flatten
-    from solder_vae.utils.document import Heading, Table
-
-    scalars = {
-        f"{row}/{key}": value
-        for row, result in found.rows.items()
-        for key in KEYS
-        if (value := result.mean(key)) is not None
-    }
-    container: Any = OmegaConf.to_container(config, resolve=True)
-    described = {**flatten(container), **{f"facts.{name}": value for name, value in facts.items()}}
-    described |= {
-        f"claims.{measure}.{claim.sentence}": found.claim(claim, measure) for measure in MEASURES for claim in CLAIMS
-    }
-    with run_loggers(directory, described, **config.logger, name="reproduce", group=None) as loggers:
-        for logger in loggers:
-            if isinstance(logger, Dashboard):
-                logger.log_metrics(scalars)
-                title = ""
-                for block in blocks:
-                    title = block.text if isinstance(block, Heading) else title
-                    if isinstance(block, Table):
-                        logger.log_table(f"tables/{title}", list(block.header), [list(row) for row in block.rows])
-                for name, picture in images.items():
-                    logger.log_image(f"pictures/{name}", [str(picture.path)])
-
-
 # words for the report -------------------------------------------------------------------------------------------------
-
-
-def data_sentence(config: DictConfig, choice: str, data: SolderDataModule) -> str:
-    from solder_vae.data.table import describe
-
-    same = data_seed(config, 0) == data_seed(config, 1)
-    apart = "all seeds see the same split" if same else "each seed has its own split (embedded set: its own images)"
-    counts = ", ".join(" ".join(line.split()) for line in describe(data.tables).splitlines())
-    return f"data={choice}; {apart}. Seed 0: {counts}"
-
-
-def data_seed(config: DictConfig, seed: int) -> int:
-    of_seed = config.copy()
-    of_seed.seed = seed
-    return int(of_seed.data.seed)
-
-
-def versions() -> str:
-    names = ("solder-vae", "torch", "pytorch-lightning", "hydra-core", "numpy", "scikit-learn")
-    found = [f"{name} {importlib.metadata.version(name)}" for name in names]
-    return ", ".join([f"Python {platform.python_version()}", *found])
-
-
-def machine() -> str:
-    import joblib
-    import torch
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return f"{platform.system()}, {joblib.cpu_count()} CPU cores, {device}"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} hours"
 
 
 def main() -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def job(config: DictConfig, directory: Path) -> float:
     """Run one training; the value returned is the best validation loss, for sweepers that minimise it."""
-    from solder_vae.data.synthetic.cache import turn
     from solder_vae.training.finished import finished
+    from solder_vae.utils.files import turn
 
     # Processes that an interruption left behind may still be at work on the same run: wait for them.
     with turn(directory / "run"):

@@ -15,11 +15,12 @@ import numpy as np
 from scipy.stats import rankdata, spearmanr
 
 from solder_vae.data import view
+from solder_vae.data.image_files import Image, read_image
 from solder_vae.data.layouts import find_records
-from solder_vae.data.table import NORMAL, ImageTable
-from solder_vae.data.transforms import Image, read_image
+from solder_vae.data.table import ImageTable
 from solder_vae.evaluation.baselines import trivial_features
 from solder_vae.studies.audit import duplicates
+from solder_vae.utils.labels import NORMAL
 
 ALTERED: dict[str, Callable[[Image], Image]] = {
     "0.7 times the size": lambda image: cv2.resize(image, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA),

@@ -19,11 +19,12 @@ import cv2
 import matplotlib
 import numpy as np
 
+from solder_vae.data.image_files import read_image
 from solder_vae.data.synthetic import DEFECTS, SyntheticSource, render
 from solder_vae.data.synthetic.sheet import contact_sheet
-from solder_vae.data.table import NORMAL
-from solder_vae.data.transforms import prepare, read_image, to_tensor
+from solder_vae.data.transforms import prepare, to_tensor
 from solder_vae.evaluation.baselines import trivial_scores
+from solder_vae.utils.labels import NORMAL
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

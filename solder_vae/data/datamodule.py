@@ -131,7 +131,6 @@ class SolderDataModule(pl.LightningDataModule):
 
     Attributes:
         tables: "train", "val" and "test" after :meth:`setup`.
-        share_validation: set it to False to let each rank go through all of the validation images.
 
     Raises:
         UserError: a number is too small, or a transform changes shape or type.
@@ -159,7 +158,6 @@ class SolderDataModule(pl.LightningDataModule):
         self.seed = seed
         self.augmentation = augmentation(transforms)
         self.tables: dict[str, ImageTable] = {}
-        self.share_validation = True
 
     def setup(self, stage: str | None = None) -> None:
         """Let the source make its tables; only once, whatever the stage."""
@@ -173,21 +171,16 @@ class SolderDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Validation batches in the table's order."""
-        dataset, rows = TableDataset(self.tables["val"]), range(len(self.tables["val"]))
-        if not self.share_validation:
-            return self._loader(dataset, rows, self.batch_size)
-        return self._loader(dataset, rows[rank() :: ranks()])
+        return self._loader(TableDataset(self.tables["val"]), range(len(self.tables["val"]))[rank() :: ranks()])
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Test batches in the table's order."""
         return self._loader(TableDataset(self.tables["test"]), range(len(self.tables["test"])))
 
-    def _loader(
-        self, dataset: TableDataset, sampler: EpochSampler | range, batch_size: int | None = None
-    ) -> DataLoader[Batch]:
+    def _loader(self, dataset: TableDataset, sampler: EpochSampler | range) -> DataLoader[Batch]:
         return DataLoader(
             dataset,
-            batch_size=batch_size or self.batch_size // ranks(),
+            batch_size=self.batch_size // ranks(),
             sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

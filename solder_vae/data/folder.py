@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from solder_vae.data.datamodule import SolderDataModule
-from solder_vae.data.layouts import LAYOUTS, Record, find_records, printable
+from solder_vae.data.image_files import MIN_SIDE, Image
+from solder_vae.data.layouts import LAYOUTS, Record, find_records
 from solder_vae.data.photos import Photo, PhotoImages, decode_all
 from solder_vae.data.splits import PAPER_FRACTIONS, SPLITS, TEST, TRAIN, VAL, assign, leaks, straddling
-from solder_vae.data.table import NORMAL, ImageTable
-from solder_vae.data.transforms import MIN_SIDE, Image
+from solder_vae.data.table import ImageTable
 from solder_vae.data.view import PLAIN, check_view
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.labels import NORMAL
+from solder_vae.utils.text import printable
 
 log = logging.getLogger(__name__)
 

@@ -13,15 +13,15 @@ from __future__ import annotations
 import csv
 import os
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from solder_vae.data.splits import TEST, TRAIN, VAL
-from solder_vae.data.table import NORMAL
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.labels import NORMAL
+from solder_vae.utils.text import printable
 
 LAYOUTS = ("auto", "class_folders", "split_folders", "manifest")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
@@ -50,16 +50,6 @@ class Record:
     def name(self) -> str:
         """The path, printable."""
         return printable(str(self.path))
-
-
-def printable(text: str) -> str:
-    """Escape what neither a terminal nor a report should get: control characters, bytes outside UTF-8."""
-    if text.isprintable():  # nearly always, and a hundred times faster
-        return text
-    unsafe = {"Cc", "Cs", "Zl", "Zp"}
-    return "".join(
-        char.encode("unicode_escape").decode() if unicodedata.category(char) in unsafe else char for char in text
-    )
 
 
 def find_records(root: Path, layout: str = "auto") -> list[Record]:

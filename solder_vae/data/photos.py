@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from solder_vae.data.image_files import Image, read_image
 from solder_vae.data.layouts import Record
-from solder_vae.data.table import NORMAL
-from solder_vae.data.transforms import Image, read_image
 from solder_vae.data.view import PLAIN, see
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.threads import in_threads, tracked
 
 _AT_ONCE = 256  # pictures, where all are gone through
@@ -50,7 +50,7 @@ def decode(record: Record, image_size: int, view: str) -> tuple[Photo, Image]:
     """Read one image; what is known of it, and its picture ``(S, S, 3)`` uint8 in a view.
 
     Raises:
-        UserError: see :func:`solder_vae.data.transforms.read_image`.
+        UserError: see :func:`solder_vae.data.image_files.read_image`.
     """
     image = read_image(record.path)
     return photo_of(record, image), see(image, image_size, view)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-NORMAL = "normal"
+from solder_vae.utils.labels import NORMAL
 
 
 class Images(Protocol):

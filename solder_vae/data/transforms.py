@@ -1,4 +1,4 @@
-"""From a file to the network's input: read, crop, resize, augment, scale.
+"""From a decoded image to the network's input: crop, resize, augment, scale.
 
     read_image -> prepare -> (table in memory) -> augment -> to_tensor
 
@@ -7,153 +7,20 @@ Everything before the arrow to the table happens once per image; the rest happen
 
 from __future__ import annotations
 
-import os
 import random
-import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
+import albumentations as A  # type: ignore[import-untyped]
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from solder_vae.data.decompression_bombs import is_bomb
+from solder_vae.data.image_files import Image
 from solder_vae.utils.errors import UserError
-
-MAX_PIXELS = 1 << 26
-"""Images of more pixels (8192 x 8192) are refused: few bytes on disk could fill the memory when decoded."""
-
-MIN_SIDE = 2
-"""Images with a side of fewer pixels are refused: a single row of pixels shows nothing."""
-
-# Both libraries read these when they are first imported. OpenCV compares the limit with the file's header,
-# before it allocates or decodes anything. Without the other, albumentations asks the package registry for a
-# newer release.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-
-import albumentations as A  # type: ignore[import-untyped]  # noqa: E402
-import cv2  # noqa: E402
-
-# What is wrong with a file is said once, by UserError, and not by OpenCV on stderr as well.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-Image = NDArray[np.uint8]
-
-
-def read_image(path: str | Path) -> Image:
-    """Read an image file as it is meant to be seen: upright, RGB, 8 bit.
-
-    Grey is repeated over the three channels. 16 bit is scaled by 1/257, so that 65535 becomes 255.
-    Transparency is composited over black, since the colour stored under it is arbitrary. EXIF rotation is
-    applied (except to images with transparency, which no camera writes). Of several pages or frames the
-    first is taken.
-
-    Args:
-        path: PNG, JPEG, TIFF, BMP or WebP file; its content decides, not its suffix. Any name will do.
-
-    Returns:
-        ``(H, W, 3)`` uint8, RGB.
-
-    Raises:
-        UserError: the file is missing, not a regular file, empty, corrupt, of more than ``MAX_PIXELS``
-            pixels, of a side shorter than ``MIN_SIDE``, or neither of 8 nor of 16 bit. The message names it.
-    """
-    data = read_bytes(path)
-    return to_rgb(decode_raw(data, path), data, path)
-
-
-def decode_raw(data: Image, path: str | Path) -> NDArray[Any]:
-    """The pixels as the file has them: ``(H, W)`` or ``(H, W, C)``, BGR or BGRA, uint8 or uint16, not turned upright.
-
-    Raises:
-        UserError: see :func:`read_image`.
-    """
-    if is_bomb(data.tobytes()):
-        raise UserError(f"{path}: is cut short or corrupt; copy it again or remove it.")
-    raw = _decode(data, cv2.IMREAD_UNCHANGED, path)
-    if raw.dtype not in (np.uint8, np.uint16):
-        raise UserError(f"{path}: has {raw.dtype} pixels of unknown range; save it with 8 or 16 bits.")
-    if min(raw.shape[:2]) < MIN_SIDE:
-        height, width = raw.shape[:2]
-        raise UserError(f"{path}: is {width}x{height} px, but a side needs at least {MIN_SIDE}; remove it.")
-    return raw
-
-
-def to_rgb(raw: NDArray[Any], data: Image, path: str | Path) -> Image:
-    """What :func:`read_image` returns, from what :func:`decode_raw` made of the same bytes."""
-    if raw.ndim == 3 and raw.shape[2] == 4:
-        return _over_black(_to_8_bit(cv2.cvtColor(raw, cv2.COLOR_BGRA2RGBA)))
-    # OpenCV turns EXIF-rotated images upright in its colour modes only; these drop alpha, hence the two ways.
-    # IMREAD_COLOR_RGB would save the conversion, but scrambles TIFF of 16 bits (OpenCV 5.0).
-    bgr = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, path)
-    return _to_8_bit(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
-
-
-def read_bytes(path: str | Path) -> Image:
-    """The file's bytes, for cv2.imdecode: cv2.imread can't open every name on every system.
-
-    Raises:
-        UserError: it is missing, empty, too large, or can't be read.
-    """
-    try:
-        status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path}: is not a regular file; give an image file.")
-        if status.st_size == 0:
-            raise UserError(f"{path}: is empty (0 bytes); copy it again or remove it.")
-        if status.st_size > 8 * MAX_PIXELS:  # the largest image allowed, 16-bit RGBA, stored raw
-            size = f"{status.st_size / 2**30:.1f} GiB"
-            raise UserError(f"{path}: has {size}, too large for an image; remove it.")
-        return np.fromfile(path, dtype=np.uint8)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: can't be read ({reason}); check the path and the permissions.") from error
-
-
-def _decode(data: Image, flags: int, path: str | Path) -> NDArray[Any]:
-    """Decode a file's bytes with cv2.imdecode, which answers None or raises, depending on what is wrong."""
-    try:
-        image = cv2.imdecode(data, flags)
-    except cv2.error as error:
-        if "CV_IO_MAX" in str(error):
-            raise UserError(
-                f"{path}: claims more than {MAX_PIXELS / 1e6:.0f} million pixels, too many to decode; "
-                "shrink it, or raise the limit with the environment variable OPENCV_IO_MAX_IMAGE_PIXELS."
-            ) from error
-        image = None
-    if image is None:
-        raise UserError(f"{path}: is no readable image (corrupt, cut short or of unknown format); remove it.")
-    return np.asarray(image)
-
-
-def _to_8_bit(image: NDArray[Any]) -> Image:
-    """Scale the full range of 16 bits to that of 8 bits, rounding to nearest; leave 8 bits as they are."""
-    if image.dtype == np.uint8:
-        return image
-    result = np.empty(image.shape, np.uint8)
-    source, target = image.reshape(-1), result.reshape(-1)
-    for part in _parts(len(source)):
-        target[part] = (source[part].astype(np.uint32) + 128) // 257
-    return result
-
-
-def _over_black(rgba: Image) -> Image:
-    """Composite ``(H, W, 4)`` over black: colour * alpha / 255, rounded to nearest."""
-    result = np.empty((*rgba.shape[:2], 3), np.uint8)
-    source, target = rgba.reshape(-1, 4), result.reshape(-1, 3)
-    for part in _parts(len(source)):
-        colour, alpha = source[part, :3].astype(np.uint16), source[part, 3:].astype(np.uint16)
-        target[part] = (colour * alpha + 127) // 255
-    return result
-
-
-def _parts(length: int) -> Iterator[slice]:
-    """Slices that cover ``length``: arithmetic in wider types then needs little memory, however large the image."""
-    return (slice(start, start + (1 << 20)) for start in range(0, length, 1 << 20))
 
 
 def centre_square(image: NDArray[Any]) -> NDArray[Any]:

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solder_vae.data.transforms import Image, prepare
+from solder_vae.data.image_files import Image
+from solder_vae.data.transforms import prepare
 from solder_vae.utils.errors import UserError
 
 PLAIN, CONTROLLED = VIEWS = ("plain", "controlled")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from solder_vae.data.transforms import to_images, to_tensor
 from solder_vae.evaluation.latent_space import Unit, posterior_kl
-from solder_vae.evaluation.plots import BLACK, BLUE, GREY, VERMILION
+from solder_vae.evaluation.style import BLACK, BLUE, GREY, VERMILION
 from solder_vae.evaluation.tsne import Embedding
 from solder_vae.models.autoencoder import CAE
 from solder_vae.models.networks import STRIDE

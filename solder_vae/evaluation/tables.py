@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from solder_vae.data.view import PLAIN
-from solder_vae.evaluation.shortcut import visible
+from solder_vae.evaluation.baselines import visible
 from solder_vae.metrics.classification import Metrics, defect_recalls
 from solder_vae.metrics.localisation import CHANCE_AUPRO, FPR_LIMIT
 from solder_vae.metrics.threshold import Threshold

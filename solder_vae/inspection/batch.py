@@ -14,14 +14,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from solder_vae.data.layouts import SUFFIXES, image_files, printable
+from solder_vae.data.layouts import SUFFIXES, image_files
 from solder_vae.evaluation.tables import rule_sentence
 from solder_vae.inspection.boards.board import Board
 from solder_vae.inspection.inspector import Inspector, Joint, Unreadable
-from solder_vae.inspection.predictions import Prediction, inspect_rows
-from solder_vae.inspection.processes import inspect_on_processes
+from solder_vae.inspection.predictions import Prediction, inspect_on_processes, inspect_rows
 from solder_vae.inspection.report import page
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.text import cell_safe, printable
 from solder_vae.utils.threads import tracked
 
 #: Exit status of a command that had to leave images out.
@@ -113,11 +113,6 @@ def listed(table: Path) -> list[Path]:
         if not name or away:
             raise UserError(f"{table}, line {line}: give a path inside the table's folder, without .., not {name!r}.")
     return [table.parent / name for _, name in names]
-
-
-def cell_safe(name: str) -> str:
-    """The path, with ``./`` before it where a spreadsheet would take it for a formula."""
-    return f"./{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
 def inspect_into(

@@ -23,16 +23,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from solder_vae.data.layouts import printable
-from solder_vae.data.table import NORMAL
-from solder_vae.data.transforms import MAX_PIXELS, MIN_SIDE, Image, read_image, to_images, to_tensor
+from solder_vae.data.image_files import MAX_PIXELS, MIN_SIDE, Image, read_image
+from solder_vae.data.transforms import to_images, to_tensor
 from solder_vae.data.view import PLAIN, check_view, see
 from solder_vae.evaluation.anomaly_map import anomaly_map
-from solder_vae.metrics.threshold import Threshold, finite_number
+from solder_vae.metrics.intervals import finite_number
+from solder_vae.metrics.threshold import Threshold
 from solder_vae.models.autoencoder import CAE
 from solder_vae.models.checkpoint import load_model
 from solder_vae.models.networks import STRIDE
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.labels import NORMAL
+from solder_vae.utils.text import printable
 from solder_vae.utils.threads import in_threads
 
 ABNORMAL = "abnormal"

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle
+import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
-from solder_vae.inspection.inspector import Inspector, Joint, Unreadable, Verdict
+import torch
+
+from solder_vae.inspection.inspector import BATCH, Inspector, Joint, Unreadable, Verdict
 from solder_vae.inspection.report import picture
+from solder_vae.utils.errors import UserError
+from solder_vae.utils.processes import deaf_to_interrupts, end_with_parent, share_of_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +67,75 @@ def inspect_rows(inspector: Inspector, joints: Iterable[Joint]) -> Iterator[Row]
     """Inspect joints one by one, see :meth:`Inspector.inspect`."""
     for result in inspector.inspect(joints):
         yield result if isinstance(result, Unreadable) else (Prediction.of(result), partial(picture, result))
+
+
+AHEAD = 4  # batches a process that are given out before they are asked for
+
+
+def inspect_on_processes(inspector: Inspector, joints: Iterable[Joint], processes: int) -> Iterator[Row]:
+    """What :func:`~solder_vae.inspection.predictions.inspect_rows` yields, by several processes.
+
+    Each has a share of the threads. The batches are those of one process, so the scores are, too. On GPUs, each process
+    has the next one of them.
+
+    Raises:
+        UserError: a process was killed, or a score is not a number.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    numbers = spawn.SimpleQueue()
+    for number in range(processes):
+        numbers.put(number)
+    gpu = inspector.model.device.type == "cuda"
+    folder = tempfile.TemporaryDirectory(prefix="solder_vae_")
+    # In a file: as an argument, the tensors would be moved to memory that all share, and each process would have to
+    # take it in, after its imports, before the next one starts.
+    model = Path(folder.name) / "model"
+    model.write_bytes(pickle.dumps(inspector.model.cpu()))
+    settings = (model, gpu, share_of_threads(processes), numbers)
+    executor = ProcessPoolExecutor(processes, mp_context=spawn, initializer=prepare, initargs=settings)
+    source = iter(joints)
+    pending: deque[Future[list[Row]]] = deque()
+
+    def submit() -> None:
+        if batch := list(islice(source, BATCH)):
+            pending.append(executor.submit(inspect_batch, batch))
+
+    try:
+        with deaf_to_interrupts():
+            submit()  # starts the processes
+        for _ in range(AHEAD * processes):
+            submit()
+        while pending:
+            yield from pending.popleft().result()
+            submit()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "A process that inspects was killed, most likely for want of memory: use fewer processes=..."
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+        folder.cleanup()
+
+
+_inspector: Inspector | None = None
+
+
+def prepare(model: Path, gpu: bool, threads: int, numbers: Any) -> None:
+    """Make this process's inspector."""
+    global _inspector
+    end_with_parent()
+    torch.set_num_threads(threads)
+    number = numbers.get()
+    _inspector = Inspector(pickle.loads(model.read_bytes()))
+    if gpu:
+        _inspector.model.to(f"cuda:{number % torch.cuda.device_count()}")
+
+
+def inspect_batch(joints: list[Joint]) -> list[Row]:
+    assert _inspector is not None
+    return [drawn(row) for row in inspect_rows(_inspector, joints)]
+
+
+def drawn(row: Row) -> Row:
+    """The row with its picture drawn already: here several are at it, and the picture is smaller than what it shows."""
+    return row if isinstance(row, Unreadable) else (row[0], partial(str, row[1]()))

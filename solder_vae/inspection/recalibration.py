@@ -16,17 +16,18 @@ from rich.console import Console
 from rich.table import Table
 
 from solder_vae.data.layouts import find_records
-from solder_vae.data.table import NORMAL
-from solder_vae.evaluation import plots
+from solder_vae.evaluation import style
 from solder_vae.evaluation.anomaly_map import SCALE_QUANTILE
 from solder_vae.evaluation.evaluate import Scores, calibration, for_every_score
+from solder_vae.evaluation.plots import trade_off_figure
 from solder_vae.evaluation.tables import rule_sentence
 from solder_vae.inspection.batch import UNREADABLE, find_joints, unreadable_list
 from solder_vae.inspection.inspector import Inspector, Joint, Unreadable
 from solder_vae.metrics.threshold import RULES, Threshold, calibrate
-from solder_vae.metrics.trade_off import Operation, least_cost, operations, trade_off_figure, trade_off_rows
+from solder_vae.metrics.trade_off import Operation, least_cost, operations, trade_off_rows
 from solder_vae.models.checkpoint import read_checkpoint, write_checkpoint
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.threads import tracked
 
 COST = "cost"
@@ -83,7 +84,7 @@ class Recalibration:
         with (directory / "trade_off.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows(trade_off_rows(self.steps))
         figure = trade_off_figure(self.normals, self.abnormals, self.new.value, self.primary)
-        plots.save(figure, directory / "trade_off.png")
+        style.save(figure, directory / "trade_off.png")
 
     def print_summary(self, out: Path) -> None:
         """The threshold, what it promises, and the trade-off as a table; on stderr what could not be read."""

@@ -21,15 +21,12 @@ from torchmetrics.functional.classification import (
     binary_roc,
 )
 
-from solder_vae.metrics.threshold import clopper_pearson, finite
+from solder_vae.metrics.intervals import bootstrap_intervals, clopper_pearson, finite
 
 Floats = NDArray[np.float64]
 
 #: What :func:`evaluate` returns: flat, JSON-ready; None = undefined on this test set.
 Metrics = dict[str, float | None]
-
-_RESAMPLES_AT_ONCE = 100
-_COUNTS_AT_ONCE = 1_000_000  # of distinct scores times resamples: bounds the bootstrap's memory to about 50 MB
 
 
 def evaluate(
@@ -160,68 +157,12 @@ def _ranking(values: Floats, truth: NDArray[np.int64], resamples: int, seed: int
     if len(np.unique(truth)) < 2:
         return dict.fromkeys(keys)
     order, target = _order(values), torch.from_numpy(truth)
-    auroc_interval, ap_interval = _bootstrap(values, truth, resamples, seed)
+    auroc_interval, ap_interval = bootstrap_intervals(values, truth, resamples, seed)
     recall, precision = pr_points(values, truth)
     f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny)
     auroc, average_precision = binary_auroc(order, target), binary_average_precision(order, target)
     numbers = [auroc.item(), *auroc_interval, average_precision.item(), *ap_interval, float(f1.max())]
     return dict(zip(keys, numbers, strict=True))
-
-
-def _bootstrap(
-    values: Floats, truth: NDArray[np.int64], resamples: int, seed: int
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """95 % percentile intervals of AUROC and average precision, normals and abnormals resampled apart.
-
-    Resampling with replacement draws multinomial counts over the distinct scores, so a whole block of
-    resamples is one array and no score is sorted twice.
-    """
-    _, level = np.unique(values, return_inverse=True)
-    levels = int(level.max()) + 1
-    positive, negative = (np.bincount(level[truth == label], minlength=levels) for label in (1, 0))
-    generator = np.random.default_rng(seed)
-    aurocs, precisions = [], []
-    at_once = min(_RESAMPLES_AT_ONCE, max(1, _COUNTS_AT_ONCE // levels))
-    for start in range(0, resamples, at_once):
-        size = min(at_once, resamples - start)
-        auroc, average_precision = rank_statistics(
-            _resample(positive, size, generator), _resample(negative, size, generator)
-        )
-        aurocs.append(auroc)
-        precisions.append(average_precision)
-    auroc_low, auroc_high = np.quantile(np.concatenate(aurocs), [0.025, 0.975]).tolist()
-    ap_low, ap_high = np.quantile(np.concatenate(precisions), [0.025, 0.975]).tolist()
-    return (auroc_low, auroc_high), (ap_low, ap_high)
-
-
-def rank_statistics(positive: NDArray[np.int64], negative: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """AUROC and average precision from counts of abnormals and normals at each distinct score.
-
-    AUROC is the share of (abnormal, normal) pairs in the right order, ties counting half (Mann-Whitney).
-    Average precision is the mean over abnormals of the precision when all from their score upwards is called.
-
-    Args:
-        positive, negative: ``(..., levels)`` counts, scores ascending; each row holds at least one of both.
-
-    Returns:
-        AUROC and average precision, ``(...)`` each.
-    """
-    n_positive, n_negative = positive.sum(-1), negative.sum(-1)
-    below = np.cumsum(negative, -1) - negative
-    auroc = (positive * (below + 0.5 * negative)).sum(-1) / (n_positive * n_negative)
-    called_positive = np.cumsum(positive[..., ::-1], -1)[..., ::-1]
-    called_negative = np.cumsum(negative[..., ::-1], -1)[..., ::-1]
-    precision = called_positive / np.maximum(called_positive + called_negative, 1)
-    return auroc, (positive * precision).sum(-1) / n_positive
-
-
-def _resample(histogram: NDArray[np.int64], size: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """``(size, levels)`` counts of resamples, with replacement, of the scores counted in ``histogram``."""
-    counts = np.zeros((size, len(histogram)), dtype=np.int64)
-    present = histogram > 0
-    n = int(histogram.sum())
-    counts[:, present] = generator.multinomial(n, histogram[present] / n, size=size)
-    return counts
 
 
 def _columns(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.int64]]:

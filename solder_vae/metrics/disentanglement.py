@@ -28,7 +28,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import entropy, special_ortho_group  # type: ignore[import-untyped]
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor  # type: ignore[import-untyped]
 
-from solder_vae.models.posterior import ACTIVE_VARIANCE
 from solder_vae.utils.errors import UserError
 
 Floats = NDArray[np.float64]
@@ -87,12 +86,12 @@ def rotated(codes: ArrayLike, seed: int = 0) -> Floats:
     return units @ special_ortho_group.rvs(width, random_state=seed) if width > 1 else units
 
 
-def active(codes: Floats) -> Floats:
-    """The columns of codes ``(N, D)`` whose variance exceeds 0.01 (Burda et al. 2016), in their order.
+def active(codes: Floats, variance: float = 0.01) -> Floats:
+    """The columns of codes ``(N, D)`` whose variance exceeds 0.01 (Burda et al. 2016, section 5.2), in their order.
 
     With a posterior as wide as the prior such a unit passes at most ln(1 + 0.01) / 2 = 0.005 nats to the decoder.
     """
-    return codes[:, codes.var(0) > ACTIVE_VARIANCE]
+    return codes[:, codes.var(0) > variance]
 
 
 def mig(codes: ArrayLike, factors: Mapping[str, ArrayLike]) -> float:

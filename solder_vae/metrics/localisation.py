@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage  # type: ignore[import-untyped]
 
-from solder_vae.data.table import NORMAL
-from solder_vae.metrics.classification import Metrics, rank_statistics
+from solder_vae.metrics.classification import Metrics
+from solder_vae.metrics.intervals import rank_statistics
+from solder_vae.utils.labels import NORMAL
 
 FPR_LIMIT = 0.3
 CHANCE_AUPRO = FPR_LIMIT / 2  # a random map's overlap equals its false-positive rate

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaincinv  # type: ignore[import-untyped]
 
+from solder_vae.metrics.intervals import clopper_pearson, finite, finite_number
 from solder_vae.utils.errors import UserError
 
 Scores = NDArray[np.float64]
@@ -75,17 +75,6 @@ class Threshold:
             interval=(low, high),
             n=int(data["n"]),
         )
-
-
-def finite_number(value: Any) -> float:
-    """``value`` as a float if it is a number.
-
-    Raises:
-        ValueError: it is none, or NaN or infinite.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
-    return float(value)
 
 
 def check_rule(rule: str = "quantile", **params: object) -> float:
@@ -149,38 +138,6 @@ def same_rule(threshold: Threshold, scores: ArrayLike) -> Threshold:
     if threshold.rule == "fixed":
         return calibrate(scores, "quantile", q=1 - threshold.expected_false_call_rate)
     return calibrate(scores, threshold.rule, **threshold.params)
-
-
-def clopper_pearson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Exact two-sided binomial interval (Clopper and Pearson, 1934) of a rate seen ``count`` times in ``n``.
-
-    Returns:
-        ``(low, high)`` in [0, 1]; ``(0, 1)`` for ``n = 0``, when nothing is known.
-    """
-    tail = (1 - confidence) / 2
-    low = 0.0 if count == 0 else float(betaincinv(count, n - count + 1, tail))
-    high = 1.0 if count == n else float(betaincinv(count + 1, n - count, 1 - tail))
-    return low, high
-
-
-def finite(scores: ArrayLike, of: str) -> Scores:
-    """The scores as a flat float64 array.
-
-    Args:
-        scores: ``(N,)``.
-        of: whose scores they are, for the message.
-
-    Raises:
-        UserError: some are NaN or infinite.
-    """
-    array = np.asarray(scores, dtype=np.float64).reshape(-1)
-    bad = np.flatnonzero(~np.isfinite(array))
-    if bad.size:
-        raise UserError(
-            f"{bad.size} of {array.size} anomaly scores of the {of} are not finite (first: row {bad[0]}): "
-            "the model has probably diverged; train again with a smaller learning rate."
-        )
-    return array
 
 
 def _quantile(normals: Scores, q: float) -> float:

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from solder_vae.evaluation.plots import BLACK, BLUE, GREY, VERMILION
-from solder_vae.metrics.threshold import Threshold, calibrate, clopper_pearson, finite
+from solder_vae.metrics.intervals import clopper_pearson, finite
+from solder_vae.metrics.threshold import Threshold, calibrate
 from solder_vae.utils.errors import UserError
 
 Floats = NDArray[np.float64]
@@ -132,57 +130,6 @@ def least_cost(
         interval=fixed.interval,
         n=fixed.n,
     )
-
-
-def trade_off_figure(normals: ArrayLike, abnormals: ArrayLike, chosen: float, score: str) -> Figure:
-    """False calls per 1000 good joints against escapes per 1000 bad ones, or against the threshold where no bad
-    joints are known; each with the chosen threshold.
-
-    Args:
-        normals: ``(n,)`` scores of good joints.
-        abnormals: ``(m,)`` scores of bad joints, or none.
-        chosen: the threshold that was set.
-        score: the score's name.
-    """
-    good, bad = np.sort(np.asarray(normals, np.float64)), np.sort(np.asarray(abnormals, np.float64))
-    cuts = np.unique(np.concatenate([good, bad, [chosen]]))
-
-    def false_calls(thresholds: Floats) -> Floats:
-        return 1000 * (1 - np.searchsorted(good, thresholds, side="right") / good.size)
-
-    def across(thresholds: Floats) -> Floats:
-        return 1000 * np.searchsorted(bad, thresholds, side="right") / bad.size if bad.size else thresholds
-
-    figure = Figure(figsize=(6.0, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    axes.step(false_calls(cuts), across(cuts), where="post", color=BLUE, linewidth=2)
-    here = _operation(good, bad, chosen, chosen)
-    y = across(np.array([chosen]))
-    low, high = here.false_calls_interval
-    axes.errorbar(
-        [here.false_calls],
-        y,
-        xerr=[[here.false_calls - low], [high - here.false_calls]],
-        yerr=None
-        if here.escapes is None or here.escapes_interval is None
-        else [[here.escapes - here.escapes_interval[0]], [here.escapes_interval[1] - here.escapes]],
-        fmt="o",
-        color=VERMILION,
-        ecolor=BLACK,
-        elinewidth=1,
-        capsize=3,
-        label=f"threshold {chosen:.4g} (95 % intervals)",
-        zorder=3,
-    )
-    axes.set_xscale("symlog", linthresh=1000 / good.size)
-    axes.set_xlim(0, 1000)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_xlabel(f"false calls per 1000 good joints ({good.size} known)")
-    axes.set_ylabel(f"escapes per 1000 bad joints ({bad.size} known)" if bad.size else f"threshold of {score}")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=GREY, alpha=0.25, linewidth=0.6)
-    axes.legend(frameon=False)
-    return figure
 
 
 def trade_off_rows(steps: Sequence[Operation]) -> list[list[str]]:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import logging
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from solder_vae.models.gradcon import GradCon
-from solder_vae.models.layers.exact_sums import mean_of_images
-from solder_vae.models.losses import check_reduction, kl_divergence, kl_term, reparameterize, squared_error
-from solder_vae.models.networks import LATENT_CHANNELS, STRIDE, Decoder, Encoder
-from solder_vae.models.posterior import COLLAPSED_BELOW, PosteriorStatistics
-from solder_vae.models.precision import FULL, REPRODUCIBLE
-from solder_vae.models.scores import SCORES, elbo_score, gradcon_score, latent_noise, recon_score
-from solder_vae.utils.distributed import images_of_all, rank, ranks, weight_of_share
+from solder_vae.models.losses import squared_error
+from solder_vae.models.networks import Decoder, Encoder
+from solder_vae.models.precision import FULL
+from solder_vae.models.scores import gradcon_score, recon_score
+from solder_vae.utils.distributed import ranks, weight_of_share
 from solder_vae.utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -131,48 +128,35 @@ class CAE(GradCon, pl.LightningModule):
     def losses(self, x: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Posterior]:
         """The objective's terms, averaged over the batch (``loss`` is L, ``recon`` its first term), and the code."""
         (z,) = posterior = self.encoder(x)
-        recon = self.mean(squared_error(x, self.decoder(z)))
+        recon = squared_error(x, self.decoder(z)).mean()
         return {"loss": recon, "recon": recon}, posterior
-
-    def mean(self, of_images: Tensor) -> Tensor:
-        """The mean of each image's ``(B,)``; in reproducible training, over the images of all ranks."""
-        return mean_of_images(of_images) if self.reproducible and self.training else of_images.mean()
-
-    @property
-    def reproducible(self) -> bool:
-        """Whether the training's losses and gradients are those of all ranks' images."""
-        return self.precision == REPRODUCIBLE
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         x = batch["image"]
         terms, _ = self.losses(x, self.noise(x, TRAINING, self.global_step))
-        weight = 1.0 if self.reproducible else weight_of_share(x)
+        weight = weight_of_share(x)
         objective = weight * terms["loss"]  # J = L + alpha * L_grad
         if self.alpha > 0:
-            terms["grad_loss"] = self.gradient_constraint(weight * terms["recon"], shared=self.reproducible)
+            terms["grad_loss"] = self.gradient_constraint(weight * terms["recon"])
             objective = objective + self.alpha * terms["grad_loss"]
         self.log_means("train", terms, x)
         return objective
 
     def log_means(self, split: str, terms: dict[str, Tensor], images: Tensor) -> None:
-        """Log means over a batch, to be averaged over an epoch's images.
+        """Log means over this rank's images, to be averaged over an epoch's images.
 
         Args:
             split: "train" or "val".
-            terms: means over this rank's images; in reproducible training, over those of all ranks.
+            terms: means over this rank's images.
             images: of the batch ``(B, ...)``.
         """
-        if not self.reproducible:
-            # Lightning averages the ranks' numbers of images, too, and would round down what does not divide evenly.
-            count = len(images) * ranks()
-        else:
-            count = int(images_of_all(images)) if self.training else len(images)
         self.log_dict(
             {f"{split}/{name}": value.detach() for name, value in terms.items()},
             on_step=False,
             on_epoch=True,
-            sync_dist=not self.reproducible,
-            batch_size=count,
+            sync_dist=True,
+            # Lightning averages the ranks' numbers of images, too, and would round down what does not divide evenly.
+            batch_size=len(images) * ranks(),
         )
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Posterior]:
@@ -267,102 +251,3 @@ def average(results: list[Result]) -> Result:
     recon = torch.stack([result.recon for result in results]).mean(0)
     scores = {name: torch.stack([result.scores[name] for result in results]).mean(0) for name in results[0].scores}
     return Result(recon, scores)
-
-
-class BetaVAE(CAE):
-    """beta-VAE (Eq. 1): L is the squared error plus beta times the KL divergence to N(0, I).
-
-    Args:
-        beta: weight of the divergence, 0 or greater.
-        reduction: "sum" (Eq. 1, default) or "mean" (the published code); see :mod:`solder_vae.models.losses`.
-        **others: as for :class:`CAE`.
-    """
-
-    name = "beta_vae"
-    admitted_scores = SCORES
-    heads = 2
-
-    def __init__(self, beta: float = 3.0, reduction: str = "sum", **others: Any) -> None:
-        super().__init__(beta, **others)
-        self.beta = beta
-        self.reduction = check_reduction(reduction)
-        self.posterior = PosteriorStatistics()
-        # Of the latest validation: divergence (nats) and activity of each unit, and whether the posterior collapsed.
-        self.kl_per_unit: Tensor | None = None
-        self.active_units: Tensor | None = None
-        self.collapsed = False
-
-    def check_beta(self, beta: float | None) -> None:
-        if not is_number(beta):
-            raise UserError(f"model={self.name} needs a number of 0 or more for beta, got beta={beta}.")
-
-    def noise(self, x: Tensor, stream: int, step: int) -> Tensor:
-        """Standard normal noise ``(B, 10, H/8, W/8)`` that depends on seed, stream and step alone.
-
-        A rank takes from the global batch's noise what belongs to its images: every ``ranks()``-th. NumPy draws one
-        number after the other, so the noise of the first images is the same however many there are. In reproducible
-        training each rank goes through all of the validation images.
-        """
-        alone = stream == VALIDATION and self.reproducible
-        first, every = (0, 1) if alone else (rank(), ranks())
-        shape = (every * len(x), LATENT_CHANNELS, x.shape[-2] // STRIDE, x.shape[-1] // STRIDE)
-        noise = np.random.default_rng((self.seed, stream, step)).standard_normal(shape, np.float32)
-        return torch.from_numpy(noise)[first::every].to(x.device, x.dtype)
-
-    def losses(self, x: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Posterior]:
-        """As for the CAE, and ``kl``: the divergence as it enters L, before beta."""
-        mu, logvar = posterior = self.encoder(x)
-        recon = self.mean(squared_error(x, self.decoder(reparameterize(mu, logvar, noise))))
-        kl = self.mean(kl_term(kl_divergence(mu, logvar), x[0].numel(), self.reduction))
-        return {"loss": recon + self.beta * kl, "recon": recon, "kl": kl}, posterior
-
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Posterior]:
-        outputs = super().validation_step(batch, batch_idx)
-        self.posterior.update(*outputs["posterior"])
-        return outputs
-
-    def on_validation_epoch_end(self) -> None:
-        """Log how many latent units carry information, and warn when hardly any does any more."""
-        self.kl_per_unit, self.active_units = self.posterior.compute()
-        self.posterior.reset()
-        active, units = int(self.active_units.sum()), self.active_units.numel()
-        self.log("val/active_units", float(active), sync_dist=not self.reproducible)  # the same on all ranks
-        collapsed = active < COLLAPSED_BELOW * units
-        if collapsed and not self.collapsed:
-            log.warning(
-                "posterior collapse: %d of %d latent units respond to the input, so the reconstruction hardly "
-                "depends on the image. Lower beta (now %g)%s.",
-                active,
-                units,
-                self.beta,
-                ", or use model.reduction=sum" if self.reduction == "mean" else "",
-            )
-        self.collapsed = collapsed
-
-    def latents(self, posterior: Posterior) -> list[Tensor]:
-        mu, logvar = posterior
-        if self.latent == "mean":
-            return [mu]
-        return [reparameterize(mu, logvar, noise) for noise in latent_noise(mu.shape[1:], self.draws, mu.device)]
-
-    def scores_of(self, x: Tensor, recon: Tensor, grad_loss: Tensor | None, posterior: Posterior) -> dict[str, Tensor]:
-        scores = super().scores_of(x, recon, grad_loss, posterior)
-        mu, logvar = posterior
-        scores["elbo"] = elbo_score(scores["recon"], mu, logvar, self.beta, x[0].numel(), self.reduction)
-        return scores
-
-
-class VAE(BetaVAE):
-    """VAE: the beta-VAE with beta = 1."""
-
-    name = "vae"
-
-    def __init__(self, beta: float = 1.0, **others: Any) -> None:
-        super().__init__(beta, **others)
-
-    def check_beta(self, beta: float | None) -> None:
-        if beta != 1:
-            raise UserError(f"model=vae is beta = 1: for another weight type model=beta_vae beta={beta}.")
-
-
-MODELS: dict[str, type[CAE]] = {model.name: model for model in (CAE, VAE, BetaVAE)}

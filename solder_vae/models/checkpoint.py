@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from solder_vae.models.autoencoder import CAE, MODELS
+from solder_vae.models.autoencoder import CAE
 from solder_vae.models.checkpoint_archive import checked_archive
+from solder_vae.models.vae import MODELS
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.files import replacing
 
@@ -91,50 +91,6 @@ def member_checkpoint(model: CAE, state: dict[str, Tensor], epoch: int) -> Check
     return checkpoint
 
 
-def check_resumable(path: str | Path, model: CAE, max_epochs: int) -> Checkpoint:
-    """Return the checkpoint if a training of ``model`` can go on from it, up to ``max_epochs``.
-
-    Raises:
-        UserError: the file cannot be used, is of another model, or was trained under other settings.
-    """
-    checkpoint = read_checkpoint(path)
-    if checkpoint["model"] != model.name:
-        raise UserError(
-            f"{path} is a checkpoint of model={checkpoint['model']}, not of model={model.name}: "
-            f"resume it with model={checkpoint['model']}."
-        )
-    if "optimizer_states" not in checkpoint:
-        raise UserError(f"{path} holds an ensemble's member, which cannot be resumed: train it anew by its seed.")
-    needed = {
-        "epoch": int, "global_step": int, "callbacks": dict, "hyper_parameters": dict, "preprocessing": dict,
-        "precision": str,
-    }  # fmt: skip
-    whole = all(isinstance(checkpoint.get(key), kind) for key, kind in needed.items())
-    row = checkpoint.get("training_row", {})  # not in files of earlier versions
-    whole = whole and isinstance(row, dict) and all(isinstance(key, str) for key in row)
-    whole = whole and all(isinstance(value, float) for value in row.values())
-    if not whole or not all(isinstance(state, dict) for state in checkpoint["callbacks"].values()):
-        raise UserError(f"{path} lacks what resuming needs: give the last.ckpt of a training.")
-    if checkpoint["epoch"] + 1 >= max_epochs:
-        raise UserError(
-            f"{path} has {checkpoint['epoch'] + 1} epochs behind it: "
-            f"give a larger trainer.max_epochs than {max_epochs}."
-        )
-    for state in checkpoint["callbacks"].values():
-        best = state.get("best_model_path") if state.get("monitor") == "val/loss" else None
-        if best and not Path(best).is_file():
-            raise UserError(
-                f"{best}, the best epoch so far of the training to resume, is gone: put it back, or start anew."
-            )
-    then, now = checkpoint["hyper_parameters"], dict(model.hparams)
-    changed = [
-        f"{key} was {then.get(key)}, now {now.get(key)}" for key in sorted(then | now) if then.get(key) != now.get(key)
-    ]
-    if changed:
-        raise UserError(f"{path} was trained with other settings ({'; '.join(changed)}): resume it with the same.")
-    return checkpoint
-
-
 def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     """Write a checkpoint whole or not at all.
 
@@ -151,18 +107,3 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
             f"{path} can't be written ({error.strerror}): mend that, then go on from the run's last.ckpt, "
             "which is whole if it is there (resume=PATH)."
         ) from error
-
-
-class WholeCheckpointIO(TorchCheckpointIO):
-    """Lightning's way to write checkpoints, which writes to the folder for temporary files and moves them; that leaves
-    a part of one where the folder is on another file system and the move is interrupted. This one doesn't. It reads
-    by :func:`read_checkpoint`."""
-
-    def save_checkpoint(self, checkpoint: Checkpoint, path: str | Path, storage_options: Any = None) -> None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_checkpoint(checkpoint, path)
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
-    ) -> Checkpoint:
-        return read_checkpoint(path)

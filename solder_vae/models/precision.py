@@ -5,8 +5,6 @@ On CPUs the tile unit (AMX) or AVX-512's own dot product of bfloat16 make it fas
 ``make bench`` measures both (docs/performance.md). The choice follows from the processor alone:
 a stopwatch at the start of a run would decide differently in two runs of one seed, and their results would differ.
 Scores are always computed in single precision: test and predict with ``32-true``.
-
-``32-reproducible`` is single precision with exact sums, see :mod:`solder_vae.models.layers.exact_sums`.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import torch
 
 from solder_vae.utils.errors import UserError
 
-FULL, MIXED, REPRODUCIBLE = "32-true", "bf16-mixed", "32-reproducible"
+FULL, MIXED, DOUBLE = "32-true", "bf16-mixed", "64-true"
 
 
 def check_precision(precision: Any) -> None:
@@ -29,10 +27,9 @@ def check_precision(precision: Any) -> None:
     Raises:
         UserError: it is none of those that are right.
     """
-    if precision not in ("auto", FULL, MIXED, "64-true", REPRODUCIBLE):
+    if precision not in ("auto", FULL, MIXED, DOUBLE):
         raise UserError(
-            f"trainer.precision={precision} is not supported: use auto, {FULL}, {MIXED}, 64-true or "
-            f"{REPRODUCIBLE} "
+            f"trainer.precision={precision} is not supported: use auto, {FULL}, {MIXED} or {DOUBLE} "
             "(float16 scales the loss, which would spoil GradCon's reference gradients)."
         )
 

@@ -14,9 +14,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from solder_vae.models.checkpoint import WholeCheckpointIO
+from solder_vae.models.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from solder_vae.utils.cli import traceback_log
 from solder_vae.utils.errors import UserError
 
@@ -121,3 +122,18 @@ def ended_plainly() -> Iterator[None]:
 def progress_bar() -> list[Callback]:
     """A bar where someone watches."""
     return [RichProgressBar(leave=False)] if sys.stderr.isatty() else []
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Lightning's way to write checkpoints, which writes to the folder for temporary files and moves them; that leaves
+    a part of one where the folder is on another file system and the move is interrupted. This one doesn't. It reads
+    by :func:`read_checkpoint`."""
+
+    def save_checkpoint(self, checkpoint: Checkpoint, path: str | Path, storage_options: Any = None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(checkpoint, path)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> Checkpoint:
+        return read_checkpoint(path)

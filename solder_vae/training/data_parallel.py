@@ -31,49 +31,16 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 from torch import distributed
-from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
-from torch.nn.parallel import DistributedDataParallel
 
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.models.autoencoder import CAE
-from solder_vae.models.precision import REPRODUCIBLE
+from solder_vae.training.checks import on_gpu, rank_count
 from solder_vae.training.trainer import fit, quiet_lightning
-from solder_vae.utils.cli import check_whole_number, traceback_log
+from solder_vae.utils.cli import traceback_log
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.processes import deaf_to_interrupts, end_with_parent, share_of_threads
 
 GRACE = 10  # seconds for the other ranks to tell what they saw of a failure
-
-
-def rank_count(config: DictConfig) -> int:
-    """How many processes train.
-
-    Raises:
-        UserError: that number does not fit the strategy, the batch or the machine.
-    """
-    strategy, batch = config.trainer.strategy, config.data.batch_size
-    devices: int = config.trainer.devices
-    if strategy not in ("auto", "ddp"):
-        raise UserError(f"trainer.strategy={strategy} is unknown: use auto (one device) or ddp (several).")
-    check_whole_number("trainer.devices", devices, 1)
-    if devices > 1 and strategy == "auto":
-        raise UserError(f"trainer.devices={devices} needs data parallelism: add trainer=ddp, or use 1.")
-    if devices > 1 and isinstance(batch, int) and batch % devices:
-        raise UserError(
-            f"data.batch_size={batch} cannot be shared out evenly among trainer.devices={devices}: use a multiple."
-        )
-    if devices > 1 and on_gpu(config) and devices > torch.cuda.device_count():
-        raise UserError(
-            f"trainer.devices={devices}, but there are {torch.cuda.device_count()} GPUs: "
-            "use as many, or trainer.accelerator=cpu."
-        )
-    return devices
-
-
-def on_gpu(config: DictConfig) -> bool:
-    """Whether training goes to GPUs."""
-    accelerator = config.trainer.accelerator
-    return accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
 
 
 class Run(NamedTuple):
@@ -207,15 +174,6 @@ class Relay(Logger):
         """The run's process knows its config."""
 
 
-class NoAveraging(DDPStrategy):
-    """For gradients that are those of all ranks already: a third of a number, three times, is not always the number."""
-
-    def configure_ddp(self) -> None:
-        super().configure_ddp()
-        assert isinstance(self.model, DistributedDataParallel)
-        self.model.register_comm_hook(None, noop_hook)  # Lightning would register it on GPUs only
-
-
 def train_as_rank(rank: int, count: int, threads: int, store: Path, run: Path, pipe: Connection) -> None:
     """Take part in a training as one of its processes.
 
@@ -247,9 +205,7 @@ def train_as_rank(rank: int, count: int, threads: int, store: Path, run: Path, p
             [Relay(messages if rank == 0 else None)],
             devices=count,
             # Buffers need no copying: batch norm's statistics and the reference gradients come out equal on all ranks.
-            strategy=(NoAveraging if model.precision == REPRODUCIBLE else DDPStrategy)(
-                cluster_environment=LightningEnvironment(), forward_sync_buffers=False
-            ),
+            strategy=DDPStrategy(cluster_environment=LightningEnvironment(), forward_sync_buffers=False),
         )
         distributed.destroy_process_group()
         if rank == 0:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -24,6 +25,8 @@ from torch.utils.data import DataLoader
 
 from solder_vae.data.datamodule import Batch, SolderDataModule
 from solder_vae.models.autoencoder import CAE, TRAINING, VALIDATION
+from solder_vae.models.precision import FULL
+from solder_vae.training.run import log
 from solder_vae.utils.errors import UserError
 
 Stacked = dict[str, Tensor]  # by the name in the model's state, each (K, ...)
@@ -216,3 +219,46 @@ def plateau_schedule(model: CAE) -> ReduceLROnPlateau:
     hparams = model.hparams
     stand_in = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=hparams["lr"])
     return ReduceLROnPlateau(stand_in, factor=hparams["lr_factor"], patience=hparams["lr_patience"])
+
+
+def ensemble_configs(config: DictConfig) -> list[DictConfig]:
+    """The config of each member of an ensemble: every beta with every seed; none without ``trainer.ensemble``.
+
+    Raises:
+        UserError: the ensemble is not possible.
+    """
+    seeds, betas = config.trainer.ensemble, config.trainer.betas
+    if betas is not None and (not OmegaConf.is_list(betas) or not betas):
+        raise UserError(f"trainer.betas={betas} does not fit: use for example trainer.betas=[0.1,1,3].")
+    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
+        raise UserError(f"trainer.ensemble={seeds} is no number of seeds: use 1 or more.")
+    if seeds == 1 and betas is None:
+        return []
+    if config.trainer.devices > 1:
+        raise UserError("An ensemble trains in one process: drop trainer=ddp, or the ensemble.")
+    if config.trainer.get("gradient_clip_val") is not None:
+        raise UserError("An ensemble does not clip gradients: drop trainer.gradient_clip_val=..., or the ensemble.")
+    if config.resume is not None:
+        raise UserError("An ensemble cannot be resumed: drop resume=..., or train its members one by one.")
+    if config.trainer.precision not in ("auto", FULL):
+        raise UserError(f"An ensemble trains in single precision: drop trainer.precision={config.trainer.precision}.")
+    members = []
+    for beta in betas or [config.beta]:
+        for seed in range(config.seed, config.seed + seeds):
+            member = config.copy()
+            # All members see the same data in the same order.
+            member.data.seed, member.seed, member.beta = config.data.seed, seed, beta
+            member.trainer.ensemble, member.trainer.betas = 1, None
+            members.append(member)
+    return members
+
+
+def ensemble_device(config: DictConfig) -> torch.device:
+    """Where Lightning would train: the first GPU, unless there is none or ``trainer.accelerator=cpu``."""
+    wanted = config.trainer.accelerator in ("auto", "gpu", "cuda")
+    return torch.device("cuda" if wanted and torch.cuda.is_available() else "cpu")
+
+
+def log_members(epoch: int, members: Sequence[Member]) -> None:
+    losses = [member.history[-1]["val/loss"] for member in members]
+    log.info("epoch %d  val/loss of the members %.5g to %.5g", epoch + 1, min(losses), max(losses))

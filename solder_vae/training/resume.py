@@ -9,6 +9,10 @@ from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger
 
+from solder_vae.models.autoencoder import CAE
+from solder_vae.models.checkpoint import Checkpoint, read_checkpoint
+from solder_vae.utils.errors import UserError
+
 
 def carry_over(path: Path, checkpoint: Mapping[str, Any], loggers: Iterable[Logger]) -> None:
     """Log again, to the CSV logger among ``loggers``, what ``path`` holds of the steps behind ``checkpoint``.
@@ -42,3 +46,47 @@ def earlier_rows(path: Path, steps: int) -> list[dict[str, Any]]:
         return []
     whole = [row for row in rows if None not in row.values() and str(row.get("step")).isdigit()]
     return [{key: value for key, value in row.items() if value} for row in whole if int(row["step"]) < steps]
+
+
+def check_resumable(path: str | Path, model: CAE, max_epochs: int) -> Checkpoint:
+    """Return the checkpoint if a training of ``model`` can go on from it, up to ``max_epochs``.
+
+    Raises:
+        UserError: the file cannot be used, is of another model, or was trained under other settings.
+    """
+    checkpoint = read_checkpoint(path)
+    if checkpoint["model"] != model.name:
+        raise UserError(
+            f"{path} is a checkpoint of model={checkpoint['model']}, not of model={model.name}: "
+            f"resume it with model={checkpoint['model']}."
+        )
+    if "optimizer_states" not in checkpoint:
+        raise UserError(f"{path} holds an ensemble's member, which cannot be resumed: train it anew by its seed.")
+    needed = {
+        "epoch": int, "global_step": int, "callbacks": dict, "hyper_parameters": dict, "preprocessing": dict,
+        "precision": str,
+    }  # fmt: skip
+    whole = all(isinstance(checkpoint.get(key), kind) for key, kind in needed.items())
+    row = checkpoint.get("training_row", {})  # not in files of earlier versions
+    whole = whole and isinstance(row, dict) and all(isinstance(key, str) for key in row)
+    whole = whole and all(isinstance(value, float) for value in row.values())
+    if not whole or not all(isinstance(state, dict) for state in checkpoint["callbacks"].values()):
+        raise UserError(f"{path} lacks what resuming needs: give the last.ckpt of a training.")
+    if checkpoint["epoch"] + 1 >= max_epochs:
+        raise UserError(
+            f"{path} has {checkpoint['epoch'] + 1} epochs behind it: "
+            f"give a larger trainer.max_epochs than {max_epochs}."
+        )
+    for state in checkpoint["callbacks"].values():
+        best = state.get("best_model_path") if state.get("monitor") == "val/loss" else None
+        if best and not Path(best).is_file():
+            raise UserError(
+                f"{best}, the best epoch so far of the training to resume, is gone: put it back, or start anew."
+            )
+    then, now = checkpoint["hyper_parameters"], dict(model.hparams)
+    changed = [
+        f"{key} was {then.get(key)}, now {now.get(key)}" for key in sorted(then | now) if then.get(key) != now.get(key)
+    ]
+    if changed:
+        raise UserError(f"{path} was trained with other settings ({'; '.join(changed)}): resume it with the same.")
+    return checkpoint

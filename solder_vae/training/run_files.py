@@ -8,20 +8,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger
 
-from solder_vae.data.table import NORMAL, ImageTable
-from solder_vae.data.transforms import to_images, to_tensor
+from solder_vae.data.table import ImageTable
 from solder_vae.data.view import PLAIN
-from solder_vae.evaluation import plots
+from solder_vae.evaluation import plots, style
 from solder_vae.evaluation.evaluate import Evaluation
-from solder_vae.models.autoencoder import CAE, BetaVAE
-from solder_vae.training.lineage import log_lineage
-from solder_vae.training.loggers import Dashboard
-from solder_vae.utils.files import replacing
+from solder_vae.evaluation.reconstruction_plots import reconstructions
+from solder_vae.models.autoencoder import CAE
+from solder_vae.models.vae import BetaVAE
+from solder_vae.training.loggers import Dashboard, log_lineage
+from solder_vae.utils.files import replacing, write_csv
 
 
 def write_artefacts(
@@ -42,15 +40,10 @@ def write_artefacts(
         write_csv(directory / "kl_per_unit.csv", [["unit", "kl"], *([str(unit), f"{kl:.9g}"] for unit, kl in rows)])
     if pictures:
         for name, figure in figures(directory, model, evaluation):
-            plots.save(figure, directory / f"{name}.png")
+            style.save(figure, directory / f"{name}.png")
     # Last: a run is finished once this is there.
     with replacing(directory / "metrics.json") as path:
         path.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def write_csv(path: Path, rows: Iterable[list[str]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(rows)
 
 
 def figures(directory: Path, model: CAE, evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
@@ -66,22 +59,6 @@ def figures(directory: Path, model: CAE, evaluation: Evaluation) -> Iterator[tup
     if isinstance(model, BetaVAE) and model.kl_per_unit is not None and model.active_units is not None:
         yield "kl_per_unit", plots.kl_per_unit(model.kl_per_unit.cpu().numpy(), int(model.active_units.sum()))
     yield "reconstructions", reconstructions(model, table, test, threshold)
-
-
-def reconstructions(model: CAE, table: ImageTable, scores: NDArray[np.float64], threshold: float) -> Figure:
-    """The paper's Fig. 4 of a model in evaluation mode: two joints of each defect type, and as many normal ones.
-
-    Args:
-        model: what reconstructs.
-        table: the test images.
-        scores: theirs, ``(N,)``.
-        threshold: abnormal is called iff ``score > threshold``.
-    """
-    types = len(set(table.defects) - {NORMAL})
-    shown = plots.choose_examples(scores, table.defects, count=max(16, 4 * types))
-    images = table.images[shown]
-    recon = to_images(model.reconstruct(to_tensor(images).to(model.device)))
-    return plots.reconstruction_grid(images, recon, [table.defects[row] for row in shown], scores[shown], threshold)
 
 
 def read_history(path: Path) -> dict[str, list[float | None]]:

@@ -5,24 +5,18 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
 from pytorch_lightning.loggers import Logger
 
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.models.autoencoder import CAE
-from solder_vae.models.layers.exact_sums import reproducible
-from solder_vae.models.precision import FULL, REPRODUCIBLE
 from solder_vae.training.callbacks import EpochLog, StopOnNaN, checkpoints, ended_plainly, progress_bar
-from solder_vae.utils.errors import UserError
+from solder_vae.utils.config import build
 
 #: Of the trainer's config; the others are the Trainer's own.
 OWN_KEYS = ("strategy", "devices", "ensemble", "betas")
@@ -49,16 +43,9 @@ def fit(
     """
     best, last = checkpoints(directory)
     callbacks = [EpochLog(), *progress_bar(), LearningRateMonitor("epoch"), StopOnNaN(), best, last]
-    exactly = model.precision == REPRODUCIBLE
-    options = {
-        "precision": FULL if exactly else model.precision,
-        "logger": list(loggers),
-        "callbacks": callbacks,
-        **options,
-    }
+    options = {"precision": model.precision, "logger": list(loggers), "callbacks": callbacks, **options}
     trainer = make_trainer(config, directory, **options)
-    data.share_validation = not exactly
-    with ended_plainly(), reproducible(model) if exactly else nullcontext():
+    with ended_plainly():
         trainer.fit(model, datamodule=data, ckpt_path=config.resume, weights_only=True)
     return best.best_model_path
 
@@ -78,19 +65,6 @@ def make_trainer(config: DictConfig, directory: Path, **options: Any) -> pl.Trai
         **{"devices": 1, **options},
     )
     return trainer
-
-
-def build(config: DictConfig, **options: Any) -> Any:
-    """Instantiate a config's ``_target_``; the user's mistakes come out as they were raised, not wrapped by Hydra."""
-    try:
-        return instantiate(config, **options, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, UserError):
-            raise cause from None
-        if isinstance(cause, TypeError | ValueError | MisconfigurationException):
-            raise UserError(f"A value does not fit {config.get('_target_')}: {str(cause).rstrip('.!')}.") from error
-        raise
 
 
 def quiet_lightning() -> None:

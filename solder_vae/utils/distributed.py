@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 
 def ranks() -> int:
@@ -59,43 +59,3 @@ def weight_of_share(x: Tensor) -> Tensor | float:
     Other than 1 only where the shares differ, as in an epoch's last batch.
     """
     return 1.0 if ranks() == 1 else len(x) * ranks() / images_of_all(x)
-
-
-def global_batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-    """``norm(x)`` in training mode by the statistics of all ranks' images; running statistics come out equal on all.
-
-    Unlike ``nn.SyncBatchNorm`` it runs on a CPU, too, and can be differentiated twice, as GradCon's constraint asks.
-
-    Args:
-        x: this rank's share ``(B, C, H, W)``.
-        norm: affine, with running statistics and a momentum.
-    """
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    sums = torch.cat([wide.sum((0, 2, 3)), wide.new_full((1,), x.numel() // x.shape[1])])
-    sums = total(sums)
-    count = sums[-1].detach()
-    mean = sums[:-1] / count
-    centred = wide - mean[:, None, None]
-    variance = total(centred.square().sum((0, 2, 3))) / count
-    track(norm, mean, variance, count)
-    gain = norm.weight * torch.rsqrt(variance + norm.eps)
-    return torch.addcmul(norm.bias[:, None, None], centred, gain[:, None, None]).to(x.dtype)
-
-
-@torch.no_grad()
-def track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-    """Update the running statistics by those of a batch.
-
-    Args:
-        norm: with running statistics and a momentum.
-        mean: of each channel ``(C,)``.
-        variance: of each channel ``(C,)``, divided by ``count``.
-        count: values of a channel, a scalar.
-    """
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert norm.num_batches_tracked is not None
-    assert norm.momentum is not None
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
-    norm.running_var.lerp_((variance * count / (count - 1)).to(norm.running_var.dtype), norm.momentum)
-    norm.num_batches_tracked.add_(1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,3 +62,23 @@ def check_new(path: Path) -> None:
         return
     if path.exists() or path.is_symlink():
         raise UserError(f"out={path} exists already, and nothing is overwritten: give a new folder.")
+
+
+def write_csv(path: Path, rows: Iterable[list[str]]) -> None:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+@contextlib.contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Let one process at a time render a set, so that the others find it done. Does nothing where locks fail."""
+    with contextlib.ExitStack() as stack:
+        try:
+            import fcntl
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(path.with_suffix(".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except (ImportError, OSError):
+            pass  # each process renders for itself: slower, not wrong
+        yield

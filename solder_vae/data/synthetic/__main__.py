@@ -21,10 +21,10 @@ from rich.progress import track
 from solder_vae.data.synthetic.defects import DEFECTS
 from solder_vae.data.synthetic.render import Rendered, render
 from solder_vae.data.synthetic.sheet import contact_sheet
-from solder_vae.data.table import NORMAL
 from solder_vae.utils.cli import fail
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.files import new_directory
+from solder_vae.utils.labels import NORMAL
 
 _ON_SHEET = 100
 

@@ -7,12 +7,11 @@ does not match its checksum or its identity is treated as absent and rendered ag
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -89,21 +88,6 @@ def store(path: Path, identity: str, arrays: Mapping[str, NDArray[np.generic]]) 
             temporary.write_bytes(f"{identity}\n{_checksum(body)}\n".encode() + body)
     except OSError as error:
         log.warning("the rendered images can't be cached in %s (%s): going on without.", path.parent, error)
-
-
-@contextlib.contextmanager
-def turn(path: Path) -> Iterator[None]:
-    """Let one process at a time render a set, so that the others find it done. Does nothing where locks fail."""
-    with contextlib.ExitStack() as stack:
-        try:
-            import fcntl
-
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(path.with_suffix(".lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except (ImportError, OSError):
-            pass  # each process renders for itself: slower, not wrong
-        yield
 
 
 def _checksum(body: bytes) -> str:

@@ -25,7 +25,7 @@ from solder_vae.data.synthetic.painting import (
 from solder_vae.data.synthetic.scene import Scene, draw_scene
 from solder_vae.data.synthetic.shading import Surfaces, shade
 from solder_vae.data.synthetic.surface import meniscus
-from solder_vae.data.table import NORMAL
+from solder_vae.utils.labels import NORMAL
 
 STREAMS = ("train", "val", "test_normal", "test_abnormal")
 SCENE_PIXELS = 96  # short side of the internal picture; the camera samples it to the native size

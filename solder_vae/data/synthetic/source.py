@@ -19,8 +19,10 @@ from solder_vae.data.synthetic.cache import Arrays
 from solder_vae.data.synthetic.defects import DEFECTS
 from solder_vae.data.synthetic.render import Rendered
 from solder_vae.data.synthetic.worker import Job, Order, render_many
-from solder_vae.data.table import NORMAL, ImageTable
+from solder_vae.data.table import ImageTable
+from solder_vae.utils import files
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.labels import NORMAL
 
 
 class SyntheticSource:
@@ -118,7 +120,7 @@ class SyntheticSource:
         path = self.cache_dir / f"synthetic-{hashlib.sha256(identity.encode()).hexdigest()[:20]}.bin"
         if (found := cache.load(path, identity)) is not None:
             return found
-        with cache.turn(path):
+        with files.turn(path):
             if (found := cache.load(path, identity)) is not None:  # somebody else rendered it meanwhile
                 return found
             arrays = self._render()

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from solder_vae.data.layouts import printable
-from solder_vae.data.transforms import Image, read_image
+from solder_vae.data.image_files import Image, read_image
 from solder_vae.inspection.boards.options import BoardOptions
 from solder_vae.inspection.boards.placement_files import (
     BOTTOM,
@@ -24,6 +23,7 @@ from solder_vae.inspection.boards.placement_files import (
 )
 from solder_vae.inspection.boards.registration import Points, Registration, check_field, register
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.text import printable
 
 FAR = 1e9  # pixels: more than any picture has
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import cv2
 
-from solder_vae.data.transforms import Image
+from solder_vae.data.image_files import Image
 from solder_vae.inspection.boards.board import Board, BoardJoint
 
 # Okabe and Ito's vermilion and sky blue, told apart by the colour-blind too; thickness tells the same.

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from solder_vae.data.layouts import printable
 from solder_vae.inspection.boards.registration import Fiducial
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.text import printable
 
 BOXES = ("name", "x", "y", "width", "height")  # pixels; x, y: the left upper corner
 PLACEMENT = ("ref", "posx", "posy", "rot", "side")  # mm and degrees, y up; KiCad's names

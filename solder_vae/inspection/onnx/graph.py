@@ -18,8 +18,9 @@ from solder_vae.evaluation.anomaly_map import anomaly_map
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.onnx.resize import prepare_batch
 from solder_vae.models.autoencoder import Result, average
-from solder_vae.models.gradcon import weight_gradient_cosine
-from solder_vae.models.networks import BicubicUpsample2x, Decoder, bicubic_matrix
+from solder_vae.models.layers.blocks import BicubicUpsample2x, bicubic_matrix
+from solder_vae.models.networks import Decoder
+from solder_vae.models.per_image_gradients import weight_gradient_cosine
 
 OUTPUTS = ("score", "label", "heat_map")
 
@@ -80,7 +81,7 @@ class Step(NamedTuple):
 def decode_with_gradient_loss(
     decoder: Decoder, z: Tensor, x: Tensor, reference: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """What :func:`solder_vae.models.gradcon.decode_with_gradient_loss` computes, without autograd.
+    """What :func:`solder_vae.models.per_image_gradients.decode_with_gradient_loss` computes, without autograd.
 
     The backward pass of a block in evaluation mode: activation and batch norm scale the gradient element by element;
     the convolution's adjoint is a convolution with the kernel flipped and its two channel axes swapped; the

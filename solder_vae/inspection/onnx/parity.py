@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from solder_vae.data.image_files import Image
 from solder_vae.data.synthetic import DEFECTS, render
-from solder_vae.data.transforms import Image, prepare
+from solder_vae.data.transforms import prepare
 from solder_vae.inspection.inspector import Inspector, Verdict
 from solder_vae.inspection.onnx.graph import OUTPUTS
 

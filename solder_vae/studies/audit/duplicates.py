@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from solder_vae.data.image_files import Image
 from solder_vae.data.table import Images
-from solder_vae.data.transforms import Image
 from solder_vae.utils.threads import tracked
 
 BITS = 14

@@ -12,18 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solder_vae.data.folder import FolderSource, split_photos
-from solder_vae.data.layouts import printable
+from solder_vae.data.image_files import Image
 from solder_vae.data.photos import Photo, PhotoImages
 from solder_vae.data.splits import SPLITS, TEST, TRAIN, VAL
 from solder_vae.data.synthetic.source import SyntheticSource
-from solder_vae.data.table import NORMAL, Images
-from solder_vae.data.transforms import Image
+from solder_vae.data.table import Images
 from solder_vae.data.view import CONTROLLED, PLAIN, RESOLUTION, VIEWS
-from solder_vae.evaluation.baselines import MEAN_COLOUR, SHARPNESS, Features, distances, named_features
-from solder_vae.evaluation.shortcut import TrivialAuroc, aurocs
+from solder_vae.evaluation.baselines import (
+    MEAN_COLOUR,
+    SHARPNESS,
+    Features,
+    TrivialAuroc,
+    aurocs,
+    distances,
+    named_features,
+)
 from solder_vae.studies.audit.duplicates import near_groups
 from solder_vae.studies.audit.files import ExaminedFile, Looks, examine_all, looks_of
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.labels import NORMAL
+from solder_vae.utils.text import printable
 
 _PERCENTILES = (5, 25, 50, 75, 95)
 

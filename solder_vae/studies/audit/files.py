@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solder_vae.data.folder import FolderSource
-from solder_vae.data.layouts import Record, printable
+from solder_vae.data.image_files import Image, decode_raw, read_bytes, to_rgb
+from solder_vae.data.layouts import Record
 from solder_vae.data.photos import Photo, photo_of
-from solder_vae.data.transforms import Image, decode_raw, read_bytes, to_rgb
 from solder_vae.data.view import CONTROLLED, PLAIN, see
 from solder_vae.evaluation.baselines import Floats, colour_and_edges
 from solder_vae.studies.audit.duplicates import perceptual_hash
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.text import printable
 from solder_vae.utils.threads import in_threads, tracked
 
 LARGE = 1 << 24
@@ -140,7 +141,7 @@ def oddities(data: Image, raw: NDArray[Any], image: Image, path: Path) -> list[s
 
     Args:
         data: the file's bytes.
-        raw: see :func:`solder_vae.data.transforms.decode_raw`.
+        raw: see :func:`solder_vae.data.image_files.decode_raw`.
         image: ``(H, W, 3)`` uint8.
         path: the file's.
     """

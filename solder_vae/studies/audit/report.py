@@ -15,9 +15,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from solder_vae.data.transforms import Image
+from solder_vae.data.image_files import Image
 from solder_vae.data.view import PLAIN, RESOLUTION, VIEWS
-from solder_vae.evaluation.shortcut import AUROC
+from solder_vae.evaluation.baselines import AUROC
 from solder_vae.studies.audit.examine import Audit, Group, class_facts
 from solder_vae.studies.audit.verdict import HEADLINES, measured_on, verdict, worst
 from solder_vae.utils.errors import UserError

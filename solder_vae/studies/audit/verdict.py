@@ -8,10 +8,10 @@ from statistics import mean
 from typing import NamedTuple
 
 from solder_vae.data.splits import TEST
-from solder_vae.data.table import NORMAL
 from solder_vae.data.view import CONTROLLED, PLAIN, RESOLUTION
-from solder_vae.evaluation.shortcut import AUROC, LOW, TrivialAuroc, shortcuts, visible
+from solder_vae.evaluation.baselines import AUROC, LOW, TrivialAuroc, shortcuts, visible
 from solder_vae.studies.audit.examine import Audit, Group
+from solder_vae.utils.labels import NORMAL
 
 STOP, LOOK, FINE = LEVELS = ("stop", "look", "fine")
 

@@ -18,11 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 
 from solder_vae.data.datamodule import SolderDataModule
-from solder_vae.data.table import NORMAL, ImageTable
+from solder_vae.data.table import ImageTable
 from solder_vae.data.transforms import to_tensor
 from solder_vae.models.autoencoder import CAE
-from solder_vae.training.run import training_precision
-from solder_vae.training.trainer import build, make_trainer, quiet_lightning
+from solder_vae.training.checks import training_precision
+from solder_vae.training.trainer import make_trainer, quiet_lightning
+from solder_vae.utils.config import build
+from solder_vae.utils.labels import NORMAL
 
 STEPS = 6  # measured; the first, which allocates memory and has no gradient loss yet, does not count
 _BESIDES = 10.0  # seconds a run spends on starting, pictures and logs

@@ -12,24 +12,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from solder_vae.data.synthetic.factors import normal_factors
-from solder_vae.data.table import NORMAL, ImageTable
+from solder_vae.data.table import ImageTable
 from solder_vae.evaluation.latent_plots import embedding_figure, numbers_text, traversal_figure
-from solder_vae.evaluation.latent_space import (
-    chance_purity,
-    embed,
-    knn_purity,
-    posterior_kl,
-    posterior_means,
-    silhouette,
-    strongest_channels,
-    strongest_units,
-)
+from solder_vae.evaluation.latent_space import embed, posterior_kl, posterior_means, strongest_channels, strongest_units
+from solder_vae.evaluation.reconstruction_plots import reconstructions
 from solder_vae.metrics.disentanglement import chance, measure, rotated
+from solder_vae.metrics.latent_separation import chance_purity, knn_purity, silhouette
 from solder_vae.models.checkpoint import load_model
 from solder_vae.studies.paper.plan import FIGURE_BETAS, TABLE_3, of_beta
 from solder_vae.studies.paper.published import BETA
 from solder_vae.studies.paper.runs import Run, Runs
-from solder_vae.training.run_files import reconstructions
+from solder_vae.utils.labels import NORMAL
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from solder_vae.evaluation.plots import BLACK, BLUE, GREY, VERMILION
+from solder_vae.evaluation.style import BLACK, BLUE, GREY, VERMILION
 from solder_vae.metrics.paired import FEWEST_SEEDS, PairedTest, Verdict
 from solder_vae.studies.paper import published as paper
 from solder_vae.studies.paper.latent import DISENTANGLEMENT, KINDS, Disentanglement

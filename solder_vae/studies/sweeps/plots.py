@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from solder_vae.evaluation.baselines import BASELINES
-from solder_vae.evaluation.plots import BLUE, GREY, OTHERS, _plain, _square, _style
+from solder_vae.evaluation.style import BLUE, GREY, OTHERS, plain_name, style_axes, unit_square
 from solder_vae.metrics.classification import roc_points
 from solder_vae.studies.sweeps.runs import Run
 from solder_vae.studies.sweeps.table import Row, heading, order, show
@@ -58,11 +58,11 @@ def other_settings(row: Row) -> str:
 def against_beta(rows: Sequence[Row], title: str) -> Figure:
     """Four metrics against beta: mean over seeds as a line a score, smallest to largest as a band."""
     figure = Figure(figsize=(8.4, 6.4), layout="constrained")
-    figure.suptitle(_plain(title), fontsize=10)
+    figure.suptitle(plain_name(title), fontsize=10)
     betas = sorted({float(row.settings["beta"]) for row in rows})
     for place, (metric, name) in enumerate(PANELS.items(), start=1):
         axes = figure.add_subplot(2, 2, place)
-        _style(axes, "beta", name)
+        style_axes(axes, "beta", name)
         for score in dict.fromkeys(row.score for row in rows):
             points = {float(row.settings["beta"]): known(row.values(metric)) for row in rows if row.score == score}
             xs = [beta for beta in betas if points.get(beta)]
@@ -115,7 +115,7 @@ def parallel_coordinates(rows: Sequence[Row]) -> Figure:
     jitter = np.linspace(-0.012, 0.012, len(aurocs))  # lines with the same settings stay apart
     for line in np.argsort(aurocs):
         axes.plot(heights[:, line] + jitter[line], color=colours(shades(aurocs[line])), linewidth=1.1, alpha=0.8)
-    axes.set_xticks(range(len(columns)), [_plain(name) for name in columns])
+    axes.set_xticks(range(len(columns)), [plain_name(name) for name in columns])
     axes.tick_params(axis="x", length=0, pad=10)
     axes.set_yticks([])
     axes.set(xlim=(-0.3, len(columns) - 0.5), ylim=(-0.06, 1.06))
@@ -145,7 +145,7 @@ def scaled(axes: Axes, x: int, column: Sequence[Any]) -> Floats:
         axes.text(
             x + 0.03,
             place(value) + 0.02,
-            _plain(text),
+            plain_name(text),
             fontsize=8,
             bbox={"fc": "white", "ec": "none", "pad": 0.5, "alpha": 0.8},
         )
@@ -172,13 +172,13 @@ def roc_of(run: Run, score: str) -> tuple[Floats, Floats] | None:
 
 def roc_overlay(curves: Sequence[tuple[Row, tuple[Floats, Floats]]]) -> Figure:
     """ROC curves of several settings under one score."""
-    figure, axes = _square("false-call rate", "recall (1 - escape rate)")
+    figure, axes = unit_square("false-call rate", "recall (1 - escape rate)")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="chance")
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(curves)))
     keys = [key for key in curves[0][0].settings if len({repr(row.settings[key]) for row, _ in curves}) > 1]
     for (row, (rates, recalls)), shade in zip(curves, shades, strict=True):
         name = ", ".join(f"{heading(key)} {show(row.settings[key]) or 'none'}" for key in keys) or row.score
-        axes.plot(rates, recalls, color=shade, linewidth=1.6, label=_plain(name))
+        axes.plot(rates, recalls, color=shade, linewidth=1.6, label=plain_name(name))
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     return figure
 

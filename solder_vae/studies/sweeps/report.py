@@ -6,13 +6,13 @@ import shlex
 from collections import Counter
 from pathlib import Path
 
-from solder_vae.evaluation import plots
+from solder_vae.evaluation import style
 from solder_vae.studies.sweeps.plots import figures
 from solder_vae.studies.sweeps.runs import Run, read_runs
 from solder_vae.studies.sweeps.table import cells, flat_rows, rows
-from solder_vae.training.run_files import write_csv
 from solder_vae.utils.document import Block, Bullets, Code, Heading, Picture, Table, Text, markdown, write_document
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.files import write_csv
 
 LEGEND = (
     "Mean ± standard deviation over seeds, on the test set, at the threshold from validation normals. False calls: "
@@ -35,7 +35,7 @@ def write_report(folder: Path) -> str:
     pictures = []
     for name, figure, caption in figures(rows(finished)):
         path = folder / f"report_{name}.png"
-        plots.save(figure, path)
+        style.save(figure, path)
         pictures.append(Picture(path, caption))
     blocks: list[Block] = [Text(standing(runs)), *failures(runs)]
     if finished:

@@ -17,10 +17,10 @@ import numpy as np
 
 from solder_vae.data.synthetic.board.layout import PACKAGES, WINDOW_MM, inspection_window
 from solder_vae.data.synthetic.board.scene import NATIVE_PER_MM, BoardPicture, render_board
-from solder_vae.data.table import NORMAL
 from solder_vae.utils.cli import fail
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.files import new_directory
+from solder_vae.utils.labels import NORMAL
 
 
 def write_board(board: BoardPicture, directory: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from solder_vae.data.synthetic.defects import DEFECTS
 from solder_vae.data.synthetic.scene import CHIP, GULL_WING
-from solder_vae.data.table import NORMAL
+from solder_vae.utils.labels import NORMAL
 
 PAD_MM = 0.8  # a pad's width: the unit of a scene
 SIZE_MM = (24.0, 18.0)

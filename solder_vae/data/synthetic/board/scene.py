@@ -18,7 +18,7 @@ from solder_vae.data.synthetic.painting import paint_board
 from solder_vae.data.synthetic.render import build  # the one way from a joint's scene to its surfaces
 from solder_vae.data.synthetic.scene import CHIP, Joint, Scene, draw_joint
 from solder_vae.data.synthetic.shading import Surfaces, shade
-from solder_vae.data.table import NORMAL
+from solder_vae.utils.labels import NORMAL
 
 NATIVE_PER_MM = 40.0
 _OVERSAMPLING = 4 / 3  # the scene is drawn finer than the camera samples it

@@ -1,0 +1,63 @@
+"""Joints cut out of a board picture, as PNG files."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from solder_vae.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from solder_vae.inspection.boards.board import Board
+
+
+_LONGEST_NAME = 80
+
+
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows keeps to itself
+
+
+def write_crops(board: Board, directory: Path) -> None:
+    """Write each joint as PNG and the table crops.csv: path, name, and the box in the board's picture.
+
+    Raises:
+        UserError: a file can't be written.
+    """
+    import cv2
+
+    from solder_vae.utils.text import cell_safe, printable
+
+    names = file_names([joint.name for joint in board.joints])
+    try:
+        for name, crop in zip(names, board.crops(), strict=True):
+            packed = cv2.imencode(".png", crop[..., ::-1])[1]
+            (directory / name).write_bytes(packed.tobytes())
+        with (directory / "crops.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["path", "name", "x", "y", "width", "height"])
+            for name, joint in zip(names, board.joints, strict=True):
+                called, *box = asdict(joint).values()
+                writer.writerow([name, cell_safe(printable(called)), *box])
+    except OSError as error:
+        raise UserError(f"The crops can't be written ({error.strerror}): give another folder.") from error
+
+
+def file_names(designators: Iterable[str]) -> list[str]:
+    """A PNG file name for each designator: safe on every system, within the folder, no two alike whatever the case."""
+    taken: set[str] = set()
+    names = []
+    for designator in designators:
+        stem = re.sub(r"[^A-Za-z0-9._+-]+", "_", designator).lstrip("._+-").rstrip("._")[:_LONGEST_NAME] or "joint"
+        if _RESERVED.fullmatch(stem):
+            stem = f"joint_{stem}"
+        name, number = stem, 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.lower())
+        names.append(f"{name}.png")
+    return names

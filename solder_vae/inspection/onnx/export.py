@@ -1,0 +1,96 @@
+"""The inspector written as an ONNX graph."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from solder_vae import __version__
+from solder_vae.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from solder_vae.inspection.inspector import Inspector
+
+
+def check_installed() -> None:
+    """Check that what the export needs is there.
+
+    Raises:
+        UserError: it is not.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # type: ignore[import-untyped]  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed: pip install 'solder-vae[export]'.") from error
+
+
+def write_onnx(inspector: Inspector, path: Path) -> None:
+    """Write the inspector as an ONNX graph.
+
+    One input, ``images``: ``(batch, height, width, 3)`` uint8 RGB, all three sizes free. Outputs: see
+    :meth:`solder_vae.inspection.onnx.graph.InspectionGraph.forward`.
+    """
+    import onnx
+    import torch
+    from torch.export import Dim
+
+    from solder_vae.inspection.onnx.graph import OUTPUTS, InspectionGraph
+
+    graph = InspectionGraph(inspector).eval()
+    example = torch.zeros((2, 70, 90, 3), dtype=torch.uint8)
+    sizes = {"images": {0: Dim("batch"), 1: Dim("height", min=2), 2: Dim("width", min=2)}}
+    chatter = logging.getLogger("torch.onnx")
+    level = chatter.level
+    with torch.no_grad(), warnings.catch_warnings():
+        graph(example)  # constants that are made once, such as the upsampling's matrices, are to be made of numbers
+        warnings.simplefilter("ignore")
+        chatter.setLevel(logging.ERROR)  # it misses optional packages
+        try:
+            program = torch.onnx.export(
+                graph,
+                (example,),
+                dynamo=True,
+                input_names=["images"],
+                output_names=list(OUTPUTS),
+                dynamic_shapes=sizes,
+                external_data=False,
+                verbose=False,
+            )
+        finally:
+            chatter.setLevel(level)
+    assert program is not None
+    proto = program.model_proto
+    proto.producer_name, proto.producer_version = "solder_vae", __version__
+    proto.doc_string = "Solder joint inspection: images (B, H, W, 3) uint8 RGB to score, label and heat map."
+    del proto.metadata_props[:]
+    onnx.helper.set_model_props(proto, metadata(inspector))
+    onnx.checker.check_model(proto, full_check=True)
+    path.write_bytes(proto.SerializeToString())
+
+
+def metadata(inspector: Inspector) -> dict[str, str]:
+    """What a reader of the graph may want to know, as text."""
+    model, threshold = inspector.model, inspector.threshold
+    facts = {
+        "version": __version__,
+        "model": model.name,
+        "beta": getattr(model, "beta", None),
+        "score": inspector.primary,
+        "threshold": threshold.value,
+        "rule": threshold.rule,
+        "rule_params": threshold.params,
+        "expected_false_call_rate": threshold.expected_false_call_rate,
+        "image_size": inspector.image_size,
+        "view": inspector.view,
+        "heat_map_unit": inspector.map_scale,
+        "labels": ["normal", "abnormal"],
+        "input": "uint8 RGB, any size; cropped, resized and scaled inside",
+    }
+    return {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items() if value is not None
+    }

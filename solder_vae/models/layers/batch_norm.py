@@ -1,0 +1,178 @@
+"""All batch norms: twice differentiable on a CPU, over ranks, folded into a convolution."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from solder_vae.models.layers.convolution import (
+    aten,
+)
+from solder_vae.utils.distributed import total
+
+
+def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that equals ``norm(conv(x))`` in evaluation mode."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return conv.weight * gain[:, None, None, None], norm.bias - norm.running_mean * gain
+
+
+def batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """``norm(x)`` in training mode, running statistics updated, in the memory order of ``x``.
+
+    Args:
+        x: ``(B, C, H, W)`` in any dense memory order.
+        norm: affine, with running statistics and a momentum.
+    """
+    count = x.numel() // x.shape[1]
+    if count == 1:
+        return norm(x)  # type: ignore[no-any-return]  # raises: one value has no variance
+    order = sorted(range(4), key=x.stride, reverse=True)
+    permuted = x.permute(order)
+    channel = order.index(1)
+    y, mean, rstd = BatchNorm.apply(  # type: ignore[no-untyped-call]
+        permuted.reshape(prod(permuted.shape[:channel]), x.shape[1], -1), norm.weight, norm.bias, norm.eps
+    )
+    with torch.no_grad():
+        variance = (rstd.pow(-2) - norm.eps) * (count / (count - 1))
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.num_batches_tracked is not None
+        assert norm.momentum is not None
+        norm.running_mean.add_(norm.momentum * (mean - norm.running_mean))
+        norm.running_var.add_(norm.momentum * (variance - norm.running_var))
+        norm.num_batches_tracked.add_(1)
+    result: Tensor = y.reshape(permuted.shape).permute(*(order.index(axis) for axis in range(4)))
+    return result
+
+
+class BatchNorm(torch.autograd.Function):
+    """Batch norm of ``(N, C, L)`` by the statistics of each channel; also returns its mean and 1 / deviation."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Any:
+        return aten.native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, weight, _, ctx.eps = inputs
+        _, mean, rstd = output
+        ctx.save_for_backward(x, weight, mean, rstd)
+        ctx.mark_non_differentiable(mean, rstd)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> Any:
+        return *BatchNormBackward.apply(gradient, *ctx.saved_tensors, ctx.eps), None  # type: ignore[no-untyped-call]
+
+
+class BatchNormBackward(torch.autograd.Function):
+    r"""The backward pass of :class:`BatchNorm`, and its own backward pass.
+
+    Per channel, with n values, r = 1 / deviation, :math:`\hat x = r (x - \mu)`, sums and means over the channel, and
+    the projection :math:`P(g) = r (g - \overline{g} - \hat x\,\overline{g \hat x})`, the backward pass maps g to
+
+    .. math:: d = \gamma P(g), \quad d_\gamma = \textstyle\sum g \hat x, \quad d_\beta = \sum g.
+
+    Given the gradients u, v, w with respect to these three, the second pass gives
+
+    .. math::
+        \bar g &= \gamma P(u) + v \hat x + w \\
+        \bar\gamma &= \textstyle\sum u\,P(g)
+            = r \big(\sum u g - \sum u \sum g / n - \sum u \hat x \sum g \hat x / n\big) \\
+        \bar x &= -r\,\overline{g \hat x}\;\gamma P(u) - r\,\overline{u \hat x}\; d
+            - \gamma \bar\gamma\, r \hat x / n + v P(g)
+
+    P is symmetric, hence the first; in the last, the products with :math:`\hat x` are differentiated through
+    :math:`\hat x` (whose own backward pass is P) and the factor r through :math:`dr = -r^2\,\overline{\hat x\,dx}`.
+    So all it takes is one more ordinary backward pass (of u), one sum, and one linear combination.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(gradient: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, eps: float) -> Any:
+        return native_backward(gradient, x, weight, mean, rstd, eps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *tensors, ctx.eps = inputs
+        ctx.save_for_backward(*tensors, *output)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, u: Tensor | None, v: Tensor | None, w: Tensor | None) -> Any:
+        g, x, weight, mean, rstd, d, sum_gx, sum_g = ctx.saved_tensors
+        n = x.numel() // len(weight)
+        u = torch.zeros_like(g) if u is None else u
+        projected, sum_ux, sum_u = native_backward(u, x, weight, mean, rstd, ctx.eps)  # gamma P(u), sums
+        weight_bar = rstd * ((u * g).sum((0, 2)) - sum_u * sum_g / n - sum_ux * sum_gx / n)
+        scale = -weight * weight_bar * rstd.square() / n  # of x - mean
+        x_bar = torch.addcmul(column(-scale * mean), projected, column(-rstd * sum_gx / n))
+        x_bar = torch.addcmul(x_bar, d, column(-rstd * sum_ux / n))
+        x_bar = torch.addcmul(x_bar, x, column(scale))
+        g_bar = projected
+        if v is not None:
+            x_bar += column(v) * native_backward(g, x, torch.ones_like(weight), mean, rstd, ctx.eps)[0]
+            g_bar = g_bar + column(v * rstd) * (x - column(mean))
+        if w is not None:
+            g_bar = g_bar + column(w)
+        return g_bar, x_bar, weight_bar, None, None, None
+
+
+def native_backward(gradient: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, eps: float) -> Any:
+    """d, sum of g x-hat and sum of g, as :class:`BatchNormBackward` names them."""
+    mask = [True, True, True]
+    return aten.native_batch_norm_backward(gradient, x, weight, None, None, mean, rstd, True, eps, mask)
+
+
+def column(channels: Tensor) -> Tensor:
+    """``(C,)`` to ``(C, 1)``, which broadcasts against ``(N, C, L)``."""
+    return channels[:, None]
+
+
+def global_batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """``norm(x)`` in training mode by the statistics of all ranks' images; running statistics come out equal on all.
+
+    Unlike ``nn.SyncBatchNorm`` it runs on a CPU, too, and can be differentiated twice, as GradCon's constraint asks.
+
+    Args:
+        x: this rank's share ``(B, C, H, W)``.
+        norm: affine, with running statistics and a momentum.
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    sums = torch.cat([wide.sum((0, 2, 3)), wide.new_full((1,), x.numel() // x.shape[1])])
+    sums = total(sums)
+    count = sums[-1].detach()
+    mean = sums[:-1] / count
+    centred = wide - mean[:, None, None]
+    variance = total(centred.square().sum((0, 2, 3))) / count
+    track(norm, mean, variance, count)
+    gain = norm.weight * torch.rsqrt(variance + norm.eps)
+    return torch.addcmul(norm.bias[:, None, None], centred, gain[:, None, None]).to(x.dtype)
+
+
+@torch.no_grad()
+def track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    """Update the running statistics by those of a batch.
+
+    Args:
+        norm: with running statistics and a momentum.
+        mean: of each channel ``(C,)``.
+        variance: of each channel ``(C,)``, divided by ``count``.
+        count: values of a channel, a scalar.
+    """
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
+    norm.running_var.lerp_((variance * count / (count - 1)).to(norm.running_var.dtype), norm.momentum)
+    norm.num_batches_tracked.add_(1)

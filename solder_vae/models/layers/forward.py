@@ -1,0 +1,115 @@
+"""One layer after the other, each the fastest way that the device allows; the result is the same but for rounding."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from solder_vae.models.layers.batch_norm import batch_norm, folded, global_batch_norm
+from solder_vae.models.layers.blocks import BicubicUpsample2x, bicubic_matrix
+from solder_vae.models.layers.convolution import (
+    interpolated_conv3x3,
+    interpolation_pays,
+    winograd_conv3x3,
+    winograd_pays,
+)
+from solder_vae.utils.distributed import ranks
+
+
+def forward_through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """One layer after the other; on a CPU, by :mod:`solder_vae.models.layers.convolution`.
+
+    Some things are done differently then, with the same result:
+
+    * an upsampling and the convolution after it are computed at once;
+    * pooling comes before the activation, which then has a quarter to do: both keep the order of values;
+    * in training, wide convolutions of small maps are computed by tiles, and the batch norm is one that is quickly
+      differentiated twice, for GradCon's constraint;
+    * in evaluation without gradients, the batch norm is folded into the convolution.
+
+    Args:
+        layers: :func:`conv_block`, :class:`BicubicUpsample2x` and ``nn.MaxPool2d``. Whatever is none of them, or
+            differs from what the kernels are made for, is called as it is.
+        x: ``(B, C, H, W)``.
+    """
+    plain = x.device.type != "cpu" or torch.compiler.is_compiling()
+    queue = deque(layers)
+    while queue:
+        layer = queue.popleft()
+        upsample = isinstance(layer, BicubicUpsample2x) and bool(queue)
+        parts = None if plain else block_parts(queue[0] if upsample else layer, x)
+        if parts is None:
+            x = called(layer, x)
+            continue
+        if upsample:
+            queue.popleft()
+        conv, norm, activation = parts
+        convolve = upsampled_conv if upsample else tiled_conv
+        if norm.training:
+            x = (global_batch_norm if ranks() > 1 else batch_norm)(convolve(x, conv.weight), norm)
+        else:
+            x = convolve(x, *folded(conv, norm))
+        pooled = bool(queue) and isinstance(queue[0], nn.MaxPool2d)
+        if pooled:
+            x = queue.popleft()(x)
+        if isinstance(activation, nn.LeakyReLU) and norm.training and not pooled:
+            # Not in place: autograd would have to rewrite the history of what may be a view.
+            x = F.leaky_relu(x, activation.negative_slope)
+        else:
+            x = activation(x)
+    return x
+
+
+def called(layer: nn.Module, x: Tensor) -> Tensor:
+    """``layer(x)``; where several ranks train, with the batch norm of the global batch."""
+    if not layer.training or ranks() == 1:
+        return layer(x)  # type: ignore[no-any-return]
+    for part in layer if isinstance(layer, nn.Sequential) else [layer]:
+        x = global_batch_norm(x, part) if type(part) is nn.BatchNorm2d else part(x)
+    return x
+
+
+def block_parts(layer: nn.Module, x: Tensor) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU | nn.Tanh] | None:
+    """The parts of a :func:`conv_block`; None where the kernels would compute something else, or not faster."""
+    if not (isinstance(layer, nn.Sequential) and len(layer) == 3):
+        return None
+    conv, norm, activation = layer
+    if not (
+        type(conv) is nn.Conv2d
+        and (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))
+        and (conv.dilation, conv.groups, conv.padding_mode, conv.bias) == ((1, 1), 1, "zeros", None)
+        and type(norm) is nn.BatchNorm2d
+        and (norm.affine, norm.track_running_stats) == (True, True)
+        and norm.momentum is not None
+        and norm.training == torch.is_grad_enabled()
+        and isinstance(activation, nn.LeakyReLU | nn.Tanh)
+    ):
+        return None
+    # Folding scales the whole kernel; for a single image it is larger than what the batch norm would scale.
+    worthwhile = norm.training or x.numel() > 9 * conv.in_channels**2
+    return (conv, norm, activation) if worthwhile else None
+
+
+def tiled_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``F.conv2d(x, weight, bias, padding=1)``; without a bias, as in training, by tiles where that pays."""
+    if (
+        bias is None
+        and not torch.is_autocast_enabled("cpu")
+        and winograd_pays(weight.shape[1], weight.shape[0], *x.shape[-2:])
+    ):
+        return winograd_conv3x3(x, weight)
+    return F.conv2d(x, weight, bias, padding=1)
+
+
+def upsampled_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``F.conv2d(BicubicUpsample2x()(x), weight, bias, padding=1)``."""
+    height, width = x.shape[-2:]
+    if not interpolation_pays(weight.shape[1], weight.shape[0], height, width):
+        return F.conv2d(BicubicUpsample2x()(x), weight, bias, padding=1)
+    rows, columns = (bicubic_matrix(size, x.device, x.dtype) for size in (height, width))
+    y = interpolated_conv3x3(x, weight, rows, columns)
+    return y if bias is None else y.add_(bias[:, None, None])

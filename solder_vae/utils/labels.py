@@ -1,0 +1,5 @@
+"""Names of what a joint is: normal, or the defect's."""
+
+from __future__ import annotations
+
+NORMAL = "normal"

@@ -1,0 +1,20 @@
+"""Names that users give, made safe for terminals and spreadsheets."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def cell_safe(name: str) -> str:
+    """The path, with ``./`` before it where a spreadsheet would take it for a formula."""
+    return f"./{name}" if name.startswith(("=", "+", "-", "@")) else name
+
+
+def printable(text: str) -> str:
+    """Escape what neither a terminal nor a report should get: control characters, bytes outside UTF-8."""
+    if text.isprintable():  # nearly always, and a hundred times faster
+        return text
+    unsafe = {"Cc", "Cs", "Zl", "Zp"}
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in unsafe else char for char in text
+    )

@@ -1,0 +1,200 @@
+"""The exported graph decides as the checkpoint does: preparation, manual gradients, threshold, whole command."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import SIZE, pictures, write_checkpoint
+from commands import run_command
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from solder_vae import export as export_command
+from solder_vae.data.transforms import prepare
+from solder_vae.inspection.inspector import Inspector
+from solder_vae.inspection.onnx import export
+from solder_vae.inspection.onnx.graph import InspectionGraph, decode_with_gradient_loss
+from solder_vae.inspection.onnx.parity import Parity, compare, load_onnx
+from solder_vae.inspection.onnx.resize import prepare_batch
+from solder_vae.models import per_image_gradients
+from solder_vae.models.networks import Decoder
+from solder_vae.utils.errors import UserError
+
+KINDS = [("cae", "recon"), ("cae", "gradcon"), ("vae", "elbo"), ("beta_vae", "gradcon")]
+
+
+def inspector_of(folder, model="cae", score="recon", **options):
+    return Inspector.load(write_checkpoint(folder / "best.ckpt", model, score, **options)[0])
+
+
+def as_function(graph):
+    """A graph run by PyTorch in place of ONNX Runtime."""
+    return lambda images: [output.detach().numpy() for output in graph(torch.from_numpy(images))]
+
+
+# preparation
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_every_square_is_prepared_as_by_opencv(size):
+    rng = np.random.default_rng(0)
+    for side in [*range(2, 2 * size + 2, 3), 2 * size, 3 * size, 4 * size, 6 * size]:
+        image = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+        assert np.array_equal(prepare_batch(torch.from_numpy(image[None]), size)[0].numpy(), prepare(image, size)), side
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 200), st.integers(2, 200), st.sampled_from([16, 64]), st.integers(0, 99))
+def test_any_shape_is_prepared_as_by_opencv(height, width, size, seed):
+    images = np.random.default_rng(seed).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+    ours = prepare_batch(torch.from_numpy(images), size).numpy()
+    difference = np.abs(ours - np.stack([prepare(image, size) for image in images]))
+    # Means within rounding of half a grey level may go either way.
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3
+
+
+# GradCon without autograd
+
+
+@pytest.mark.parametrize("side", [2, 8])
+def test_manual_gradients_equal_autograd(side):
+    decoder = Decoder().double()
+    for _ in range(3):
+        decoder(torch.randn(8, 10, side, side, dtype=torch.float64))
+    for parameter in decoder.parameters():
+        torch.nn.init.uniform_(parameter, -0.5, 0.5)
+    decoder.eval()
+    z = torch.randn(5, 10, side, side, dtype=torch.float64)
+    x = torch.rand(5, 3, 8 * side, 8 * side, dtype=torch.float64) * 2 - 1
+    reference = [torch.randn_like(conv.weight) for conv in decoder.convolutions]
+    expected = per_image_gradients.decode_with_gradient_loss(decoder, z, x, reference)
+    with torch.no_grad():
+        recon, loss = decode_with_gradient_loss(decoder, z, x, reference)
+    torch.testing.assert_close(recon, expected[0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(loss, expected[1], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("model", "score"), KINDS)
+def test_graph_decides_as_the_inspector_before_it_is_exported(tmp_path, model, score):
+    inspector = inspector_of(tmp_path, model, score)
+    parity = compare(inspector, as_function(InspectionGraph(inspector)), count=20)
+    assert parity.holds
+    assert parity.difference < 1e-5
+    assert parity.heat < 1e-4
+
+
+def test_sampled_latents_are_the_same_draws(tmp_path):
+    inspector = inspector_of(tmp_path, "vae", "recon", latent="sample", draws=3)
+    assert compare(inspector, as_function(InspectionGraph(inspector)), count=6).holds
+
+
+def test_parity_sees_a_wrong_score_a_wrong_label_and_a_wrong_preparation(tmp_path):
+    inspector = inspector_of(tmp_path)
+    right = as_function(InspectionGraph(inspector))
+
+    def scaled(images):
+        score, label, heat = right(images)
+        return [score * (1 + 2e-4), label, heat]
+
+    def flipped(images):
+        score, label, heat = right(images)
+        return [score, 1 - label, heat]
+
+    def stretched(images):
+        return right(images if images.shape[1:3] == (SIZE, SIZE) else images[:, 1:])
+
+    assert compare(inspector, right, count=10).holds
+    assert compare(inspector, scaled, count=10).difference == pytest.approx(2e-4, rel=0.1)
+    assert compare(inspector, flipped, count=10).labels == 10
+    assert not any(compare(inspector, graph, count=10).holds for graph in (scaled, flipped, stretched))
+
+
+# the command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["format=tflite"], "format=tflite is unknown"),
+        (["out=best.ckpt"], "must end in .onnx"),
+        (["checkpoint=nowhere.ckpt"], "No checkpoint at nowhere.ckpt"),
+    ],
+)
+def test_refusals(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    write_checkpoint(tmp_path / "best.ckpt", "cae", "recon")
+    before = (tmp_path / "best.ckpt").read_bytes()
+    given_keys = {argument.partition("=")[0] for argument in arguments}
+    defaults = [text for text in ("checkpoint=best.ckpt", "out=a.onnx") if text.partition("=")[0] not in given_keys]
+    with pytest.raises(UserError, match=message):
+        export_command.run([*defaults, *arguments])
+    assert (tmp_path / "best.ckpt").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["best.ckpt"]
+
+
+def test_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r"pip install 'solder-vae\[export\]'"):
+        export.check_installed()
+
+
+def test_graph_that_disagrees_is_not_kept(tmp_path, monkeypatch):
+    path, _ = write_checkpoint(tmp_path / "best.ckpt", "cae", "recon")
+    out = tmp_path / "a.onnx"
+    out.write_bytes(b"the last good one")
+    monkeypatch.setattr(export_command, "write_onnx", lambda inspector, path: path.write_bytes(b"graph"))
+    monkeypatch.setattr("solder_vae.inspection.onnx.parity.load_onnx", lambda path, threads: None)
+    monkeypatch.setattr("solder_vae.inspection.onnx.parity.compare", lambda inspector, graph: Parity(200, 3e-4, 0, 0.0))
+    with pytest.raises(UserError, match="disagrees"):
+        export_command.run([f"checkpoint={path}", f"out={out}"])
+    assert out.read_bytes() == b"the last good one"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "best.ckpt"]
+
+
+def check_file(path: Path, inspector: Inspector):
+    """An exported file by itself: well formed, free sizes, the same decisions alone and in a batch, metadata."""
+    import onnx
+
+    proto = onnx.load(path)
+    onnx.checker.check_model(proto, full_check=True)
+    assert [value.name for value in proto.graph.output] == ["score", "label", "heat_map"]
+    facts = {entry.key: entry.value for entry in proto.metadata_props}
+    assert facts["model"] == inspector.model.name
+    assert facts["score"] == inspector.primary
+    assert float(facts["threshold"]) == inspector.threshold.value
+    assert facts["rule"] == "quantile"
+    assert json.loads(facts["rule_params"]) == {"q": 0.5}
+    assert int(facts["image_size"]) == SIZE
+    graph = load_onnx(path, threads=1)
+    images = pictures(7, size=37, seed=5)
+    scores, labels, maps = graph(images)
+    verdicts = inspector.score(images)
+    np.testing.assert_allclose(scores, [verdict.score for verdict in verdicts], rtol=1e-4)
+    assert labels.tolist() == [int(verdict.abnormal) for verdict in verdicts]
+    assert labels.dtype == np.int64
+    np.testing.assert_allclose(maps, [verdict.heat_map for verdict in verdicts], atol=1e-3)
+    np.testing.assert_allclose(graph(images[2:3])[0], scores[2:3], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_file_of_a_small_model(tmp_path):
+    inspector = inspector_of(tmp_path)
+    export.write_onnx(inspector, tmp_path / "a.onnx")
+    check_file(tmp_path / "a.onnx", inspector)
+    assert compare(inspector, load_onnx(tmp_path / "a.onnx", threads=1), count=20).holds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "score"), KINDS[1:])
+def test_command(tmp_path, model, score):
+    path, _ = write_checkpoint(tmp_path / "best.ckpt", model, score)
+    done = run_command("export", f"checkpoint={path}", "out=graphs/a.onnx", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "200 images" in done.stdout
+    assert "0 labels differ" in done.stdout
+    assert "batch of 64" in done.stdout
+    check_file(tmp_path / "graphs/a.onnx", Inspector.load(path))
+    assert [file.name for file in (tmp_path / "graphs").iterdir()] == ["a.onnx"]

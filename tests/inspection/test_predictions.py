@@ -1,0 +1,56 @@
+"""An inspection by several processes: the same files as by one, and an end when one dies."""
+
+import os
+import signal
+
+import pytest
+from checkpoints import pictures, write_checkpoint, write_images
+from commands import children_of
+
+from solder_vae.inspection.batch import find_joints
+from solder_vae.inspection.inspector import Inspector
+from solder_vae.inspection.predictions import inspect_on_processes
+from solder_vae.predict import run as predict
+from solder_vae.utils.errors import UserError
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def inspected(tmp_path_factory):
+    """A checkpoint and a folder of images, of which two cannot be read."""
+    folder = tmp_path_factory.mktemp("inspected")
+    paths = write_images(folder / "images", pictures(150))
+    for index in (10, 120):
+        paths[index].write_bytes(b"no picture")
+    return write_checkpoint(folder / "best.ckpt")[0], folder / "images"
+
+
+@pytest.mark.slow
+def test_an_inspection_by_several_processes_writes_the_same_files(inspected, tmp_path):
+    checkpoint, images = inspected
+    for processes in (1, 3):
+        out = tmp_path / str(processes)
+        options = [f"checkpoint={checkpoint}", f"images={images}", f"out={out}", f"processes={processes}"]
+        assert predict(options) == 3
+    for name in ("predictions.csv", "predictions.json", "report.html"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_an_inspection(inspected):
+    checkpoint, images = inspected
+    before = set(children_of(os.getpid()))
+    rows = inspect_on_processes(Inspector.load(checkpoint), find_joints(str(images)) * 20, 2)
+    next(rows)
+    for child in set(children_of(os.getpid())) - before:
+        os.kill(child, signal.SIGKILL)
+    with pytest.raises(UserError, match="was killed, most likely for want of memory"):
+        list(rows)
+
+
+@pytest.mark.parametrize("option", ["processes=0", "device=tpu"])
+def test_what_an_inspection_cannot_use_is_refused(option, inspected, tmp_path):
+    checkpoint, images = inspected
+    with pytest.raises(UserError, match=option):
+        predict([f"checkpoint={checkpoint}", f"images={images}", f"out={tmp_path / 'out'}", option])

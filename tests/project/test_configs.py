@@ -1,0 +1,220 @@
+"""Every file under conf/, as found on disk: its command works, its choice trains, and nothing in it goes unread."""
+
+import functools
+import inspect
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from checkpoints import pictures, write_images
+from commands import TINY
+from documented import GROUPS, ROOT, compose_command, config_of
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from omegaconf import OmegaConf
+
+from solder_vae.metrics.threshold import check_rule
+from solder_vae.training.loggers import run_loggers
+from solder_vae.training.trainer import OWN_KEYS, make_trainer
+from solder_vae.utils.cli import CONF
+from solder_vae.utils.config import build
+
+AGENTS = sorted((CONF / "wandb").glob("*.yaml"))  # read by Weights & Biases, not by Hydra
+FILES = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*.yaml") if path not in AGENTS)
+CHOICES = [name.removesuffix(".yaml") for name in FILES if "/" in name]
+SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "solder_vae").rglob("*.py")))
+CONFIGS = "\n".join((CONF / name).read_text(encoding="utf-8") for name in FILES)
+
+
+def command_of(name):
+    """The command in a config's first line, after the line that Hydra reads."""
+    lines = [line for line in (CONF / name).read_text(encoding="utf-8").splitlines() if "@package" not in line]
+    assert lines[0].startswith("# python -m solder_vae."), f"{name}: the first line is no command to copy"
+    return lines[0].removeprefix("# ")
+
+
+def composed(name):
+    """The config that the file's own command makes; of a sweep the first."""
+    _, _, module, *arguments = shlex.split(command_of(name))
+    return compose_once(module, *arguments)[0].copy()
+
+
+@functools.cache
+def compose_once(module, *arguments):
+    return compose_command(module, list(arguments))
+
+
+def of_group(*groups):
+    return [choice for choice in CHOICES if choice.startswith(tuple(f"{group}/" for group in groups))]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_command_on_top_composes_and_takes_the_file(name):
+    group, _, choice = name.removesuffix(".yaml").rpartition("/")
+    config = composed(name)
+    if group:
+        assert config.hydra.runtime.choices[group] == choice
+    else:
+        assert config_of(shlex.split(command_of(name))[2]) == choice
+
+
+@pytest.mark.parametrize("path", AGENTS, ids=lambda path: path.stem)
+def test_what_an_agent_would_type_composes(path):
+    sweep = OmegaConf.load(path)
+    assert str(path.relative_to(ROOT)) in path.read_text(encoding="utf-8").splitlines()[0]
+    arguments = [
+        f"{key}={value}"
+        for key, given in sweep.parameters.items()
+        for value in [next(given[name] for name in ("value", "values", "min") if name in given)]
+        for value in [value[0] if OmegaConf.is_list(value) else value]
+    ]
+    assert compose_command(sweep.program, arguments)
+
+
+@pytest.mark.parametrize("choice", of_group("data", "model"))
+def test_every_key_of_a_target_is_one_of_its_parameters(choice, tmp_path):
+    """Those take no key that they do not know."""
+    config = composed(f"{choice}.yaml")
+    part = config[choice.split("/")[0]]
+    if "root" in part:
+        part.root = str(tmp_path)
+    build(part)
+    with pytest.raises(Exception, match="surplus"):
+        build(OmegaConf.merge(part, {"surplus": 1}))
+
+
+@pytest.mark.parametrize("choice", of_group("trainer"))
+def test_every_key_of_the_trainer_is_one_of_its_parameters(choice, tmp_path):
+    config = composed(f"{choice}.yaml")
+    for key in OWN_KEYS:
+        assert f"config.trainer.{key}" in SOURCE
+    config.trainer.precision = "32-true"  # auto is resolved before
+    make_trainer(config, tmp_path, logger=False, callbacks=[])
+
+
+@pytest.mark.parametrize("choice", of_group("threshold"))
+def test_every_key_of_a_threshold_is_its_rules(choice):
+    check_rule(**composed(f"{choice}.yaml").threshold)
+
+
+@pytest.mark.parametrize("choice", of_group("logger"))
+def test_every_key_of_the_logger_is_read(choice):
+    assert set(composed(f"{choice}.yaml").logger) <= set(inspect.signature(run_loggers).parameters)
+
+
+def with_target(config):
+    """The parts of a config that make an object, and their parts."""
+    if OmegaConf.is_dict(config):
+        if "_target_" in config:
+            yield config
+        for key in config:
+            yield from with_target(config._get_node(key))
+
+
+def schemas(group):
+    """What plugins registered for a group and for groups in it, by target; all of a plugin's keys are in there."""
+    store = ConfigStore.instance()
+    for name in store.list(group):
+        if name.endswith(".yaml"):
+            node = store.load(f"{group}/{name}").node
+            yield node._target_, node
+        else:
+            yield from schemas(f"{group}/{name}")
+
+
+@pytest.mark.parametrize("choice", of_group("hydra/launcher", "hydra/sweeper"))
+def test_every_key_of_a_plugin_is_one_of_its_own(choice):
+    Plugins.instance()  # finds them
+    group = choice.rpartition("/")[0]
+    known = dict(schemas(group))
+    parts = list(with_target(composed(f"{choice}.yaml").hydra[group.split("/")[1]]))
+    assert parts
+    for part in parts:
+        if part._target_ not in known:
+            pytest.skip(f"{part._target_} is not installed")
+        assert set(part) <= set(known[part._target_])
+
+
+def paths(config, prefix=""):
+    """The dotted keys of a config's leaves; what a ``_target_`` takes is a leaf."""
+    for key in config:
+        name = f"{prefix}{key}"
+        if OmegaConf.is_dict(config) and OmegaConf.is_dict(config._get_node(key)) and "_target_" not in config[key]:
+            yield from paths(config[key], f"{name}.")
+        else:
+            yield name
+
+
+OWN_TESTS = ("hydra.", "trainer", "threshold.", "logger.")  # above
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nothing_else_goes_unread(name):
+    """Each other key is read by the package, ``config.KEY``, or by another part of the config, ``${KEY}``."""
+    found = {key for key in paths(OmegaConf.load(CONF / name)) if key != "defaults"}
+    group = name.partition("/")[0] if "@package _global_" not in (CONF / name).read_text() else ""
+    if "/" in name and group:
+        if "_target_" in found:
+            return  # above
+        found = {f"{group}.{key}" for key in found}
+    for key in found:
+        if not key.startswith(OWN_TESTS) and "model." not in f"{key}.":
+            assert is_read(key), f"{name}: nothing reads {key}"
+
+
+def is_read(key):
+    ways = (rf"config\.{re.escape(key)}\b", rf'config\.get\("{re.escape(key)}"')
+    return f"${{{key}}}" in CONFIGS or any(re.search(way, SOURCE) for way in ways)
+
+
+def test_a_key_that_nothing_reads_is_noticed():
+    assert is_read("seed")
+    assert is_read("score.draws")
+    assert not is_read("sede")
+
+
+# every choice trains --------------------------------------------------------------------------------------------------
+
+QUICK = ("trainer.max_epochs=1", "score.latent=mean", "pictures=false")
+NEEDED = {"data/folder": ["data.root=images"], "threshold/fixed": ["threshold.value=1"]}
+# One process for all: to import what a training needs takes longer than such a training.
+TRAIN_EACH_LINE = """
+import contextlib, sys
+from solder_vae.train import main
+for line in sys.stdin:
+    sys.argv = ["train", *line.split()]
+    with contextlib.suppress(SystemExit):
+        main()
+"""
+
+
+def overrides(choice):
+    group, name = choice.split("/")
+    tiny = [text for text in TINY if choice != "data/folder" or text.startswith(("data.image_size", "data.batch_size"))]
+    wandb = [] if group == "logger" else ["logger.mode=disabled"]
+    return [f"{group}={name}", *tiny, *QUICK, *wandb, *NEEDED.get(choice, []), f"hydra.run.dir=runs/{choice}"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder in which every choice has trained, and what was said meanwhile."""
+    folder = tmp_path_factory.mktemp("choices")
+    write_images(folder / "images/normal", pictures(40))
+    write_images(folder / "images/bridge", pictures(4, seed=1))
+    lines = "\n".join(" ".join(overrides(choice)) for choice in of_group(*GROUPS))
+    command = [sys.executable, "-c", TRAIN_EACH_LINE]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return folder, subprocess.run(
+        command, input=lines, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
+
+
+@pytest.mark.unmeasured
+@pytest.mark.slow
+@pytest.mark.parametrize("choice", of_group(*GROUPS))
+def test_every_choice_trains(choice, trained):
+    folder, result = trained
+    assert (folder / "runs" / choice / "metrics.json").exists(), result.stderr

@@ -1,0 +1,298 @@
+"""The reproduce command: what it plans, that interruptions lose and repeat nothing, failures, and its report."""
+
+import csv
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import TINY, inspect_wandb, run_command, train
+
+from solder_vae.metrics.paired import PairedTest
+from solder_vae.studies.paper import published as paper
+from solder_vae.studies.paper import runs as reproduction_runs
+from solder_vae.studies.paper.plan import CLAIMS, ROWS, TABLE_2, TABLE_3, sweeps
+from solder_vae.studies.paper.report import difference, p_value
+from solder_vae.studies.paper.reproduce import training_overrides
+from solder_vae.utils.document import Bullets, Code, Heading, Table, Text, to_html, to_markdown
+from solder_vae.utils.errors import UserError
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+SMALL = (*TINY, "trainer.max_epochs=1", "embeddings=2", "jobs=2")
+
+
+def test_the_papers_f1_follow_from_its_precision_and_recall():
+    """A guard against slips of copying: F1 of the means is near the mean of F1."""
+    for cell in (*paper.TABLE_2.values(), *paper.TABLE_3.values()):
+        p, r, f1 = (value.mean for value in cell)
+        assert f1 == pytest.approx(2 * p * r / (p + r), abs=0.007)
+    assert paper.TABLE_3[1] == paper.TABLE_2["vae", "gradcon"]
+    assert paper.TABLE_3[3] == paper.TABLE_2["beta_vae", "gradcon"]
+
+
+@pytest.mark.parametrize("seeds", [1, 3, 50])
+def test_every_training_once_and_every_row_served(seeds):
+    trainings = [training for sweep in sweeps(seeds) for training in sweep.trainings]
+    assert len(trainings) == len(set(trainings)) == 11 + 9 * (seeds - 1)
+    assert {row.training(seed) for row in ROWS for seed in range(seeds)} <= set(trainings)
+    assert len({training.folder for training in trainings}) == len(trainings)
+    assert len(TABLE_2) == 8
+    assert len(TABLE_3) == 5
+    assert len(set(TABLE_2) & set(TABLE_3)) == 2
+
+
+def test_claims_are_what_the_paper_reports():
+    """Each comparison is true of the paper's own means, so none is turned around."""
+    printed = {**TABLE_2, **TABLE_3}
+    for claim in CLAIMS:
+        for better, worse in claim.comparisons:
+            assert printed[better].f1.mean > printed[worse].f1.mean
+
+
+def test_overrides_go_to_the_trainings_or_not_at_all():
+    given = ["scale=paper", "seeds=3", "data=folder", "data.root=x", "out=y", "++model.lr=1", "score.latent=mean"]
+    assert training_overrides(given) == ["data=folder", "data.root=x", "++model.lr=1", "score.latent=mean"]
+    for text in ("model=cae", "seed=1", "beta=3", "experiment=paper", "score=recon", "trainer.ensemble=2"):
+        with pytest.raises(UserError, match="drop it"):
+            training_overrides([text])
+
+
+def test_a_multirun_that_lost_a_process_is_begun_again(monkeypatch, tmp_path):
+    """As long as something gets finished; not for the sake of trainings that say why they failed."""
+    (sweep,) = (sweep for sweep in sweeps(1) if sweep.experiment == "table2")
+    done, failed, finished_a_call, calls = set(), set(), iter([2, 1, 0, 9]), []
+
+    def run(sweep, *_):
+        calls.append(sweep)
+        waiting = [training for training in sweep.trainings if training not in done]
+        done.update(waiting[: next(finished_a_call)])
+
+    monkeypatch.setattr(reproduction_runs.Site, "has_result", lambda site, training: training in done)
+    monkeypatch.setattr(reproduction_runs, "last_error", lambda folder: "why" if folder.name in failed else "")
+    monkeypatch.setattr(reproduction_runs, "run_sweep", run)
+    site = reproduction_runs.Site(tmp_path, "quick", (), tmp_path / "log")
+    reproduction_runs.run_sweeps([sweep], site, 1)
+    assert (len(calls), len(done)) == (3, 3)  # the third got nothing done
+    reproduction_runs.run_sweeps([sweep], site, 1)
+    assert (len(calls), len(done)) == (4, 6)
+    reproduction_runs.run_sweeps([sweep], site, 1)
+    assert len(calls) == 4
+
+    last = sweep.trainings[-1]
+    done.remove(last)
+    failed.add(last.folder)
+    finished_a_call = iter([0, 9])
+    reproduction_runs.run_sweeps([sweep], site, 1)
+    assert (len(calls), last in done) == (5, False)
+
+
+def test_words_for_numbers():
+    assert difference(PairedTest(3, 0.01234, -0.1, 0.12, 0.5)) == "+0.012 [-0.100, +0.120]"
+    assert difference(PairedTest(0, float("nan"), float("nan"), float("nan"), float("nan"))) == "-"
+    assert (p_value(0.0001), p_value(0.25), p_value(float("nan"))) == ("< 0.001", "0.250", "-")
+
+
+def test_texts_are_no_markup():
+    hostile = '<script>alert("1")</script>|'
+    blocks = [
+        Heading(hostile), Text(hostile), Bullets([("", hostile)]), Table([hostile], [[hostile]]), Code(hostile, hostile)
+    ]  # fmt: skip
+    page = to_html(hostile, blocks)
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") == 9
+    assert r"</script>\| |" in to_markdown("title", blocks)
+
+
+def test_help_at_once(tmp_path):
+    started = time.monotonic()
+    result = run_command("reproduce", "--help", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "paper, quick" in result.stdout
+    assert time.monotonic() - started < 10
+    code = "import sys, solder_vae.reproduce; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("option", ["seeds=0", "jobs=0", "embeddings=x", "model=cae", "scale=huge"])
+def test_mistakes_get_one_sentence(option, tmp_path):
+    result = run_command("reproduce", option, f"out={tmp_path / 'out'}", cwd=tmp_path)
+    assert result.returncode == 2
+    assert len([line for line in result.stderr.splitlines() if line.startswith("error: ")]) == 1
+    assert "Traceback" not in result.stderr
+
+
+# whole commands -------------------------------------------------------------------------------------------------------
+
+
+def results_below(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.glob("out/runs/*/*/metrics.json")}
+
+
+def trained_times(run_folder):
+    return len(re.findall(r"epoch 1/1 ", (run_folder / "train.log").read_text()))
+
+
+def started(folder, arguments, output):
+    """The command, in a process group of its own."""
+    command = [sys.executable, "-m", "solder_vae.reproduce", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+    )
+
+
+def wait_for_results(count, folder, process):
+    give_up = time.monotonic() + 900
+    while len(results_below(folder)) < count and time.monotonic() < give_up and process.poll() is None:
+        time.sleep(0.1)
+
+
+def children(process):
+    return [
+        int(child) for path in Path(f"/proc/{process}/task").glob("*/children") for child in path.read_text().split()
+    ]
+
+
+def kill_a_worker(process):
+    """SIGKILL to one of the processes that train side by side, as the system does for want of memory."""
+    sweep = next(child for child in children(process.pid) if b"solder_vae.train" in command_line(child))
+    worker = next(child for child in children(sweep) if b"LokyProcess" in command_line(child))
+    os.kill(worker, signal.SIGKILL)
+
+
+def command_line(process):
+    return Path(f"/proc/{process}/cmdline").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A reproduction killed in the middle, then run to its end, which one of its workers does not live to see.
+
+    Returns:
+        The folder, the results that were there at the kill, the second call's status and output.
+    """
+    folder = tmp_path_factory.mktemp("reproduction")
+    arguments = [*SMALL, "seeds=1", "out=out"]
+    first = started(folder, arguments, subprocess.DEVNULL)
+    wait_for_results(2, folder, first)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    before = results_below(folder)
+    with (folder / "output").open("w+", encoding="utf-8") as output:
+        second = started(folder, arguments, output)
+        wait_for_results(len(before) + 1, folder, second)
+        kill_a_worker(second)
+        status = second.wait(timeout=900)
+        output.seek(0)
+        return folder, before, status, output.read()
+
+
+@pytest.mark.slow
+def test_an_interruption_loses_and_repeats_nothing(interrupted):
+    folder, before, status, output = interrupted
+    assert status == 0, output
+    assert 2 <= len(before) < 5
+    after = results_below(folder)
+    assert len(after) == 11
+    for path, modified in before.items():
+        assert after[path] == modified
+        assert trained_times(path.parent) == 1
+    # Two were killed half-way; the worker took its own training and the other's with it.
+    assert sum(trained_times(path.parent) for path in after) <= 11 + 2 + 2
+    assert f"11 trainings, {len(before)} of them with a result already" in output
+
+
+@pytest.mark.slow
+def test_the_report_has_everything_and_promises_nothing(interrupted):
+    folder, *_, output = interrupted
+    assert "6 are not shown either way" in output
+    out = folder / "out"
+    text = (out / "report.md").read_text()
+    for words in ("0.809 ± 0.04", "0.641 ", "all abnormal", "mean colour alone", "p (Holm)", "MIG", "torch 2."):
+        assert words in text
+    assert "| holds" not in text
+    with (out / "runs.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 + 9 * 3  # the CAE has two scores, the others three
+    assert {row["status"] for row in rows} == {"finished"}
+    for name in ("f1.png", "figure_4.png", "figure_5.png", "figure_6.png", "traversal.png"):
+        assert f"]({name})" in text
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_weights_and_biases_gets_one_run_of_it_all(interrupted):
+    out = interrupted[0] / "out"
+    assert not list(out.glob("runs/*/*/wandb"))
+    assert not list(out.glob("runs/*/*/*.png"))
+    logged = inspect_wandb(out)
+    assert logged["state"] == "finished"
+    with (out / "runs.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    (cae,) = (row for row in rows if (row["model"], row["constraint"], row["score"]) == ("cae", "1", "gradcon"))
+    assert logged["summary"]["CAE GradCon/auroc"] == pytest.approx(float(cae["auroc"]))
+    assert logged["summary"]["tables/Table III: beta"]["nrows"] == 6
+    for name in ("figure 4", "figure 5", "figure 6", "traversal"):
+        assert f"pictures/{name}" in logged["summary"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
+def test_the_page_stands_alone_in_a_browser(interrupted, tmp_path):
+    folder, *_ = interrupted
+    page = tmp_path / "report.html"  # alone: nothing beside it to load
+    shutil.copy(folder / "out/report.html", page)
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--virtual-time-budget=2000"]
+    flags += ["--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1300,1000"]
+    command = [CHROMIUM, *flags, "--dump-dom", page.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert re.findall(r"<h2>(.*?)</h2>", dom)[:3] == ["In short", "The paper's claims", "Table II: models and scores"]
+    assert dom.count('src="data:image/png;base64,') == 5
+    assert not re.findall(r'(?:src|href)="(?!data:)', dom)
+    shot = tmp_path / "page.png"
+    subprocess.run([CHROMIUM, *flags, f"--screenshot={shot}", page.as_uri()], timeout=120, check=True)
+    assert shot.stat().st_size > 30_000
+
+
+@pytest.mark.slow
+def test_a_failing_training_is_reported_and_the_others_finish(interrupted, tmp_path):
+    """The CAE knows no reduction; all others do. Its result of an earlier call, with other settings, is none."""
+    shutil.copytree(interrupted[0] / "out/runs", tmp_path / "out/runs")
+    earlier = results_below(tmp_path)
+    result = run_command("reproduce", *SMALL, "seeds=1", "out=out", "++model.reduction=mean", cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert "2 of 11 trainings failed" in result.stderr
+    assert "11 trainings, 0 of them with a result already" in result.stderr
+    trained = [path.parent.name for path, when in results_below(tmp_path).items() if earlier[path] != when]
+    assert len(trained) == 9
+    assert not any(name.startswith("cae") for name in trained)
+    text = (tmp_path / "out/report.md").read_text()
+    assert "## Trainings that failed" in text
+    assert "unexpected keyword argument 'reduction'" in text
+    with (tmp_path / "out/runs.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["model"] for row in rows if row["status"] == "failed"] == ["cae", "cae"]
+
+
+@pytest.mark.slow
+def test_the_experiment_is_an_ordinary_sweep_that_skips_what_is_finished(tmp_path):
+    sweep = ("-m", "experiment=table2", "seed=0", "model=cae", "logger.mode=disabled", "hydra.sweep.dir=sweep")
+    first = train(*sweep, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    files = sorted(tmp_path.glob("sweep/*/metrics.json"))
+    assert [path.parent.name for path in files] == ["cae_betaNone_gradcon_seed0", "cae_betaNone_recon_seed0"]
+    before = [path.stat().st_mtime_ns for path in files]
+    again = train(*sweep, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("finished already") == 2
+    assert [path.stat().st_mtime_ns for path in files] == before
+    other = train(*sweep, "score=recon", "model.lr=2e-3", cwd=tmp_path)  # another setting is another training
+    assert other.returncode == 0, other.stderr
+    assert "finished already" not in other.stderr
+    assert files[1].stat().st_mtime_ns != before[1]
