@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv  # type: ignore[import-untyped]
 
-from solder_vae.metrics.classification import Floats
-from solder_vae.metrics.threshold import Scores
 from solder_vae.utils.errors import UserError
+
+Floats = NDArray[np.float64]
+
+_RESAMPLES_AT_ONCE = 100
+_COUNTS_AT_ONCE = 1_000_000  # of distinct scores times resamples: bounds the bootstrap's memory to about 50 MB
 
 
 def finite_number(value: Any) -> float:
@@ -37,7 +40,7 @@ def clopper_pearson(count: int, n: int, confidence: float = 0.95) -> tuple[float
     return low, high
 
 
-def finite(scores: ArrayLike, of: str) -> Scores:
+def finite(scores: ArrayLike, of: str) -> Floats:
     """The scores as a flat float64 array.
 
     Args:
@@ -55,12 +58,6 @@ def finite(scores: ArrayLike, of: str) -> Scores:
             "the model has probably diverged; train again with a smaller learning rate."
         )
     return array
-
-
-_RESAMPLES_AT_ONCE = 100
-
-
-_COUNTS_AT_ONCE = 1_000_000  # of distinct scores times resamples: bounds the bootstrap's memory to about 50 MB
 
 
 def bootstrap_intervals(

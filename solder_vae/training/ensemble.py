@@ -12,6 +12,7 @@ one member's weights is the gradient of that member's objective.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -26,8 +27,9 @@ from torch.utils.data import DataLoader
 from solder_vae.data.datamodule import Batch, SolderDataModule
 from solder_vae.models.autoencoder import CAE, TRAINING, VALIDATION
 from solder_vae.models.precision import FULL
-from solder_vae.training.run import log
 from solder_vae.utils.errors import UserError
+
+log = logging.getLogger(__name__)
 
 Stacked = dict[str, Tensor]  # by the name in the model's state, each (K, ...)
 ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8

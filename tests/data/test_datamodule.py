@@ -10,35 +10,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from noise import Noise
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from solder_vae.data.datamodule import SolderDataModule
-from solder_vae.data.table import ImageTable
 from solder_vae.data.transforms import to_tensor
 from solder_vae.utils.errors import UserError
-from solder_vae.utils.labels import NORMAL
-
-
-def table(count, size=8, abnormal=0, seed=0):
-    images = np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    defects = [NORMAL] * (count - abnormal) + ["short"] * abnormal
-    return ImageTable(images, [str(i) for i in range(count)], defects, np.full((count, 2), size))
-
-
-class Noise:
-    """A source of random images."""
-
-    def __init__(self, train=50, size=8):
-        self.made = 0
-        self.counts = {"train": (train, 0), "val": (13, 0), "test": (11, 4)}
-        self.size = size
-
-    def tables(self):
-        self.made += 1
-        return {
-            split: table(count, self.size, abnormal, seed)
-            for seed, (split, (count, abnormal)) in enumerate(self.counts.items())
-        }
 
 
 def data_module(train=50, **options):
@@ -117,7 +94,7 @@ def test_seeds_and_epochs_differ_and_0_is_a_seed():
 @pytest.mark.slow
 def test_batches_are_the_same_in_another_process():
     code = (
-        "import sys, json; sys.path.insert(0, 'tests')\n"
+        "import sys, json; sys.path[:0] = ['tests/data', 'tests/support']\n"
         "from test_datamodule import *\n"
         "print(json.dumps([[b['index'].tolist(), b['image'].double().sum().item()] for b in "
         "epochs(data_module(), 2, 3)[0]]))"

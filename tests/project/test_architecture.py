@@ -1,8 +1,12 @@
-"""The house keeps its floors: rooms import only rooms below them, and nobody imports a command."""
+"""The house keeps its floors: rooms import only rooms below them, nothing goes in a circle, no file grows too long.
+
+``python tests/project/test_architecture.py`` prints the figures of docs/project/architecture.md.
+"""
 
 import ast
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "solder_vae"
@@ -15,24 +19,77 @@ BELOW = {
     "inspection": {"utils", *PILLARS, "evaluation"},
     "studies": {"utils", *PILLARS, "evaluation", "training"},
 }
-COMMANDS = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+COMMANDS = {"train", "predict", "threshold", "export", "crop", "report", "dashboard", "audit", "reproduce"}
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def imported_rooms(path):
-    """The rooms that a file's import statements name, also inside functions."""
+def place(path):
+    """``("models", "layers", "forward")``: where a file stands below the package."""
+    return path.relative_to(PACKAGE).with_suffix("").parts
+
+
+def imports(path):
+    """The files of the package that a file's import statements name, also inside functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names = [node.module] if node.module != "solder_vae" else [f"solder_vae.{a.name}" for a in node.names]
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         else:
             continue
-        yield from (name.split(".")[1] for name in names if name.startswith("solder_vae."))
+        for parts in (name.split(".") for name in names):
+            if parts[0] == "solder_vae":
+                found = [PACKAGE.joinpath(*parts[1:end]).with_suffix(".py") for end in range(len(parts), 1, -1)]
+                found += [PACKAGE.joinpath(*parts[1:]) / "__init__.py"]
+                yield from [target for target in found if target.exists()][:1]
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_arrows_point_down(path):
-    room = path.relative_to(PACKAGE).parts[0]
-    found = set(imported_rooms(path)) & (set(BELOW) | COMMANDS)
-    assert not found & COMMANDS
-    assert room not in BELOW or found <= BELOW[room] | {room}
+def import_graph():
+    graph = nx.DiGraph()
+    graph.add_nodes_from(map(place, FILES))
+    graph.add_edges_from((place(path), place(target)) for path in FILES for target in imports(path) if target != path)
+    return graph
+
+
+def unit(parts):
+    """What a file counts as within its room: itself, or the sub-folder it lies in."""
+    return parts[:2]
+
+
+GRAPH = import_graph()
+
+
+def test_commands_and_rooms_are_all_there_is():
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", *COMMANDS}
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} == set(BELOW)
+
+
+@pytest.mark.parametrize("source", sorted(GRAPH), ids="/".join)
+def test_arrows_point_down(source):
+    room = source[0]
+    for _, target in GRAPH.out_edges(source):
+        assert target[0] not in COMMANDS, f"nobody imports a command: {target}"
+        if room in BELOW and target[0] in BELOW:
+            assert target[0] in BELOW[room] | {room}, target
+
+
+def test_nothing_goes_in_a_circle():
+    assert [sorted(part) for part in nx.strongly_connected_components(GRAPH) if len(part) > 1] == []
+    units = nx.quotient_graph(GRAPH, lambda a, b: unit(a) == unit(b), create_using=nx.DiGraph)
+    circles = [part for part in nx.strongly_connected_components(units) if len(part) > 1]
+    assert [sorted({unit(parts) for block in circle for parts in block}) for circle in circles] == []
+
+
+@pytest.mark.parametrize("room", sorted(BELOW))
+def test_a_room_says_what_it_is_for(room):
+    text = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))) or ""
+    assert "may import" in text
+    for below in BELOW[room]:
+        assert f"``{below}``" in text
+
+
+@pytest.mark.parametrize(("folder", "most"), [("solder_vae", 350), ("tests", 500)])
+def test_no_file_holds_more_than_one_reads(folder, most):
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.parent.rglob("*.py")}
+    inside = {path: length for path, length in lengths.items() if path.is_relative_to(PACKAGE.parent / folder)}
+    assert {str(path): length for path, length in inside.items() if length > most} == {}

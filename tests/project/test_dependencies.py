@@ -45,7 +45,11 @@ def imports(folder: str) -> set[str]:
                 found.add(str(node.module))
             elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
                 found |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
-    own = {path.stem for path in (ROOT / "tests").glob("*.py")} | {"solder_vae", "benchmarks", *sys.stdlib_module_names}
+    own = {path.stem for path in (ROOT / "tests").rglob("*.py")} | {
+        "solder_vae",
+        "benchmarks",
+        *sys.stdlib_module_names,
+    }
     return {name for name in found if name.split(".")[0] not in own}
 
 

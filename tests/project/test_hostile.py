@@ -38,14 +38,14 @@ from solder_vae.utils.cli import parse
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.text import printable
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 in_a_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
 
 
 def told(script, *arguments, cwd=None, **environment):
     """What a script of this folder tells of its cases, run in a process of its own."""
-    command = [sys.executable, HERE / script, *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent), **environment}
+    command = [sys.executable, SUPPORT / script, *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SUPPORT.parents[1]), **environment}
     result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(result.stdout)

@@ -1,4 +1,4 @@
-"""``python tests/support/hostile_options.py FIRST COUNT``: tiny trainings that are each given one option that hardly fits.
+"""``python tests/support/hostile_options.py FIRST COUNT``: tiny runs, each with one option that hardly fits.
 
 The cases are every key and every group with every nasty value, in a fixed order. A case must train or end in
 one line that begins with "error: " and status 2; anything else, a traceback included, is told and ends the process, as

@@ -3,7 +3,7 @@
 import pytest
 import pytorch_lightning as pl
 import torch
-from test_datamodule import Noise
+from noise import Noise
 
 from solder_vae.data.datamodule import SolderDataModule, TableDataset
 from solder_vae.models.checkpoint import read_checkpoint
