@@ -1,1 +1,4 @@
-"""Images in, batches out: readers, splits, transforms, the LightningDataModule and the embedded data set."""
+"""Images in, batches out: readers, splits, transforms, the LightningDataModule and the embedded data set.
+
+It may import ``utils``.
+"""

@@ -1,0 +1,4 @@
+"""A checkpoint and new joints: verdicts, reports, thresholds set anew, boards, ONNX graphs.
+
+It may import ``evaluation``, ``data``, ``models``, ``metrics`` and ``utils``.
+"""

@@ -20,7 +20,7 @@ from solder_vae.evaluation.baselines import LUMA
 from solder_vae.inspection.inspector import Unreadable, Verdict
 from solder_vae.metrics.threshold import Threshold
 
-TEMPLATE = Path(__file__).resolve().parents[1] / "templates" / "predictions.html"
+TEMPLATE = Path(__file__).resolve().parents[1] / "utils" / "templates" / "predictions.html"
 
 #: The heat map's colours between these multiples of its unit; below the first nothing is drawn.
 HEAT_LOW, HEAT_HIGH = 0.5, 2.0

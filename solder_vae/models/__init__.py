@@ -1,15 +1,16 @@
-"""Networks, objectives and scores: what a model is. It knows no file of images; it may import ``utils`` alone.
+"""Networks, objectives and scores: what a model is. It knows no file of images.
 
-Configs name models here (``_target_: solder_vae.models.BetaVAE``); a class is imported when it is asked for, since
-``--help`` must not wait for torch.
+It may import ``utils``. Configs name models here (``_target_: solder_vae.models.BetaVAE``). A class is imported when it
+is asked for, since ``--help`` must not wait for torch.
 """
 
+from importlib import import_module
 from typing import Any
+
+_MODULES = {"CAE": "autoencoder", "VAE": "vae", "BetaVAE": "vae"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("CAE", "VAE", "BetaVAE"):
-        from solder_vae.models import autoencoder
-
-        return getattr(autoencoder, name)
+    if name in _MODULES:
+        return getattr(import_module(f"solder_vae.models.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from solder_vae.utils.files import replacing
 
-TEMPLATE = Path(__file__).resolve().parents[1] / "templates" / "document.html"
+TEMPLATE = Path(__file__).with_name("templates") / "document.html"
 
 
 class Heading(NamedTuple):

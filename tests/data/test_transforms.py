@@ -193,7 +193,7 @@ def test_file_larger_than_any_allowed_image_is_not_read(tmp_path):
 def read_in_a_fresh_process(path: Path) -> subprocess.CompletedProcess[str]:
     code = (
         "import resource, sys\n"
-        "from solder_vae.data.transforms import read_image\n"
+        "from solder_vae.data.image_files import read_image\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try: read_image(sys.argv[1])\n"
         "except Exception as error: print(type(error).__name__, error)\n"

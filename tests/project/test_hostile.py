@@ -101,7 +101,7 @@ def test_images_that_claim_more_than_they_have(tmp_path):
     for name, content in bombs.items():
         (tmp_path / name).write_bytes(content)
     code = (
-        "import resource, sys; from solder_vae.data.transforms import read_image;"
+        "import resource, sys; from solder_vae.data.image_files import read_image;"
         "from solder_vae.utils.errors import UserError\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"

@@ -56,7 +56,7 @@ def test_the_dashboard_is_written_where_weights_and_biases_cannot_be_reached(tmp
     def refuse(options):
         raise RuntimeError("no key")
 
-    monkeypatch.setattr("solder_vae.studies.sweeps.workspace.save_online", refuse)
+    monkeypatch.setattr("solder_vae.dashboard.save_online", refuse)
     out = tmp_path / "dashboard.json"
     assert job(["project=line", f"out={out}"]) == 0
     assert "no key" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from solder_vae.studies.audit.examine import Audit, Group, class_facts
 from solder_vae.studies.audit.verdict import HEADLINES, measured_on, verdict, worst
 from solder_vae.utils.errors import UserError
 
-TEMPLATE = Path(__file__).resolve().parents[2] / "templates" / "audit.html"
+TEMPLATE = Path(__file__).resolve().parents[2] / "utils" / "templates" / "audit.html"
 
 SAMPLES = 14
 """So many images of each class are shown."""

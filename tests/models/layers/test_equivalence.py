@@ -11,9 +11,8 @@ from torch import nn
 
 from benchmarks import reference as published
 from solder_vae.data.transforms import to_tensor
-from solder_vae.models import networks
 from solder_vae.models.autoencoder import CAE
-from solder_vae.models.layers import batch_norm
+from solder_vae.models.layers import batch_norm, forward
 from solder_vae.models.layers import convolution as kernels
 from solder_vae.models.layers.blocks import BicubicUpsample2x, bicubic_matrix
 from solder_vae.models.layers.forward import forward_through
@@ -142,8 +141,8 @@ def test_weights_convert_both_ways():
 
 def calls_of(monkeypatch, name):
     calls = []
-    original = getattr(networks, name)
-    monkeypatch.setattr(networks, name, lambda *args: calls.append(name) or original(*args))
+    original = getattr(forward, name)
+    monkeypatch.setattr(forward, name, lambda *args: calls.append(name) or original(*args))
     return calls
 
 
