@@ -41,7 +41,7 @@ from solder_vae.models.autoencoder import TRAINING
 from solder_vae.models.precision import FULL, MIXED, resolve_precision
 from solder_vae.models.vae import BetaVAE
 from solder_vae.training.trainer import quiet_lightning
-from solder_vae.utils.files import replacing
+from solder_vae.utils.files import atomic_file
 from solder_vae.utils.labels import NORMAL
 
 mpl.use("Agg")
@@ -82,7 +82,7 @@ def bare_step(model: BetaVAE, precision: str = "auto") -> Callable[[Tensor], Non
 
     def step(x: Tensor) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            terms, _ = model.losses(x, model.noise(x, TRAINING, 0))
+            terms, _ = model.loss_terms(x, model.noise(x, TRAINING, 0))
             objective = terms["loss"]
             if model.alpha:
                 objective = objective + model.alpha * model.gradient_constraint(terms["recon"])
@@ -358,7 +358,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     axes.margins(x=0.12)
     axes.set_xlabel("times as fast as the network as published")
     axes.legend(fontsize=8, loc="lower right")
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
     plt.close(figure)
 
@@ -383,7 +383,7 @@ def main() -> None:
     results["machine"]["load_average_at_end"] = os.getloadavg()[0]
     if path.exists():  # keep what benchmarks.scaling has put there
         results = json.loads(path.read_text()) | results
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(results, indent=2) + "\n")
     draw(results, HERE / "results.png")
     Console().print(figures_table(results))

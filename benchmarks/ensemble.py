@@ -23,7 +23,7 @@ from benchmarks.bench import BATCH, HERE, bare_step, peak_megabytes, random_imag
 from solder_vae.data.transforms import to_tensor
 from solder_vae.models.vae import BetaVAE
 from solder_vae.training.ensemble import Ensemble
-from solder_vae.utils.files import replacing
+from solder_vae.utils.files import atomic_file
 
 SIZES = (1, 8, 50)
 STEPS, VALIDATION_STEPS = 20 * 40, 20 * 9
@@ -52,7 +52,7 @@ def measure(members: int) -> dict[str, float]:
         train_s = seconds(lambda: train(x), device)
         model.eval()
         with torch.no_grad():
-            val_s = seconds(lambda: model.losses(x, model.noise(x, 1, 0)), device)
+            val_s = seconds(lambda: model.loss_terms(x, model.noise(x, 1, 0)), device)
     else:
         ensemble = Ensemble([BetaVAE(seed=seed) for seed in range(members)], device)
         train_s = seconds(lambda: ensemble.train_step(x), device)
@@ -96,7 +96,7 @@ def main() -> None:
         "device": gpu or f"{torch.get_num_threads()} threads of {platform.machine()}; no GPU was measured",
         "rows": rows,
     }
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(results, indent=2) + "\n")
 
 

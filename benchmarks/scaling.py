@@ -21,7 +21,7 @@ import torch
 from benchmarks.bench import ALPHA, HERE, bare_step, peak_megabytes, random_images, trained_model
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import ImageTable
-from solder_vae.utils.files import replacing
+from solder_vae.utils.files import atomic_file
 from solder_vae.utils.labels import NORMAL
 
 mpl.use("Agg")
@@ -85,7 +85,7 @@ def draw(scaling: dict[str, list[dict[str, float]]], path: Path) -> None:
     axes[0].plot([], [], ":", color="grey", label="in proportion")
     axes[0].legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
     plt.close(figure)
 
@@ -95,7 +95,7 @@ def main() -> None:
     path = HERE / "results.json"
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     results["scaling"] = {"command": "python -m benchmarks.scaling", **scaling}
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(results, indent=2) + "\n")
     draw(scaling, HERE.parent / "docs" / "images" / "scaling.png")
     for key, points in scaling.items():

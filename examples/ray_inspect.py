@@ -16,7 +16,7 @@ from pyarrow import parquet
 from solder_vae.inspection.batch import find_joints
 from solder_vae.inspection.inspector import Inspector, Joint, Unreadable
 from solder_vae.utils.cli import command, parse
-from solder_vae.utils.files import check_new, new_directory
+from solder_vae.utils.files import atomic_directory, check_new
 
 USAGE = """\
 Inspect joints on a Ray cluster.
@@ -90,7 +90,7 @@ def run(arguments: list[str]) -> int:
         num_cpus=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=options.workers),
     )
-    with new_directory(out) as folder:
+    with atomic_directory(out) as folder:
         # Writing takes next to nothing, and the workers may have all the cores.
         verdicts.write_parquet(str(folder.resolve()), ray_remote_args={"num_cpus": 0})
     labels = parquet.read_table(out, columns=["label"])["label"].value_counts().to_pylist()

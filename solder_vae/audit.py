@@ -22,12 +22,12 @@ def job(config: DictConfig, directory: Path) -> None:
     from solder_vae.studies.audit.examine import audit
     from solder_vae.studies.audit.report import facts, page
     from solder_vae.utils.config import build
-    from solder_vae.utils.files import check_new, new_directory
+    from solder_vae.utils.files import atomic_directory, check_new
 
     out = Path(to_absolute_path(config.out))
     check_new(out)
     source = build(config.data).source
-    with new_directory(out) as folder:
+    with atomic_directory(out) as folder:
         found = audit(source)
         content = facts(found, source=name_of(config.data.get("root")))
         (folder / "audit.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")

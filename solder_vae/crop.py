@@ -8,7 +8,7 @@ from pathlib import Path
 from solder_vae.inspection.boards.crops import write_crops
 from solder_vae.inspection.boards.options import BOARD_USAGE, BoardOptions
 from solder_vae.utils.cli import command, parse
-from solder_vae.utils.files import check_new, new_directory
+from solder_vae.utils.files import atomic_directory, check_new
 
 USAGE = f"""\
 Cut the joints out of a board's picture.
@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
     out = Path(options.out)
     check_new(out)
     board = read_board(options)
-    with new_directory(out) as directory:
+    with atomic_directory(out) as directory:
         write_crops(board, directory)
     print(board)
     print(f"Their pictures and crops.csv are in {out}.")

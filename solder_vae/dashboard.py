@@ -16,7 +16,7 @@ from pathlib import Path
 from solder_vae.studies.sweeps.workspace import layout, save_online, workspace
 from solder_vae.utils.cli import command, parse
 from solder_vae.utils.errors import UserError
-from solder_vae.utils.files import replacing
+from solder_vae.utils.files import atomic_file
 
 USAGE = """
 usage: python -m solder_vae.dashboard project=NAME [entity=NAME] [out=dashboard.json]
@@ -48,7 +48,7 @@ def job(arguments: list[str]) -> int:
         url = save_online(options.project, options.entity)
     except Exception as error:  # no key, no network, no such project: each a class of its own
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        with replacing(Path(options.out)) as path:
+        with atomic_file(Path(options.out)) as path:
             path.write_text(json.dumps(layout(view), indent=2) + "\n", encoding="utf-8")
         print(f"Weights & Biases was not reached: {reason[0]}", file=sys.stderr)
         print(f"Layout: {options.out} (the same command makes the workspace once it can be reached)")

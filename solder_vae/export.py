@@ -48,12 +48,12 @@ def run(arguments: list[str]) -> int:
 
     from solder_vae.inspection.inspector import Inspector
     from solder_vae.inspection.onnx.parity import compare, latency_table, load_onnx
-    from solder_vae.utils.files import replacing
+    from solder_vae.utils.files import atomic_file
 
     inspector = Inspector.load(options.checkpoint)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(out) as temporary:
+        with atomic_file(out) as temporary:
             write_onnx(inspector, temporary)
             graph = load_onnx(temporary, torch.get_num_threads())
             parity = compare(inspector, graph)

@@ -8,7 +8,7 @@ from pathlib import Path
 from solder_vae.inspection.boards.options import BOARD_USAGE, BoardOptions
 from solder_vae.utils.cli import command, parse
 from solder_vae.utils.errors import UserError
-from solder_vae.utils.files import check_new, new_directory
+from solder_vae.utils.files import atomic_directory, check_new
 
 USAGE = f"""\
 Inspect new joints as a checkpoint says.
@@ -62,7 +62,7 @@ def run(arguments: list[str]) -> int:
     board = read_board(options) if options.board else None
     joints = board_joints(board) if board else find_joints(options.images)
     inspector = Inspector.load(options.checkpoint, options.device)
-    with new_directory(out) as directory:
+    with atomic_directory(out) as directory:
         inspection = inspect_into(directory, inspector, joints, options.checkpoint, options.processes)
         if board:
             write_verdicts(directory / "board.png", board, inspection.predictions)

@@ -47,7 +47,7 @@ def job(config: DictConfig, directory: Path) -> None:
     check_values(config)
 
     from solder_vae.studies.paper.plan import sweeps
-    from solder_vae.studies.paper.runs import Site, read_runs, run_sweeps
+    from solder_vae.studies.paper.runs import SweepFolder, read_runs, run_sweeps
     from solder_vae.training.trainer import quiet_lightning
 
     quiet_lightning()
@@ -57,7 +57,7 @@ def job(config: DictConfig, directory: Path) -> None:
     parts = sweeps(config.seeds)
     trainings = [training for part in parts for training in part.trainings]
     folder = directory / "runs" / f"{choices['scale']}_{choices['data']}"
-    site = Site(folder, choices["experiment"], overrides, directory / "trainings.log")
+    site = SweepFolder(folder, choices["experiment"], overrides, directory / "trainings.log")
     missing = site.without_result(trainings)
     log.info("%d trainings, %d of them with a result already", len(trainings), len(trainings) - len(missing))
     if missing:

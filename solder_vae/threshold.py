@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solder_vae.utils.cli import command, parse
-from solder_vae.utils.files import check_new, new_directory
+from solder_vae.utils.files import atomic_directory, check_new
 
 USAGE = """\
 Set the threshold of a trained checkpoint anew, without training, and show what it costs.
@@ -72,7 +72,7 @@ def run(arguments: list[str]) -> int:
     out = options.directory
     check_new(out)
     recalibration = recalibrate(options.checkpoint, options.rule, options.parameters, options.normals, options.labelled)
-    with new_directory(out) as directory:
+    with atomic_directory(out) as directory:
         recalibration.write(directory)
     recalibration.print_summary(out)
     return recalibration.status

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def job(config: DictConfig, directory: Path) -> float:
     """Run one training; the value returned is the best validation loss, for sweepers that minimise it."""
     from solder_vae.training.finished import finished
-    from solder_vae.utils.files import turn
+    from solder_vae.utils.files import file_lock
 
     # Processes that an interruption left behind may still be at work on the same run: wait for them.
-    with turn(directory / "run"):
+    with file_lock(directory / "run"):
         if config.skip_finished and (loss := finished(config, directory)) is not None:
             logging.getLogger("solder_vae").info("finished already: %s", directory)
             return loss

@@ -39,7 +39,7 @@ def resolutions(images: list[Image], abnormal: np.ndarray) -> None:
     print("|---:|---:|---:|---:|---:|")
     for resolution in (12, 16, 24, 32):
         view.RESOLUTION = resolution
-        seen = np.stack([view.see(image, 64, view.CONTROLLED) for image in images])
+        seen = np.stack([view.apply_view(image, 64, view.CONTROLLED) for image in images])
         names, sizes = [""] * len(seen), np.stack([sides, sides], 1)
         sharpness = trivial_features(ImageTable(seen, names, [NORMAL] * len(seen), sizes))["sharpness"][:, 0]
         below = [100 * (sides[rows] < resolution).mean() for rows in (~abnormal, abnormal)]
@@ -53,9 +53,9 @@ def resolutions(images: list[Image], abnormal: np.ndarray) -> None:
 def altered_copies(images: list[Image]) -> None:
     print("| copy | correlation reaches the limit | of these, the hash proposes |")
     print("|---|---:|---:|")
-    before = [view.see(image, 64, view.CONTROLLED)[..., 0] for image in images]
+    before = [view.apply_view(image, 64, view.CONTROLLED)[..., 0] for image in images]
     for name, alter in ALTERED.items():
-        after = [view.see(np.ascontiguousarray(alter(image)), 64, view.CONTROLLED)[..., 0] for image in images]
+        after = [view.apply_view(np.ascontiguousarray(alter(image)), 64, view.CONTROLLED)[..., 0] for image in images]
         pairs = list(zip(before, after, strict=True))
         like = np.array([np.corrcoef(x.ravel(), y.ravel())[0, 1] >= duplicates.CORRELATION for x, y in pairs])
         bits = [duplicates.perceptual_hash(x) ^ duplicates.perceptual_hash(y) for x, y in pairs]

@@ -24,7 +24,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from solder_vae.data.table import ImageTable
 from solder_vae.data.transforms import augment, augmentation, to_tensor
-from solder_vae.utils.distributed import rank, ranks
+from solder_vae.utils.distributed import rank, world_size
 from solder_vae.utils.errors import UserError
 
 Batch = dict[str, Tensor]
@@ -38,7 +38,7 @@ class Source(Protocol):
         ...
 
 
-class Draw(NamedTuple):
+class SampleKey(NamedTuple):
     """One training image, drawn in one epoch: what the sampler hands to the data set."""
 
     epoch: int
@@ -50,7 +50,7 @@ class TableDataset(Dataset[Batch]):
 
     Args:
         table: the images.
-        compose: augments the images of a :class:`Draw`; one asked for by its plain row comes as it is.
+        compose: augments the images of a :class:`SampleKey`; one asked for by its plain row comes as it is.
         seed: of the augmentation.
     """
 
@@ -63,24 +63,24 @@ class TableDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitems__(self, items: Sequence[Draw] | Sequence[int]) -> Batch:
+    def __getitems__(self, items: Sequence[SampleKey] | Sequence[int]) -> Batch:
         """One batch, as :class:`SolderDataModule` describes it."""
-        rows = [item.row if isinstance(item, Draw) else item for item in items]
+        rows = [item.row if isinstance(item, SampleKey) else item for item in items]
         images = self.table.images[rows]
-        draws = [item for item in items if isinstance(item, Draw)]
+        draws = [item for item in items if isinstance(item, SampleKey)]
         if self.compose is not None and draws:
             images = augment(images, self.compose, [(self.seed, *draw) for draw in draws])
         index = torch.tensor(rows)
         return {"image": to_tensor(images), "label": self.labels[index], "index": index}
 
 
-def images_dealt(images: int, batch_size: int, ranks: int) -> int:
+def images_dealt(images: int, batch_size: int, world_size: int) -> int:
     """How many of the training's images an epoch has: all, or all but a last batch that is too small for the ranks."""
     last = images % batch_size
-    return images - last if last < max(2, ranks) and last < images else images
+    return images - last if last < max(2, world_size) and last < images else images
 
 
-class EpochSampler(DistributedSampler[Draw]):
+class EpochSampler(DistributedSampler[SampleKey]):
     """Shuffles by (seed, epoch), deals the images out to the ranks and tells the data set which epoch it is.
 
     Each global batch of ``batch_size`` images is dealt out one image at a time, so its last, smaller one is, too:
@@ -101,10 +101,10 @@ class EpochSampler(DistributedSampler[Draw]):
     def __len__(self) -> int:
         return len(self.mine)
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[SampleKey]:
         # A hash of the two, not their sum as in DistributedSampler: seed 0's epoch 1 is not seed 1's epoch 0.
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.images)
-        return (Draw(self.epoch, row) for row in order[self.mine].tolist())
+        return (SampleKey(self.epoch, row) for row in order[self.mine].tolist())
 
 
 class SolderDataModule(pl.LightningDataModule):
@@ -167,11 +167,11 @@ class SolderDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled and augmented training batches."""
         dataset = TableDataset(self.tables["train"], self.augmentation, self.seed)
-        return self._loader(dataset, EpochSampler(dataset, ranks(), rank(), self.seed, self.batch_size))
+        return self._loader(dataset, EpochSampler(dataset, world_size(), rank(), self.seed, self.batch_size))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Validation batches in the table's order."""
-        return self._loader(TableDataset(self.tables["val"]), range(len(self.tables["val"]))[rank() :: ranks()])
+        return self._loader(TableDataset(self.tables["val"]), range(len(self.tables["val"]))[rank() :: world_size()])
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Test batches in the table's order."""
@@ -180,7 +180,7 @@ class SolderDataModule(pl.LightningDataModule):
     def _loader(self, dataset: TableDataset, sampler: EpochSampler | range) -> DataLoader[Batch]:
         return DataLoader(
             dataset,
-            batch_size=self.batch_size // ranks(),
+            batch_size=self.batch_size // world_size(),
             sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

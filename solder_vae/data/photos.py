@@ -13,7 +13,7 @@ import numpy as np
 
 from solder_vae.data.image_files import Image, read_image
 from solder_vae.data.layouts import Record
-from solder_vae.data.view import PLAIN, see
+from solder_vae.data.view import PLAIN, apply_view
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.threads import in_threads, tracked
@@ -53,7 +53,7 @@ def decode(record: Record, image_size: int, view: str) -> tuple[Photo, Image]:
         UserError: see :func:`solder_vae.data.image_files.read_image`.
     """
     image = read_image(record.path)
-    return photo_of(record, image), see(image, image_size, view)
+    return photo_of(record, image), apply_view(image, image_size, view)
 
 
 def decode_all(

@@ -52,7 +52,7 @@ def check_view(view: str) -> str:
     return view
 
 
-def see(image: Image, image_size: int, view: str) -> Image:
+def apply_view(image: Image, image_size: int, view: str) -> Image:
     """What a view shows of a photograph.
 
     Args:

@@ -18,7 +18,7 @@ from solder_vae.evaluation.anomaly_map import anomaly_maps, map_scale, mean_imag
 from solder_vae.evaluation.baselines import trivial_scores
 from solder_vae.metrics.classification import Metrics, evaluate
 from solder_vae.metrics.localisation import evaluate_localisation
-from solder_vae.metrics.threshold import Threshold, calibrate, same_rule
+from solder_vae.metrics.threshold import Threshold, fit_threshold, refit_rule
 from solder_vae.models.autoencoder import CAE
 
 Scores = dict[str, NDArray[np.float64]]  # by name of the score, each (N,), higher = more anomalous
@@ -64,12 +64,12 @@ class Evaluation:
         """``(N,)``: the primary score's decision on each test image, True = abnormal."""
         return self.threshold.predict(self.test[self.primary])
 
-    def calibration(self) -> dict[str, Any]:
-        """What a checkpoint needs to decide on new images, see :func:`calibration`."""
-        return calibration(self.primary, self.thresholds, self.val, self.map_scale)
+    def decision_state(self) -> dict[str, Any]:
+        """What a checkpoint needs to decide on new images, see :func:`decision_state`."""
+        return decision_state(self.primary, self.thresholds, self.val, self.map_scale)
 
 
-def calibration(primary: str, thresholds: dict[str, Threshold], normals: Scores, map_scale: float) -> dict[str, Any]:
+def decision_state(primary: str, thresholds: dict[str, Threshold], normals: Scores, map_scale: float) -> dict[str, Any]:
     """What a checkpoint needs to decide on new images, in plain containers.
 
     Args:
@@ -102,8 +102,8 @@ def evaluate_model(model: CAE, data: SolderDataModule, trainer: pl.Trainer, rule
     primary = model.primary_score
     val = predict(model, trainer, data.val_dataloader())
     test = predict(model, trainer, data.test_dataloader())
-    threshold = calibrate(val[primary], **rule)
-    thresholds = for_every_score(threshold, primary, val)
+    threshold = fit_threshold(val[primary], **rule)
+    thresholds = fit_thresholds(threshold, primary, val)
     table = data.tables["test"]
 
     def measured(scores: NDArray[np.float64], limit: Threshold) -> Metrics:
@@ -118,7 +118,7 @@ def evaluate_model(model: CAE, data: SolderDataModule, trainer: pl.Trainer, rule
         test=test,
         metrics={name: measured(test[name], thresholds[name]) for name in model.admitted_scores if name in test},
         baselines={
-            name: measured(scores, same_rule(threshold, trivial_val[name])) for name, scores in trivial_test.items()
+            name: measured(scores, refit_rule(threshold, trivial_val[name])) for name, scores in trivial_test.items()
         },
         table=table,
         map_scale=map_scale(model, data.tables["val"].images),
@@ -132,9 +132,9 @@ def localise(maps: Callable[[], NDArray[np.float32]], table: ImageTable) -> Metr
     return None if table.masks is None else evaluate_localisation(maps(), table.masks, table.defects)
 
 
-def for_every_score(threshold: Threshold, primary: str, normals: Scores) -> dict[str, Threshold]:
+def fit_thresholds(threshold: Threshold, primary: str, normals: Scores) -> dict[str, Threshold]:
     """The primary score's threshold, and for the other scores the same rule on their own normals."""
-    return {name: threshold if name == primary else same_rule(threshold, normals[name]) for name in normals}
+    return {name: threshold if name == primary else refit_rule(threshold, normals[name]) for name in normals}
 
 
 def predict(model: CAE, trainer: pl.Trainer, loader: DataLoader[Any]) -> Scores:

@@ -31,7 +31,7 @@ from solder_vae.evaluation.style import (
     write_on,
 )
 from solder_vae.metrics.classification import Metrics, defect_recalls, pr_points, roc_points
-from solder_vae.metrics.trade_off import _operation
+from solder_vae.metrics.trade_off import operating_point
 
 Floats = NDArray[np.float64]
 
@@ -255,7 +255,7 @@ def trade_off_figure(normals: ArrayLike, abnormals: ArrayLike, chosen: float, sc
     figure = Figure(figsize=(6.0, 4.2), layout="constrained")
     axes = figure.add_subplot()
     axes.step(false_calls(cuts), across(cuts), where="post", color=BLUE, linewidth=2)
-    here = _operation(good, bad, chosen, chosen)
+    here = operating_point(good, bad, chosen, chosen)
     y = across(np.array([chosen]))
     low, high = here.false_calls_interval
     axes.errorbar(

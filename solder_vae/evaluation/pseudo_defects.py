@@ -21,7 +21,7 @@ from solder_vae.data.table import Images
 from solder_vae.data.transforms import to_tensor
 from solder_vae.models.autoencoder import CAE
 
-CRITERION = "val/pseudo_defect_auroc"
+PSEUDO_DEFECT_AUROC = "val/pseudo_defect_auroc"
 
 _AREA = (0.02, 0.15)  # of the image, as in CutPaste
 _ASPECT = (0.3, 3.3)

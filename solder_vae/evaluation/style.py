@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from solder_vae.metrics.classification import Metrics
-from solder_vae.utils.files import replacing
+from solder_vae.utils.files import atomic_file
 
 BLUE, VERMILION, GREY, BLACK = "#0072B2", "#D55E00", "#999999", "#222222"
 
@@ -26,7 +26,7 @@ PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")
 
 def save(figure: Figure, path: Path) -> None:
     """Write the figure whole or not at all, in the format of the path's suffix."""
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=150, format=path.suffix.lstrip(".") or "png")
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from solder_vae.data.image_files import MAX_PIXELS, MIN_SIDE, Image, read_image
 from solder_vae.data.transforms import to_images, to_tensor
-from solder_vae.data.view import PLAIN, check_view, see
+from solder_vae.data.view import PLAIN, apply_view, check_view
 from solder_vae.evaluation.anomaly_map import anomaly_map
 from solder_vae.metrics.intervals import finite_number
 from solder_vae.metrics.threshold import Threshold
@@ -113,7 +113,7 @@ class Inspector:
     """
 
     def __init__(self, model: CAE) -> None:
-        calibration: Any = model.calibration
+        calibration: Any = model.decision_state
         preprocessing: Any = model.preprocessing
         try:
             self.primary: str = calibration["primary"]
@@ -258,7 +258,7 @@ def read_ahead(joints: Iterable[Joint], image_size: int, view: str) -> Iterator[
 def read(image: Path | Image, image_size: int, view: str) -> Image | UserError:
     """The view's image ``(S, S, 3)``, or what is wrong with it."""
     try:
-        return see(read_image(image) if isinstance(image, Path) else checked(image), image_size, view)
+        return apply_view(read_image(image) if isinstance(image, Path) else checked(image), image_size, view)
     except UserError as error:
         return error
 

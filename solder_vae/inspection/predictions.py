@@ -20,7 +20,7 @@ import torch
 from solder_vae.inspection.inspector import BATCH, Inspector, Joint, Unreadable, Verdict
 from solder_vae.inspection.report import picture
 from solder_vae.utils.errors import UserError
-from solder_vae.utils.processes import deaf_to_interrupts, end_with_parent, share_of_threads
+from solder_vae.utils.processes import end_with_parent, ignore_interrupts, share_of_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def inspect_on_processes(inspector: Inspector, joints: Iterable[Joint], processe
             pending.append(executor.submit(inspect_batch, batch))
 
     try:
-        with deaf_to_interrupts():
+        with ignore_interrupts():
             submit()  # starts the processes
         for _ in range(AHEAD * processes):
             submit()

@@ -18,13 +18,13 @@ from rich.table import Table
 from solder_vae.data.layouts import find_records
 from solder_vae.evaluation import style
 from solder_vae.evaluation.anomaly_map import SCALE_QUANTILE
-from solder_vae.evaluation.evaluate import Scores, calibration, for_every_score
+from solder_vae.evaluation.evaluate import Scores, decision_state, fit_thresholds
 from solder_vae.evaluation.plots import trade_off_figure
 from solder_vae.evaluation.tables import rule_sentence
 from solder_vae.inspection.batch import UNREADABLE, find_joints, unreadable_list
 from solder_vae.inspection.inspector import Inspector, Joint, Unreadable
-from solder_vae.metrics.threshold import RULES, Threshold, calibrate
-from solder_vae.metrics.trade_off import Operation, least_cost, operations, trade_off_rows
+from solder_vae.metrics.threshold import RULES, Threshold, fit_threshold
+from solder_vae.metrics.trade_off import OperatingPoint, least_cost, operations, trade_off_rows
 from solder_vae.models.checkpoint import read_checkpoint, write_checkpoint
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
@@ -74,7 +74,7 @@ class Recalibration:
         return UNREADABLE if self.unreadable else 0
 
     @property
-    def steps(self) -> list[Operation]:
+    def steps(self) -> list[OperatingPoint]:
         """The trade-off at the new threshold and around it."""
         return operations(self.normals, self.abnormals, self.new.value)
 
@@ -157,7 +157,7 @@ def recalibrate(
         unreadable += skipped
         readable += len(truth.abnormal)
     thresholds = set_thresholds(inspector.primary, known, truth, rule, parameters)
-    checkpoint["calibration"] = calibration(inspector.primary, thresholds, known, scale)
+    checkpoint["calibration"] = decision_state(inspector.primary, thresholds, known, scale)
     good = known[inspector.primary]
     bad = np.empty(0)
     if truth is not None:
@@ -179,7 +179,7 @@ def set_thresholds(
             )
             for name in normals
         }
-    return for_every_score(calibrate(normals[primary], rule, **parameters), primary, normals)
+    return fit_thresholds(fit_threshold(normals[primary], rule, **parameters), primary, normals)
 
 
 def score_normals(inspector: Inspector, joints: list[Joint]) -> tuple[Scores, float, list[Unreadable]]:
@@ -226,7 +226,7 @@ def columns(rows: list[dict[str, float]]) -> Scores:
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
-def trade_off_table(steps: list[Operation]) -> Table:
+def trade_off_table(steps: list[OperatingPoint]) -> Table:
     """False calls per 1000 good joints against escapes per 1000 bad ones; * is the threshold that was set."""
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
     for header in (

@@ -99,7 +99,7 @@ def check_rule(rule: str = "quantile", **params: object) -> float:
     raise UserError(f"threshold={rule} needs {domain}, got {number!r}: type threshold.{parameter}=NUMBER.")
 
 
-def calibrate(scores: ArrayLike, rule: str = "quantile", **params: object) -> Threshold:
+def fit_threshold(scores: ArrayLike, rule: str = "quantile", **params: object) -> Threshold:
     """Set the threshold from validation normals.
 
     Args:
@@ -125,7 +125,7 @@ def calibrate(scores: ArrayLike, rule: str = "quantile", **params: object) -> Th
     )
 
 
-def same_rule(threshold: Threshold, scores: ArrayLike) -> Threshold:
+def refit_rule(threshold: Threshold, scores: ArrayLike) -> Threshold:
     """The same rule on another score's validation normals, to compare the two scores fairly.
 
     A fixed value means nothing in another score's units, so there the quantile with the same expected
@@ -136,8 +136,8 @@ def same_rule(threshold: Threshold, scores: ArrayLike) -> Threshold:
         scores: ``(n,)`` the other score of the validation normals.
     """
     if threshold.rule == "fixed":
-        return calibrate(scores, "quantile", q=1 - threshold.expected_false_call_rate)
-    return calibrate(scores, threshold.rule, **threshold.params)
+        return fit_threshold(scores, "quantile", q=1 - threshold.expected_false_call_rate)
+    return fit_threshold(scores, threshold.rule, **threshold.params)
 
 
 def _quantile(normals: Scores, q: float) -> float:

@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from solder_vae.metrics.intervals import clopper_pearson, finite
-from solder_vae.metrics.threshold import Threshold, calibrate
+from solder_vae.metrics.threshold import Threshold, fit_threshold
 from solder_vae.utils.errors import UserError
 
 Floats = NDArray[np.float64]
 
 #: False calls per 1000 good joints that the table steps through.
-LADDER = (1, 2, 5, 10, 20, 50, 100, 200)
+FALSE_CALL_STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
 
 
 @dataclass(frozen=True)
-class Operation:
+class OperatingPoint:
     """What one threshold does.
 
     Attributes:
@@ -37,8 +37,8 @@ class Operation:
     chosen: bool
 
 
-def operations(normals: ArrayLike, abnormals: ArrayLike, chosen: float) -> list[Operation]:
-    """The trade-off in steps of :data:`LADDER`, and at the chosen threshold, by falling false calls.
+def operations(normals: ArrayLike, abnormals: ArrayLike, chosen: float) -> list[OperatingPoint]:
+    """The trade-off in steps of :data:`FALSE_CALL_STEPS`, and at the chosen threshold, by falling false calls.
 
     Args:
         normals: ``(n,)`` scores of good joints, n >= 1. Steps finer than they can tell (fewer than one of them
@@ -47,13 +47,13 @@ def operations(normals: ArrayLike, abnormals: ArrayLike, chosen: float) -> list[
         chosen: the threshold that was set.
     """
     good, bad = finite(normals, "normals"), finite(abnormals, "abnormals")
-    steps = {float(np.quantile(good, 1 - rate / 1000)) for rate in LADDER if rate * good.size >= 1000}
-    return [_operation(good, bad, threshold, chosen) for threshold in sorted(steps | {chosen})]
+    steps = {float(np.quantile(good, 1 - rate / 1000)) for rate in FALSE_CALL_STEPS if rate * good.size >= 1000}
+    return [operating_point(good, bad, threshold, chosen) for threshold in sorted(steps | {chosen})]
 
 
-def _operation(good: Floats, bad: Floats, threshold: float, chosen: float) -> Operation:
+def operating_point(good: Floats, bad: Floats, threshold: float, chosen: float) -> OperatingPoint:
     false_calls, escapes = int((good > threshold).sum()), int((bad <= threshold).sum())
-    return Operation(
+    return OperatingPoint(
         threshold=threshold,
         false_calls=1000 * false_calls / good.size,
         false_calls_interval=_per_1000(false_calls, good.size),
@@ -121,7 +121,7 @@ def least_cost(
     ends = np.nextafter(levels[0], -np.inf), levels[-1]
     candidates = np.concatenate([[ends[0]], (levels[:-1] + levels[1:]) / 2, [ends[1]]])
     best = int(np.argmin(expected_cost(candidates, good, bad, escape_cost, prevalence)))
-    fixed = calibrate(calibration, "fixed", value=float(candidates[best]))
+    fixed = fit_threshold(calibration, "fixed", value=float(candidates[best]))
     return Threshold(
         value=fixed.value,
         rule="cost",
@@ -132,7 +132,7 @@ def least_cost(
     )
 
 
-def trade_off_rows(steps: Sequence[Operation]) -> list[list[str]]:
+def trade_off_rows(steps: Sequence[OperatingPoint]) -> list[list[str]]:
     """Header and a row a threshold, for CSV: plain numbers."""
     header = ["threshold", "false_calls_per_1000_good", "low", "high", "escapes_per_1000_bad", "low", "high", "chosen"]
     rows = [

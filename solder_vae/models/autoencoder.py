@@ -14,7 +14,7 @@ from solder_vae.models.losses import squared_error
 from solder_vae.models.networks import Decoder, Encoder
 from solder_vae.models.precision import FULL
 from solder_vae.models.scores import gradcon_score, recon_score
-from solder_vae.utils.distributed import ranks, weight_of_share
+from solder_vae.utils.distributed import loss_weight, world_size
 from solder_vae.utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ TRAINING, VALIDATION = 0, 1  # streams of the reparameterisation noise
 Posterior = tuple[Tensor, ...]  # what the encoder says of a batch: (z,) or (mu, logvar)
 
 
-class Result(NamedTuple):
+class ModelOutput(NamedTuple):
     """What a model says of a batch: reconstructions ``(B, 3, H, W)`` in [-1, 1] and each score ``(B,)`` by name."""
 
     recon: Tensor
@@ -103,7 +103,7 @@ class CAE(GradCon, pl.LightningModule):
         # What travels with the weights, see solder_vae.models.checkpoint.
         self.preprocessing: dict[str, Any] | None = None
         self.precision = FULL  # of the training, see solder_vae.models.precision
-        self.calibration: dict[str, Any] | None = None
+        self.decision_state: dict[str, Any] | None = None
         self.encoder = Encoder(self.heads)
         self.decoder = Decoder()
         self.track_gradients()
@@ -122,10 +122,10 @@ class CAE(GradCon, pl.LightningModule):
     # training ---------------------------------------------------------------------------------------------------
 
     def noise(self, x: Tensor, stream: int, step: int) -> Tensor:
-        """The noise that :meth:`losses` needs for a batch: none here."""
+        """The noise that :meth:`loss_terms` needs for a batch: none here."""
         return x.new_empty(0)
 
-    def losses(self, x: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Posterior]:
+    def loss_terms(self, x: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Posterior]:
         """The objective's terms, averaged over the batch (``loss`` is L, ``recon`` its first term), and the code."""
         (z,) = posterior = self.encoder(x)
         recon = squared_error(x, self.decoder(z)).mean()
@@ -133,8 +133,8 @@ class CAE(GradCon, pl.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         x = batch["image"]
-        terms, _ = self.losses(x, self.noise(x, TRAINING, self.global_step))
-        weight = weight_of_share(x)
+        terms, _ = self.loss_terms(x, self.noise(x, TRAINING, self.global_step))
+        weight = loss_weight(x)
         objective = weight * terms["loss"]  # J = L + alpha * L_grad
         if self.alpha > 0:
             terms["grad_loss"] = self.gradient_constraint(weight * terms["recon"])
@@ -156,12 +156,12 @@ class CAE(GradCon, pl.LightningModule):
             on_epoch=True,
             sync_dist=True,
             # Lightning averages the ranks' numbers of images, too, and would round down what does not divide evenly.
-            batch_size=len(images) * ranks(),
+            batch_size=len(images) * world_size(),
         )
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Posterior]:
         x = batch["image"]
-        terms, posterior = self.losses(x, self.noise(x, VALIDATION, batch_idx))
+        terms, posterior = self.loss_terms(x, self.noise(x, VALIDATION, batch_idx))
         self.log_means("val", terms, x)
         return {"posterior": posterior}
 
@@ -200,12 +200,12 @@ class CAE(GradCon, pl.LightningModule):
         checkpoint["model"] = self.name
         checkpoint["preprocessing"] = self.preprocessing
         checkpoint["precision"] = self.precision
-        checkpoint["calibration"] = self.calibration
+        checkpoint["calibration"] = self.decision_state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Not the precision: a training that goes on from the checkpoint may have another.
         self.preprocessing = checkpoint["preprocessing"]
-        self.calibration = checkpoint["calibration"]
+        self.decision_state = checkpoint["calibration"]
 
     # scoring ----------------------------------------------------------------------------------------------------
 
@@ -213,7 +213,9 @@ class CAE(GradCon, pl.LightningModule):
         """The latents to decode for scoring, each ``(B, 10, H/8, W/8)``."""
         return [posterior[0]]
 
-    def scores_of(self, x: Tensor, recon: Tensor, grad_loss: Tensor | None, posterior: Posterior) -> dict[str, Tensor]:
+    def compute_scores(
+        self, x: Tensor, recon: Tensor, grad_loss: Tensor | None, posterior: Posterior
+    ) -> dict[str, Tensor]:
         """Every score this model admits, each ``(B,)``."""
         error = recon_score(x, recon)
         scores = {"recon": error}
@@ -221,7 +223,7 @@ class CAE(GradCon, pl.LightningModule):
             scores["gradcon"] = gradcon_score(error, grad_loss, self.gamma)
         return scores
 
-    def score(self, x: Tensor) -> Result:
+    def score(self, x: Tensor) -> ModelOutput:
         """Reconstruct and score images ``(B, 3, H, W)`` in [-1, 1]; the model must be in evaluation mode.
 
         GradCon is left out as long as the model has no reference gradients (not trained yet).
@@ -234,8 +236,8 @@ class CAE(GradCon, pl.LightningModule):
                     recon, grad_loss = self.decode_and_compare(z, x)
                 else:
                     recon, grad_loss = self.decoder(z), None
-                results.append(Result(recon, self.scores_of(x, recon, grad_loss, posterior)))
-            return average(results)
+                results.append(ModelOutput(recon, self.compute_scores(x, recon, grad_loss, posterior)))
+            return average_draws(results)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -246,8 +248,8 @@ class CAE(GradCon, pl.LightningModule):
         return {"index": batch["index"], **self.score(batch["image"]).scores}
 
 
-def average(results: list[Result]) -> Result:
+def average_draws(results: list[ModelOutput]) -> ModelOutput:
     """Mean of the results of several latent draws."""
     recon = torch.stack([result.recon for result in results]).mean(0)
     scores = {name: torch.stack([result.scores[name] for result in results]).mean(0) for name in results[0].scores}
-    return Result(recon, scores)
+    return ModelOutput(recon, scores)

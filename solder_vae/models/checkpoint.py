@@ -21,7 +21,7 @@ from solder_vae.models.autoencoder import CAE
 from solder_vae.models.checkpoint_archive import checked_archive
 from solder_vae.models.vae import MODELS
 from solder_vae.utils.errors import UserError
-from solder_vae.utils.files import replacing
+from solder_vae.utils.files import atomic_file
 
 Checkpoint = dict[str, Any]
 
@@ -100,7 +100,7 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     buffer = io.BytesIO()  # torch.save to a file would tell of a full disk in a RuntimeError
     torch.save(checkpoint, buffer)
     try:
-        with replacing(Path(path)) as temporary:
+        with atomic_file(Path(path)) as temporary:
             temporary.write_bytes(buffer.getbuffer())
     except OSError as error:
         raise UserError(

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from solder_vae.models.networks import Decoder
 from solder_vae.models.per_image_gradients import decode_with_gradient_loss
-from solder_vae.utils.distributed import ranks, total
+from solder_vae.utils.distributed import all_reduce_sum, world_size
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -100,7 +100,7 @@ class GradCon:
             return recon_loss.new_zeros(())
         weights = [conv.weight for conv in self.decoder.convolutions]
         gradients = torch.autograd.grad(recon_loss, weights, create_graph=True)
-        return gradient_loss([total(gradient) / ranks() for gradient in gradients], self.reference.means)
+        return gradient_loss([all_reduce_sum(gradient) / world_size() for gradient in gradients], self.reference.means)
 
     def on_before_optimizer_step(self, optimizer: Optimizer | Any) -> None:
         """Update the reference from dJ/dtheta as the optimizer is about to see it.

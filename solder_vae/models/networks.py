@@ -13,7 +13,7 @@ Two things are written differently from the paper and compute the same:
 
 Convolutions carry no bias: batch norm subtracts it again.
 
-The modules say what is computed. How a CPU computes it fastest is :func:`forward_through`'s matter alone; what comes
+The modules say what is computed. How a CPU computes it fastest is :func:`fast_forward`'s matter alone; what comes
 out is the same but for the rounding.
 """
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from solder_vae.models.layers.blocks import BicubicUpsample2x, conv_block
-from solder_vae.models.layers.forward import forward_through
+from solder_vae.models.layers.forward import fast_forward
 
 LATENT_CHANNELS = 10
 STRIDE = 8  # three poolings by 2: height and width must be multiples of it
@@ -52,8 +52,8 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         if x.shape[-1] % STRIDE or x.shape[-2] % STRIDE:
             raise ValueError(f"image height and width must be multiples of {STRIDE}, got {tuple(x.shape[-2:])}")
-        features = forward_through(self.features, x)
-        return tuple(forward_through([head], features) for head in self.heads)
+        features = fast_forward(self.features, x)
+        return tuple(fast_forward([head], features) for head in self.heads)
 
 
 class Decoder(nn.Module):
@@ -83,4 +83,4 @@ class Decoder(nn.Module):
         return [module for module in self.layers.modules() if isinstance(module, nn.Conv2d)]
 
     def forward(self, z: Tensor) -> Tensor:
-        return forward_through(self.layers, z)
+        return fast_forward(self.layers, z)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from solder_vae.models.layers.convolution import one_by_one
+from solder_vae.models.layers.convolution import weight_gradients_loop
 from solder_vae.models.losses import squared_error
 from solder_vae.models.networks import Decoder
 
@@ -82,22 +82,24 @@ def weight_gradient_cosine(inputs: Tensor, output_gradients: Tensor, reference: 
     pixels = inputs.shape[-2] * inputs.shape[-1]
     # The Gram matrices of a small map are cheaper than the gradient of a wide layer, though their products are narrow.
     small = 4 * pixels * (channels_in + channels_out) < 9 * channels_in * channels_out
-    product_and_square = by_gram_matrices if small else by_gradients
+    product_and_square = dot_and_norm_from_gram if small else dot_and_norm_from_gradients
     dot, square = product_and_square(inputs, output_gradients, reference)
     cosines: Tensor = dot / (square.sqrt().clamp_min(1e-12) * reference.norm().clamp_min(1e-12))
     return cosines
 
 
-def by_gradients(inputs: Tensor, output_gradients: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+def dot_and_norm_from_gradients(inputs: Tensor, output_gradients: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """Inner product with the reference and squared norm of each image's weight gradient, each ``(B,)``."""
     # An exported graph knows no such kernel, and a loop over the images would fix the batch's size.
     looping = inputs.device.type == "cpu" and not torch.compiler.is_compiling()
-    gradients = (one_by_one if looping else by_patches)(inputs, output_gradients, reference).flatten(1)
+    gradients = (weight_gradients_loop if looping else weight_gradients_unfold)(
+        inputs, output_gradients, reference
+    ).flatten(1)
     return gradients @ reference.flatten(), gradients.square().sum(1)
 
 
-def by_patches(inputs: Tensor, output_gradients: Tensor, weight: Tensor) -> Tensor:
-    """What :func:`one_by_one` returns, for all images at once.
+def weight_gradients_unfold(inputs: Tensor, output_gradients: Tensor, weight: Tensor) -> Tensor:
+    """What :func:`weight_gradients_loop` returns, for all images at once.
 
     The product of the output gradients' patches with the inputs: that is the usual product of the inputs' patches with
     the output gradients with its taps reversed, and the outputs are the fewer channels here.
@@ -107,8 +109,8 @@ def by_patches(inputs: Tensor, output_gradients: Tensor, weight: Tensor) -> Tens
     return gradients.reshape(-1, len(weight), 3, 3, weight.shape[1]).permute(0, 1, 4, 2, 3).flip(3, 4)
 
 
-def by_gram_matrices(inputs: Tensor, output_gradients: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """What :func:`by_gradients` returns, without the gradients.
+def dot_and_norm_from_gram(inputs: Tensor, output_gradients: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """What :func:`dot_and_norm_from_gradients` returns, without the gradients.
 
     An image's gradient is ``sum_p g_p patch_p^T`` over the pixels p. So its inner product with the reference is
     ``sum_p g_p . (reference * inputs)_p``, one convolution with the reference as its kernel, and its squared norm is

@@ -13,7 +13,7 @@ from solder_vae.models.losses import check_reduction, kl_divergence, kl_term, re
 from solder_vae.models.networks import LATENT_CHANNELS, STRIDE
 from solder_vae.models.posterior import COLLAPSED_BELOW, PosteriorStatistics
 from solder_vae.models.scores import SCORES, elbo_score, latent_noise
-from solder_vae.utils.distributed import rank, ranks
+from solder_vae.utils.distributed import rank, world_size
 from solder_vae.utils.errors import UserError
 
 
@@ -50,11 +50,11 @@ class BetaVAE(CAE):
         A rank takes from the global batch's noise what belongs to its images: every ``ranks()``-th. NumPy draws one
         number after the other, so the noise of the first images is the same however many there are.
         """
-        shape = (ranks() * len(x), LATENT_CHANNELS, x.shape[-2] // STRIDE, x.shape[-1] // STRIDE)
+        shape = (world_size() * len(x), LATENT_CHANNELS, x.shape[-2] // STRIDE, x.shape[-1] // STRIDE)
         noise = np.random.default_rng((self.seed, stream, step)).standard_normal(shape, np.float32)
-        return torch.from_numpy(noise)[rank() :: ranks()].to(x.device, x.dtype)
+        return torch.from_numpy(noise)[rank() :: world_size()].to(x.device, x.dtype)
 
-    def losses(self, x: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Posterior]:
+    def loss_terms(self, x: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Posterior]:
         """As for the CAE, and ``kl``: the divergence as it enters L, before beta."""
         mu, logvar = posterior = self.encoder(x)
         recon = squared_error(x, self.decoder(reparameterize(mu, logvar, noise))).mean()
@@ -90,8 +90,10 @@ class BetaVAE(CAE):
             return [mu]
         return [reparameterize(mu, logvar, noise) for noise in latent_noise(mu.shape[1:], self.draws, mu.device)]
 
-    def scores_of(self, x: Tensor, recon: Tensor, grad_loss: Tensor | None, posterior: Posterior) -> dict[str, Tensor]:
-        scores = super().scores_of(x, recon, grad_loss, posterior)
+    def compute_scores(
+        self, x: Tensor, recon: Tensor, grad_loss: Tensor | None, posterior: Posterior
+    ) -> dict[str, Tensor]:
+        scores = super().compute_scores(x, recon, grad_loss, posterior)
         mu, logvar = posterior
         scores["elbo"] = elbo_score(scores["recon"], mu, logvar, self.beta, x[0].numel(), self.reduction)
         return scores

@@ -99,7 +99,7 @@ def checkpoints(directory: Path) -> list[ModelCheckpoint]:
 
 
 @contextmanager
-def ended_plainly() -> Iterator[None]:
+def plain_fit_errors() -> Iterator[None]:
     """Around a fit: Ctrl-C comes out as KeyboardInterrupt, the death of a worker process in one sentence.
 
     Raises:

@@ -7,8 +7,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from solder_vae.data.datamodule import SolderDataModule
-from solder_vae.evaluation.pseudo_defects import CRITERION
-from solder_vae.metrics.threshold import calibrate
+from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC
+from solder_vae.metrics.threshold import fit_threshold
 from solder_vae.models.autoencoder import is_number
 from solder_vae.models.checkpoint import Checkpoint
 from solder_vae.models.networks import STRIDE
@@ -82,8 +82,8 @@ def check_values(config: DictConfig) -> None:
     factor = config.model.lr_factor
     if not is_number(factor) or not 0 < factor < 1:
         raise UserError(f"model.lr_factor={factor} does not fit: use a number between 0 and 1.")
-    if (criterion := config.get("criterion", "val/loss")) not in ("val/loss", CRITERION):
-        raise UserError(f"criterion={criterion} is unknown: use val/loss or {CRITERION}.")
+    if (criterion := config.get("criterion", "val/loss")) not in ("val/loss", PSEUDO_DEFECT_AUROC):
+        raise UserError(f"criterion={criterion} is unknown: use val/loss or {PSEUDO_DEFECT_AUROC}.")
     check_precision(config.trainer.precision)
     if config.trainer.get("accumulate_grad_batches", 1) != 1:
         raise UserError(
@@ -108,7 +108,7 @@ def check_tables(data: SolderDataModule, config: DictConfig) -> None:
     for split, least in (("train", max(2, devices)), ("val", devices), ("test", 1)):
         if len(data.tables[split]) < least:
             raise UserError(f"There are {len(data.tables[split])} {split} images: a run needs {least} or more.")
-    calibrate(np.arange(len(data.tables["val"])), **config.threshold)  # too few normals for some rules
+    fit_threshold(np.arange(len(data.tables["val"])), **config.threshold)  # too few normals for some rules
 
 
 def rank_count(config: DictConfig) -> int:

@@ -38,7 +38,7 @@ from solder_vae.training.checks import on_gpu, rank_count
 from solder_vae.training.trainer import fit, quiet_lightning
 from solder_vae.utils.cli import traceback_log
 from solder_vae.utils.errors import UserError
-from solder_vae.utils.processes import deaf_to_interrupts, end_with_parent, share_of_threads
+from solder_vae.utils.processes import end_with_parent, ignore_interrupts, share_of_threads
 
 GRACE = 10  # seconds for the other ranks to tell what they saw of a failure
 
@@ -75,7 +75,7 @@ def fit_on_ranks(
                 receiver, sender = spawn.Pipe(duplex=False)
                 rank_of_run = (rank, count, share_of_threads(count), Path(folder) / "store", run, sender)
                 ranks[receiver] = process = spawn.Process(target=train_as_rank, args=rank_of_run)
-                with deaf_to_interrupts():
+                with ignore_interrupts():
                     process.start()
                 sender.close()  # the rank's own end is the only one: it closes with the rank
             return listen(dict(ranks), loggers)
@@ -188,7 +188,7 @@ def train_as_rank(rank: int, count: int, threads: int, store: Path, run: Path, p
     end_with_parent()
     torch.set_num_threads(threads)
     messages = Messages(pipe)
-    speak_for(rank, messages)
+    relay_logging(rank, messages)
     try:
         model, data, config, directory = pickle.loads(run.read_bytes())
         gpu = on_gpu(config)
@@ -218,7 +218,7 @@ def train_as_rank(rank: int, count: int, threads: int, store: Path, run: Path, p
         raise SystemExit(1) from None
 
 
-def speak_for(rank: int, messages: Messages) -> None:
+def relay_logging(rank: int, messages: Messages) -> None:
     """Let rank 0 log as a single process would, and the others only what went wrong."""
     quiet_lightning()
     root = logging.getLogger()

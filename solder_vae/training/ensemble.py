@@ -53,7 +53,7 @@ class _Losses(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        terms, _ = self.model.losses(x, noise)
+        terms, _ = self.model.loss_terms(x, noise)
         return {name: terms[name] for name in terms if name != "loss"}  # L needs each member's own beta
 
 

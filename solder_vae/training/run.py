@@ -18,7 +18,7 @@ from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import describe
 from solder_vae.evaluation.baselines import shortcut_warning
 from solder_vae.evaluation.evaluate import evaluate_model
-from solder_vae.evaluation.pseudo_defects import CRITERION, pseudo_defect_auroc
+from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC, pseudo_defect_auroc
 from solder_vae.evaluation.tables import localisation_table, result_table
 from solder_vae.metrics.threshold import check_rule
 from solder_vae.models.autoencoder import CAE
@@ -97,12 +97,12 @@ def finish(
     (validation,) = trainer.validate(model, data.val_dataloader(), verbose=False)
     rule: dict[str, Any] = OmegaConf.to_container(config.threshold)  # type: ignore[assignment]
     evaluation = evaluate_model(model, data, trainer, rule)
-    model.calibration = evaluation.calibration()
+    model.decision_state = evaluation.decision_state()
     model.on_save_checkpoint(checkpoint)
     write_checkpoint(checkpoint, directory / "best.ckpt")
-    if (criterion := config.get("criterion", "val/loss")) == CRITERION:
+    if (criterion := config.get("criterion", "val/loss")) == PSEUDO_DEFECT_AUROC:
         normals = evaluation.val[evaluation.primary]
-        validation = {**validation, CRITERION: pseudo_defect_auroc(model, data.tables["val"].images, normals)}
+        validation = {**validation, PSEUDO_DEFECT_AUROC: pseudo_defect_auroc(model, data.tables["val"].images, normals)}
     numbers = run_metrics(model, evaluation, validation)
     write_artefacts(directory, model, evaluation, numbers, config.pictures)
     log_artefacts(directory, evaluation, numbers, data.tables, loggers)

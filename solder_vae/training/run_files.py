@@ -19,7 +19,7 @@ from solder_vae.evaluation.reconstruction_plots import reconstructions
 from solder_vae.models.autoencoder import CAE
 from solder_vae.models.vae import BetaVAE
 from solder_vae.training.loggers import Dashboard, log_lineage
-from solder_vae.utils.files import replacing, write_csv
+from solder_vae.utils.files import atomic_file, write_csv
 
 
 def write_artefacts(
@@ -42,7 +42,7 @@ def write_artefacts(
         for name, figure in figures(directory, model, evaluation):
             style.save(figure, directory / f"{name}.png")
     # Last: a run is finished once this is there.
-    with replacing(directory / "metrics.json") as path:
+    with atomic_file(directory / "metrics.json") as path:
         path.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import Logger
 
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.models.autoencoder import CAE
-from solder_vae.training.callbacks import EpochLog, StopOnNaN, checkpoints, ended_plainly, progress_bar
+from solder_vae.training.callbacks import EpochLog, StopOnNaN, checkpoints, plain_fit_errors, progress_bar
 from solder_vae.utils.config import build
 
 #: Of the trainer's config; the others are the Trainer's own.
@@ -45,7 +45,7 @@ def fit(
     callbacks = [EpochLog(), *progress_bar(), LearningRateMonitor("epoch"), StopOnNaN(), best, last]
     options = {"precision": model.precision, "logger": list(loggers), "callbacks": callbacks, **options}
     trainer = make_trainer(config, directory, **options)
-    with ended_plainly():
+    with plain_fit_errors():
         trainer.fit(model, datamodule=data, ckpt_path=config.resume, weights_only=True)
     return best.best_model_path
 

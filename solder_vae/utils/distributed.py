@@ -2,8 +2,8 @@
 
 Each rank holds its share of the global batch. DistributedDataParallel averages the ranks' gradients, which is all that
 an ordinary loss needs. Two things here are no means over images: batch norm's statistics and GradCon's cosine. Both are
-functions of *sums* over the global batch, so ranks exchange those sums by :func:`total`, which autograd sees through as
-often as it is asked to. Differentiating the sum of all ranks' losses, as that does, and then averaging over the ranks
+functions of *sums* over the global batch, so ranks exchange those sums by :func:`all_reduce_sum`, which autograd sees through
+as often as it is asked to. Differentiating the sum of all ranks' losses, as that does, and then averaging over the ranks
 gives the gradient of the mean loss: exactly that of one process with the global batch.
 
 In a single process there is one rank, and nothing is exchanged. Starting the
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, distributed
 
 
-def ranks() -> int:
+def world_size() -> int:
     """How many processes share a batch; 1 without data parallelism."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
@@ -28,12 +28,12 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def total(x: Tensor) -> Tensor:
+def all_reduce_sum(x: Tensor) -> Tensor:
     """The sum of the ranks' tensors, the same on all; differentiable any number of times.
 
     All ranks must call it equally often and in the same order.
     """
-    return _Total.apply(x) if ranks() > 1 else x  # type: ignore[no-untyped-call]
+    return _Total.apply(x) if world_size() > 1 else x  # type: ignore[no-untyped-call]
 
 
 class _Total(torch.autograd.Function):
@@ -45,17 +45,17 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return total(gradients[0])  # each rank's tensor is in every rank's sum
+        return all_reduce_sum(gradients[0])  # each rank's tensor is in every rank's sum
 
 
-def images_of_all(x: Tensor) -> Tensor:
+def global_batch_size(x: Tensor) -> Tensor:
     """How many images all ranks have together, a scalar; this one has ``x``, ``(B, ...)``."""
-    return total(torch.tensor(float(len(x)), device=x.device))
+    return all_reduce_sum(torch.tensor(float(len(x)), device=x.device))
 
 
-def weight_of_share(x: Tensor) -> Tensor | float:
+def loss_weight(x: Tensor) -> Tensor | float:
     """What to multiply a rank's mean over its images ``(B, ...)`` by, so that the ranks' average is the mean of all.
 
     Other than 1 only where the shares differ, as in an epoch's last batch.
     """
-    return 1.0 if ranks() == 1 else len(x) * ranks() / images_of_all(x)
+    return 1.0 if world_size() == 1 else len(x) * world_size() / global_batch_size(x)

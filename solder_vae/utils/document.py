@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from solder_vae.utils.files import replacing
+from solder_vae.utils.files import atomic_file
 
 TEMPLATE = Path(__file__).with_name("templates") / "document.html"
 
@@ -52,7 +52,7 @@ Block = Heading | Text | Bullets | Table | Picture | Code
 def write_document(folder: Path, title: str, blocks: Sequence[Block]) -> None:
     """Write ``report.md`` and ``report.html`` into a folder."""
     for name, content in (("report.md", to_markdown(title, blocks)), ("report.html", to_html(title, blocks))):
-        with replacing(folder / name) as path:
+        with atomic_file(folder / name) as path:
             path.write_text(content, encoding="utf-8")
 
 

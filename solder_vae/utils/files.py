@@ -14,7 +14,7 @@ from solder_vae.utils.errors import UserError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; it takes the name ``path`` once the block has ended well.
 
     Whoever reads ``path`` meanwhile sees the old file or the new one, never a part of it.
@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``path`` to fill; it takes the name ``path`` once the block has ended well.
 
     Raises:
@@ -65,12 +65,12 @@ def check_new(path: Path) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[list[str]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)
 
 
 @contextlib.contextmanager
-def turn(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[None]:
     """Let one process at a time render a set, so that the others find it done. Does nothing where locks fail."""
     with contextlib.ExitStack() as stack:
         try:

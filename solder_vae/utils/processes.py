@@ -18,7 +18,7 @@ def share_of_threads(processes: int) -> int:
 
 
 @contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
+def ignore_interrupts() -> Iterator[None]:
     """Processes started inside the block do not hear Ctrl-C: their parent does, and ends them."""
     if threading.current_thread() is not threading.main_thread():  # others may not set signals
         yield

@@ -15,12 +15,12 @@ from solder_vae.data.folder import FolderSource
 from solder_vae.data.synthetic.source import SyntheticSource
 from solder_vae.data.table import ImageTable
 from solder_vae.data.transforms import prepare, to_tensor
-from solder_vae.data.view import CONTROLLED, DEVIATION, MEAN, PLAIN, RESOLUTION, controlled_batch, see
+from solder_vae.data.view import CONTROLLED, DEVIATION, MEAN, PLAIN, RESOLUTION, apply_view, controlled_batch
 from solder_vae.evaluation.baselines import trivial_scores
-from solder_vae.evaluation.evaluate import calibration
+from solder_vae.evaluation.evaluate import decision_state
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.onnx.graph import InspectionGraph
-from solder_vae.metrics.threshold import calibrate
+from solder_vae.metrics.threshold import fit_threshold
 from solder_vae.models.checkpoint import load_model
 from solder_vae.models.vae import MODELS
 from solder_vae.utils.errors import UserError
@@ -71,7 +71,7 @@ def by_loops(image, size):
 @pytest.mark.parametrize("size", [16, 32])
 def test_view_is_what_it_is_defined_to_be(shape, size):
     image = blotches(*shape, seed=shape[0])
-    got = see(image, size, CONTROLLED)
+    got = apply_view(image, size, CONTROLLED)
     assert got.shape == (size, size, 3)
     assert got.dtype == np.uint8
     assert (got == got[..., :1]).all()
@@ -89,7 +89,7 @@ def test_every_image_has_the_same_mean_and_deviation(height, width, seed, kind):
         "dark field": np.where(blotches(height, width, seed) > 190, 255, 10).astype(np.uint8),
         "noise": rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
     }[kind]
-    got = see(image, 32, CONTROLLED).astype(float)
+    got = apply_view(image, 32, CONTROLLED).astype(float)
     bright_share = (got > MEAN).mean()
     if got.std() > 1 and 0.15 < bright_share < 0.85:  # fewer bright pixels cannot have that deviation in 8 bits
         # Rounding to whole grey levels moves pictures of two tones by up to half of one, and some have not settled yet.
@@ -102,7 +102,9 @@ def test_every_image_has_the_same_mean_and_deviation(height, width, seed, kind):
 def test_colour_brightness_and_contrast_do_not_show(gain, offset, seed):
     image = np.repeat(blotches(60, 60, seed, 40, 190)[..., :1], 3, axis=-1)
     changed = np.clip(np.rint(gain * image.astype(float) + offset), 0, 255).astype(np.uint8)
-    assert np.abs(see(image, 32, CONTROLLED).astype(int) - see(changed, 32, CONTROLLED)).max() <= 4  # 8-bit rounding
+    assert (
+        np.abs(apply_view(image, 32, CONTROLLED).astype(int) - apply_view(changed, 32, CONTROLLED)).max() <= 4
+    )  # 8-bit rounding
 
 
 def test_resolution_does_not_show():
@@ -110,33 +112,33 @@ def test_resolution_does_not_show():
     coarse = np.random.default_rng(0).integers(0, 256, (31, 31, 3), dtype=np.uint8)
     scene = cv2.resize(coarse, (480, 480), interpolation=cv2.INTER_NEAREST)
     shots = [cv2.resize(scene, (side, side), interpolation=cv2.INTER_AREA) for side in (24, 48, 96, 240, 480)]
-    controlled = [see(shot, 64, CONTROLLED).astype(float) for shot in shots]
-    plain = [see(shot, 64, PLAIN).astype(float) for shot in shots]
+    controlled = [apply_view(shot, 64, CONTROLLED).astype(float) for shot in shots]
+    plain = [apply_view(shot, 64, PLAIN).astype(float) for shot in shots]
     assert max(np.abs(one - controlled[-1]).mean() for one in controlled) < 1
     assert np.abs(plain[0] - plain[-1]).mean() > 5
 
 
 def test_constant_and_nearly_constant_images_are_not_blown_up():
-    assert (see(np.full((30, 30, 3), 77, np.uint8), 16, CONTROLLED) == MEAN).all()
+    assert (apply_view(np.full((30, 30, 3), 77, np.uint8), 16, CONTROLLED) == MEAN).all()
     faint = np.full((32, 32, 3), 77, np.uint8)
     faint[:16, :16] += 1  # deviation 0.43
-    assert np.ptp(see(faint, 16, CONTROLLED)) == pytest.approx(DEVIATION, abs=1)
+    assert np.ptp(apply_view(faint, 16, CONTROLLED)) == pytest.approx(DEVIATION, abs=1)
 
 
 def test_plain_is_prepare():
     image = blotches(50, 70)
-    assert np.array_equal(see(image, 16, PLAIN), prepare(image, 16))
+    assert np.array_equal(apply_view(image, 16, PLAIN), prepare(image, 16))
 
 
 def test_batches_are_seen_as_single_images():
     images = np.stack([blotches(37, 51, seed) for seed in range(5)])
     batch = controlled_batch(torch.from_numpy(images), 32).numpy()
-    assert np.array_equal(batch, np.stack([see(image, 32, CONTROLLED)[..., 0] for image in images]))
+    assert np.array_equal(batch, np.stack([apply_view(image, 32, CONTROLLED)[..., 0] for image in images]))
 
 
 def test_trivial_baselines_of_the_controlled_view_are_useless_but_size():
     def table(images, defect, side):
-        seen = np.stack([see(image, 16, CONTROLLED) for image in images])
+        seen = np.stack([apply_view(image, 16, CONTROLLED) for image in images])
         return ImageTable(seen, [str(i) for i in range(len(seen))], [defect] * len(seen), np.full((len(seen), 2), side))
 
     normals = [blotches(40, 40, seed, 60, 200) for seed in range(30)]
@@ -162,7 +164,7 @@ def test_folder_tables_hold_the_view_and_split_as_before(tmp_path):
         assert np.array_equal(controlled[split].native_size, table.native_size)
         for path, image in zip(table.paths, controlled[split].images, strict=True):
             photo = cv2.imread(path, cv2.IMREAD_COLOR_RGB)
-            assert np.array_equal(image, see(photo, 16, CONTROLLED))
+            assert np.array_equal(image, apply_view(photo, 16, CONTROLLED))
 
 
 def test_synthetic_tables_are_cached_apart(tmp_path):
@@ -185,10 +187,10 @@ def inspector():
     network = MODELS["beta_vae"](score="gradcon").eval()
     network.reference.update([torch.randn_like(mean) for mean in network.reference.means])
     network.preprocessing = {"image_size": SIZE, "view": CONTROLLED}
-    seen = np.stack([see(image, SIZE, CONTROLLED) for image in pictures(40, 40, seed=9)])
+    seen = np.stack([apply_view(image, SIZE, CONTROLLED) for image in pictures(40, 40, seed=9)])
     scores = {name: values.double().numpy() for name, values in network.score(to_tensor(seen)).scores.items()}
-    limits = {name: calibrate(values, "quantile", q=0.5) for name, values in scores.items()}
-    network.calibration = calibration("gradcon", limits, scores, 1.0)
+    limits = {name: fit_threshold(values, "quantile", q=0.5) for name, values in scores.items()}
+    network.decision_state = decision_state("gradcon", limits, scores, 1.0)
     return Inspector(network)
 
 
@@ -196,7 +198,7 @@ def test_inspector_and_graph_see_the_checkpoints_view(inspector):
     images = pictures(12, 40, seed=3)
     verdicts = inspector.score(images)
     for image, verdict in zip(images, verdicts, strict=True):
-        assert np.array_equal(verdict.image, see(image, SIZE, CONTROLLED))
+        assert np.array_equal(verdict.image, apply_view(image, SIZE, CONTROLLED))
     scores, labels, maps = InspectionGraph(inspector)(torch.from_numpy(images))
     np.testing.assert_allclose(scores.detach().numpy(), [verdict.score for verdict in verdicts], rtol=1e-5)
     assert labels.tolist() == [int(verdict.abnormal) for verdict in verdicts]

@@ -29,8 +29,8 @@ def test_a_verdict_is_the_models_score_against_the_threshold(loaded):
     images = pictures(50)
     verdicts = inspector.score(images)
     expected = model.score(to_tensor(images))
-    threshold = model.calibration["thresholds"]["gradcon"]["value"]
-    normals = model.calibration["validation_scores"]["gradcon"]
+    threshold = model.decision_state["thresholds"]["gradcon"]["value"]
+    normals = model.decision_state["validation_scores"]["gradcon"]
     labels = set()
     for row, verdict in enumerate(verdicts):
         assert verdict.scores == pytest.approx({name: v[row].item() for name, v in expected.scores.items()}, rel=1e-6)

@@ -16,7 +16,7 @@ from solder_vae.evaluation.anomaly_map import map_scale
 from solder_vae.evaluation.plots import trade_off_figure
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.metrics.intervals import clopper_pearson
-from solder_vae.metrics.threshold import calibrate
+from solder_vae.metrics.threshold import fit_threshold
 from solder_vae.metrics.trade_off import expected_cost, least_cost, operations
 from solder_vae.threshold import run
 from solder_vae.utils.errors import UserError
@@ -39,11 +39,11 @@ def test_a_rule_gives_its_threshold_in_a_new_checkpoint(rule, parameters, traine
     assert path.read_bytes() == before
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"calibrated.ckpt", "trade_off.csv", "trade_off.png"}
     inspector = Inspector.load(tmp_path / "out" / "calibrated.ckpt")
-    normals = model.calibration["validation_scores"]
-    assert inspector.threshold == calibrate(normals["gradcon"], rule, **parameters)
+    normals = model.decision_state["validation_scores"]
+    assert inspector.threshold == fit_threshold(normals["gradcon"], rule, **parameters)
     assert inspector.validation_scores == normals
     if rule != "fixed":  # whose value means nothing in another score's units
-        assert inspector.thresholds["recon"] == calibrate(normals["recon"], rule, **parameters)
+        assert inspector.thresholds["recon"] == fit_threshold(normals["recon"], rule, **parameters)
     old, new = (torch.load(file, weights_only=True) for file in (path, tmp_path / "out" / "calibrated.ckpt"))
     assert all(torch.equal(old["state_dict"][key], new["state_dict"][key]) for key in old["state_dict"])
     assert {key for key in old if key != "state_dict" and old[key] != new[key]} == {"calibration"}
@@ -71,7 +71,7 @@ def test_new_normals_replace_the_old_ones(trained, tmp_path, capsys):
     scores = model.score(to_tensor(images)).scores
     for name, values in scores.items():
         np.testing.assert_allclose(inspector.validation_scores[name], np.sort(values.numpy()), rtol=2e-6)
-        assert inspector.thresholds[name].value == pytest.approx(calibrate(values, "sigma").value, rel=1e-5)
+        assert inspector.thresholds[name].value == pytest.approx(fit_threshold(values, "sigma").value, rel=1e-5)
     assert inspector.threshold.n == 33
     assert inspector.map_scale == pytest.approx(map_scale(model, images), rel=1e-5)
 

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from solder_vae.models.gradcon import ReferenceGradients, gradient_loss
-from solder_vae.models.layers.convolution import one_by_one
+from solder_vae.models.layers.convolution import weight_gradients_loop
 from solder_vae.models.losses import squared_error
 from solder_vae.models.networks import Decoder
 from solder_vae.models.per_image_gradients import (
-    by_gradients,
-    by_gram_matrices,
-    by_patches,
     decode_with_gradient_loss,
+    dot_and_norm_from_gradients,
+    dot_and_norm_from_gram,
     weight_gradient_cosine,
+    weight_gradients_unfold,
 )
 
 
@@ -125,10 +125,10 @@ def test_weight_gradient_cosine_of_any_layer(seed, channels_in, channels_out, si
         gradients.append(one)
         expected.append(torch.cosine_similarity(one.flatten(), reference.flatten(), dim=0).item())
     assert weight_gradient_cosine(inputs, output_gradients, reference).tolist() == pytest.approx(expected, abs=1e-10)
-    for way in (one_by_one, by_patches):
+    for way in (weight_gradients_loop, weight_gradients_unfold):
         torch.testing.assert_close(way(inputs, output_gradients, reference), torch.stack(gradients))
     products = [(one * reference).sum() for one in gradients], [one.square().sum() for one in gradients]
-    for way in (by_gradients, by_gram_matrices):
+    for way in (dot_and_norm_from_gradients, dot_and_norm_from_gram):
         for ours, theirs in zip(way(inputs, output_gradients, reference), products, strict=True):
             torch.testing.assert_close(ours, torch.stack(theirs))
 

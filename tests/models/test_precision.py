@@ -51,7 +51,7 @@ def test_kernels_in_bfloat16_are_as_true_as_the_layers(alpha, monkeypatch):
 
     def gradients(model, x, noise, bfloat16):
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            terms, _ = model.losses(x, noise)
+            terms, _ = model.loss_terms(x, noise)
             objective = terms["loss"]
             if alpha:
                 objective = objective + alpha * model.gradient_constraint(terms["recon"])
@@ -59,7 +59,7 @@ def test_kernels_in_bfloat16_are_as_true_as_the_layers(alpha, monkeypatch):
 
     exact = gradients(copy.deepcopy(model).double(), x.double(), noise.double(), bfloat16=False)
     by_kernels = torch.cosine_similarity(exact, gradients(model, x, noise, bfloat16=True), dim=0)
-    monkeypatch.setattr(forward, "block_parts", lambda layer, x: None)
+    monkeypatch.setattr(forward, "match_conv_block", lambda layer, x: None)
     by_layers = torch.cosine_similarity(exact, gradients(model, x, noise, bfloat16=True), dim=0)
     assert by_kernels > 0.95
     assert 1 - by_kernels < 1.2 * (1 - by_layers)
@@ -75,7 +75,7 @@ def auroc(alpha, score, images, bfloat16, seed):
     for _ in range(6):
         for x in DataLoader(to_tensor(images["train"].images), 32, shuffle=True, generator=order):
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                terms, _ = model.losses(x, model.noise(x, 0, step))
+                terms, _ = model.loss_terms(x, model.noise(x, 0, step))
                 objective = terms["loss"]
                 if model.alpha:
                     objective = objective + model.alpha * model.gradient_constraint(terms["recon"])

@@ -8,8 +8,8 @@ import torch
 
 from solder_vae.data.transforms import to_tensor
 from solder_vae.evaluation.anomaly_map import map_scale
-from solder_vae.evaluation.evaluate import calibration
-from solder_vae.metrics.threshold import calibrate
+from solder_vae.evaluation.evaluate import decision_state
+from solder_vae.metrics.threshold import fit_threshold
 from solder_vae.models.vae import MODELS
 
 SIZE = 16
@@ -29,8 +29,8 @@ def write_checkpoint(path, model="beta_vae", score="gradcon", normals=40, **opti
     images = pictures(normals, seed=99)
     network.preprocessing = {"image_size": SIZE}
     scores = {name: values.double().numpy() for name, values in network.score(to_tensor(images)).scores.items()}
-    thresholds = {name: calibrate(values, "quantile", q=0.5) for name, values in scores.items()}
-    network.calibration = calibration(score, thresholds, scores, map_scale(network, images))
+    thresholds = {name: fit_threshold(values, "quantile", q=0.5) for name, values in scores.items()}
+    network.decision_state = decision_state(score, thresholds, scores, map_scale(network, images))
     content = {"state_dict": network.state_dict(), "hyper_parameters": dict(network.hparams)}
     network.on_save_checkpoint(content)
     torch.save(content, path)

@@ -92,9 +92,9 @@ def test_checkpoint_decides_alone(finished):
     metrics = json.loads((directory / "metrics.json").read_text())
     model = load_model(directory / "best.ckpt")
     assert model.preprocessing == {"image_size": 16, "view": "plain"}
-    assert model.calibration["primary"] == "gradcon"
-    assert model.calibration["thresholds"] == metrics["thresholds"]
-    assert len(model.calibration["validation_scores"]["gradcon"]) == 24
+    assert model.decision_state["primary"] == "gradcon"
+    assert model.decision_state["thresholds"] == metrics["thresholds"]
+    assert len(model.decision_state["validation_scores"]["gradcon"]) == 24
     assert model.reference.steps == 6 or model.reference.steps == 3  # best after the second or the first epoch
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from solder_vae.utils.errors import UserError
-from solder_vae.utils.files import new_directory, replacing
+from solder_vae.utils.files import atomic_directory, atomic_file
 
 
 def half_written(path):
@@ -21,11 +21,11 @@ def fill_and_fail(directory):
 def test_a_file_is_replaced_only_by_a_whole_one(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
-    with pytest.raises(UnicodeEncodeError), replacing(path) as temporary:
+    with pytest.raises(UnicodeEncodeError), atomic_file(path) as temporary:
         half_written(temporary)
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
@@ -33,7 +33,7 @@ def test_a_file_is_replaced_only_by_a_whole_one(tmp_path):
 
 def test_a_folder_appears_when_it_is_complete(tmp_path):
     out = tmp_path / "deep" / "out"
-    with new_directory(out) as directory:
+    with atomic_directory(out) as directory:
         (directory / "a").write_text("1")
         assert not out.exists()
     assert [path.name for path in out.iterdir()] == ["a"]
@@ -43,10 +43,10 @@ def test_a_folder_appears_when_it_is_complete(tmp_path):
 def test_an_empty_folder_is_filled_and_a_failure_leaves_it_empty(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    with pytest.raises(NotADirectoryError), new_directory(out) as directory:
+    with pytest.raises(NotADirectoryError), atomic_directory(out) as directory:
         fill_and_fail(directory)
     assert list(tmp_path.rglob("*")) == [out]
-    with new_directory(out) as directory:
+    with atomic_directory(out) as directory:
         (directory / "a").write_text("1")
     assert [path.name for path in out.iterdir()] == ["a"]
 
@@ -56,9 +56,9 @@ def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "folder" / "kept").write_text("1")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     for name in ("folder", "folder/kept", "dangling"):
-        with pytest.raises(UserError, match="nothing is overwritten"), new_directory(tmp_path / name):
+        with pytest.raises(UserError, match="nothing is overwritten"), atomic_directory(tmp_path / name):
             pass
-    with pytest.raises(UserError, match="cannot be made"), new_directory(tmp_path / "folder" / "kept" / "below"):
+    with pytest.raises(UserError, match="cannot be made"), atomic_directory(tmp_path / "folder" / "kept" / "below"):
         pass
     assert (tmp_path / "folder" / "kept").read_text() == "1"
 
@@ -66,6 +66,6 @@ def test_nothing_is_overwritten(tmp_path):
 def test_the_current_folder_will_do(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with new_directory(Path()) as directory:
+    with atomic_directory(Path()) as directory:
         (directory / "a").write_text("1")
     assert (tmp_path / "here" / "a").exists()

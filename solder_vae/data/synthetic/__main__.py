@@ -23,7 +23,7 @@ from solder_vae.data.synthetic.render import Rendered, render
 from solder_vae.data.synthetic.sheet import contact_sheet
 from solder_vae.utils.cli import fail
 from solder_vae.utils.errors import UserError
-from solder_vae.utils.files import new_directory
+from solder_vae.utils.files import atomic_directory
 from solder_vae.utils.labels import NORMAL
 
 _ON_SHEET = 100
@@ -59,7 +59,7 @@ def write_set(out: Path, count: int, defects: Sequence[str], severity: tuple[flo
         raise UserError(f"--seed {seed}: give 0 or more.")
     if not 0 <= severity[0] <= severity[1] <= 1:
         raise UserError(f"--severity {severity[0]} {severity[1]}: give a lowest and a highest value within 0 and 1.")
-    with new_directory(out) as folder:
+    with atomic_directory(out) as folder:
         _write_files(folder, count, defects, severity, seed)
 
 

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from solder_vae.utils.files import replacing
+from solder_vae.utils.files import atomic_file
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -84,7 +84,7 @@ def store(path: Path, identity: str, arrays: Mapping[str, NDArray[np.generic]]) 
     body = buffer.getvalue()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
+        with atomic_file(path) as temporary:
             temporary.write_bytes(f"{identity}\n{_checksum(body)}\n".encode() + body)
     except OSError as error:
         log.warning("the rendered images can't be cached in %s (%s): going on without.", path.parent, error)

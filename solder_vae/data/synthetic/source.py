@@ -120,7 +120,7 @@ class SyntheticSource:
         path = self.cache_dir / f"synthetic-{hashlib.sha256(identity.encode()).hexdigest()[:20]}.bin"
         if (found := cache.load(path, identity)) is not None:
             return found
-        with files.turn(path):
+        with files.file_lock(path):
             if (found := cache.load(path, identity)) is not None:  # somebody else rendered it meanwhile
                 return found
             arrays = self._render()
@@ -160,11 +160,13 @@ class SyntheticSource:
 def _prepared(joints: list[Rendered], size: int, view: str) -> Arrays:
     """What is cached: ``images`` (N, S, S, 3), ``masks`` (N, S, S), ``native_size`` (N, 2), ``factor/NAME`` (N,)."""
     from solder_vae.data.transforms import prepare_mask  # here, for it brings torch
-    from solder_vae.data.view import see
+    from solder_vae.data.view import apply_view
 
     count = len(joints)
     arrays: Arrays = {
-        "images": np.array([see(joint.image, size, view) for joint in joints], np.uint8).reshape(count, size, size, 3),
+        "images": np.array([apply_view(joint.image, size, view) for joint in joints], np.uint8).reshape(
+            count, size, size, 3
+        ),
         "masks": np.array([prepare_mask(joint.mask, size) for joint in joints], bool).reshape(count, size, size),
         "native_size": np.array([joint.image.shape[:2] for joint in joints], np.int64).reshape(count, 2),
     }

@@ -17,7 +17,7 @@ from solder_vae.data.view import CONTROLLED, controlled_batch
 from solder_vae.evaluation.anomaly_map import anomaly_map
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.onnx.resize import prepare_batch
-from solder_vae.models.autoencoder import Result, average
+from solder_vae.models.autoencoder import ModelOutput, average_draws
 from solder_vae.models.layers.blocks import BicubicUpsample2x, bicubic_matrix
 from solder_vae.models.networks import Decoder
 from solder_vae.models.per_image_gradients import weight_gradient_cosine
@@ -59,13 +59,13 @@ class InspectionGraph(nn.Module):
                 recon, grad_loss = decode_with_gradient_loss(self.model.decoder, z, x, self.model.reference.means)
             else:
                 recon, grad_loss = self.model.decoder(z), None
-            results.append(Result(recon, self.model.scores_of(x, recon, grad_loss, posterior)))
-        recon, scores = average(results)
+            results.append(ModelOutput(recon, self.model.compute_scores(x, recon, grad_loss, posterior)))
+        recon, scores = average_draws(results)
         score = scores[self.score]
         return score, (score.double() > self.threshold).long(), anomaly_map(x, recon) / self.map_scale
 
     def prepared(self, images: Tensor) -> Tensor:
-        """The view's images ``(B, 3, S, S)`` float32 in [0, 255], as :func:`solder_vae.data.view.see` makes them."""
+        """The view's images ``(B, 3, S, S)`` float32 in [0, 255], as :func:`~solder_vae.data.view.apply_view` does."""
         if self.view == CONTROLLED:
             return controlled_batch(images, self.image_size)[:, None].repeat(1, 3, 1, 1)
         return prepare_batch(images, self.image_size).permute(0, 3, 1, 2)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from solder_vae.models.layers.convolution import (
     aten,
 )
-from solder_vae.utils.distributed import total
+from solder_vae.utils.distributed import all_reduce_sum
 
 
-def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Weight and bias of the convolution that equals ``norm(conv(x))`` in evaluation mode."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -149,18 +149,18 @@ def global_batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     sums = torch.cat([wide.sum((0, 2, 3)), wide.new_full((1,), x.numel() // x.shape[1])])
-    sums = total(sums)
+    sums = all_reduce_sum(sums)
     count = sums[-1].detach()
     mean = sums[:-1] / count
     centred = wide - mean[:, None, None]
-    variance = total(centred.square().sum((0, 2, 3))) / count
-    track(norm, mean, variance, count)
+    variance = all_reduce_sum(centred.square().sum((0, 2, 3))) / count
+    update_running_stats(norm, mean, variance, count)
     gain = norm.weight * torch.rsqrt(variance + norm.eps)
     return torch.addcmul(norm.bias[:, None, None], centred, gain[:, None, None]).to(x.dtype)
 
 
 @torch.no_grad()
-def track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+def update_running_stats(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: Tensor) -> None:
     """Update the running statistics by those of a batch.
 
     Args:

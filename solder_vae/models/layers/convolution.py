@@ -210,7 +210,7 @@ def band_windows(x: Tensor, per: int = 1) -> Tensor:
 # batch norm ---------------------------------------------------------------------------------------------------------
 
 
-def one_by_one(inputs: Tensor, output_gradients: Tensor, weight: Tensor) -> Tensor:
+def weight_gradients_loop(inputs: Tensor, output_gradients: Tensor, weight: Tensor) -> Tensor:
     """Each image's weight gradient ``(B, O, I, 3, 3)``, by the library's own kernel: the fastest way on a CPU."""
     return torch.cat(
         [

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from solder_vae.models.layers.batch_norm import batch_norm, folded, global_batch_norm
+from solder_vae.models.layers.batch_norm import batch_norm, fold_batch_norm, global_batch_norm
 from solder_vae.models.layers.blocks import BicubicUpsample2x, bicubic_matrix
 from solder_vae.models.layers.convolution import (
     interpolated_conv3x3,
@@ -17,10 +17,10 @@ from solder_vae.models.layers.convolution import (
     winograd_conv3x3,
     winograd_pays,
 )
-from solder_vae.utils.distributed import ranks
+from solder_vae.utils.distributed import world_size
 
 
-def forward_through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+def fast_forward(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     """One layer after the other; on a CPU, by :mod:`solder_vae.models.layers.convolution`.
 
     Some things are done differently then, with the same result:
@@ -41,18 +41,18 @@ def forward_through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     while queue:
         layer = queue.popleft()
         upsample = isinstance(layer, BicubicUpsample2x) and bool(queue)
-        parts = None if plain else block_parts(queue[0] if upsample else layer, x)
+        parts = None if plain else match_conv_block(queue[0] if upsample else layer, x)
         if parts is None:
-            x = called(layer, x)
+            x = plain_forward(layer, x)
             continue
         if upsample:
             queue.popleft()
         conv, norm, activation = parts
         convolve = upsampled_conv if upsample else tiled_conv
         if norm.training:
-            x = (global_batch_norm if ranks() > 1 else batch_norm)(convolve(x, conv.weight), norm)
+            x = (global_batch_norm if world_size() > 1 else batch_norm)(convolve(x, conv.weight), norm)
         else:
-            x = convolve(x, *folded(conv, norm))
+            x = convolve(x, *fold_batch_norm(conv, norm))
         pooled = bool(queue) and isinstance(queue[0], nn.MaxPool2d)
         if pooled:
             x = queue.popleft()(x)
@@ -64,16 +64,16 @@ def forward_through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     return x
 
 
-def called(layer: nn.Module, x: Tensor) -> Tensor:
+def plain_forward(layer: nn.Module, x: Tensor) -> Tensor:
     """``layer(x)``; where several ranks train, with the batch norm of the global batch."""
-    if not layer.training or ranks() == 1:
+    if not layer.training or world_size() == 1:
         return layer(x)  # type: ignore[no-any-return]
     for part in layer if isinstance(layer, nn.Sequential) else [layer]:
         x = global_batch_norm(x, part) if type(part) is nn.BatchNorm2d else part(x)
     return x
 
 
-def block_parts(layer: nn.Module, x: Tensor) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU | nn.Tanh] | None:
+def match_conv_block(layer: nn.Module, x: Tensor) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU | nn.Tanh] | None:
     """The parts of a :func:`conv_block`; None where the kernels would compute something else, or not faster."""
     if not (isinstance(layer, nn.Sequential) and len(layer) == 3):
         return None

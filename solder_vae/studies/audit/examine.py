@@ -28,7 +28,7 @@ from solder_vae.evaluation.baselines import (
     named_features,
 )
 from solder_vae.studies.audit.duplicates import near_groups
-from solder_vae.studies.audit.files import ExaminedFile, Looks, examine_all, looks_of
+from solder_vae.studies.audit.files import ExaminedFile, ImageFeatures, examine_all, looks_of
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.text import printable
@@ -37,7 +37,7 @@ _PERCENTILES = (5, 25, 50, 75, 95)
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class AuditedImage:
     """One readable image.
 
     Attributes:
@@ -58,7 +58,7 @@ class Item:
     native_size: tuple[int, int]
     format: str
     digest: str
-    looks: Looks
+    looks: ImageFeatures
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Audit:
         plain, controlled: the trivial baselines in both views, see :func:`shortcut_test`.
     """
 
-    items: list[Item]
+    items: list[AuditedImage]
     pictures: Mapping[str, Images]
     unreadable: list[tuple[str, str]]
     odd: list[tuple[int, str]]
@@ -135,7 +135,7 @@ def audit(source: FolderSource | SyntheticSource) -> Audit:
         }
         unreadable = [(file.record.name, file.error) for file in files if file.error is not None]
         rows = {item.name: row for row, item in enumerate(items)}
-        odd = [(rows[file.record.name], "; ".join(file.oddities)) for file in files if file.oddities]
+        odd = [(rows[file.record.name], "; ".join(file.warnings)) for file in files if file.warnings]
     else:
         items, pictures = _rendered(source)
         no_split, unreadable, odd = None, [], []
@@ -161,7 +161,7 @@ def _controlled(photos: Sequence[Photo], image_size: int, kept: Mapping[str, Ima
     return np.broadcast_to(grey, (*grey.shape[:-1], 3))
 
 
-def _folder_items(files: Sequence[ExaminedFile], source: FolderSource) -> tuple[list[Item], str | None]:
+def _folder_items(files: Sequence[ExaminedFile], source: FolderSource) -> tuple[list[AuditedImage], str | None]:
     photos = [file.photo for file in files if file.photo is not None]
     splits: dict[str, str | None] = {photo.name: photo.split for photo in photos}
     no_split, used = None, set()
@@ -173,7 +173,7 @@ def _folder_items(files: Sequence[ExaminedFile], source: FolderSource) -> tuple[
     except UserError as error:
         no_split = printable(str(error))
     items = [
-        Item(
+        AuditedImage(
             name=file.photo.name,
             defect=printable(file.photo.defect),
             split=splits[file.photo.name],
@@ -189,7 +189,7 @@ def _folder_items(files: Sequence[ExaminedFile], source: FolderSource) -> tuple[
     return items, no_split
 
 
-def _rendered(source: SyntheticSource) -> tuple[list[Item], Mapping[str, Images]]:
+def _rendered(source: SyntheticSource) -> tuple[list[AuditedImage], Mapping[str, Images]]:
     """The items, and their pictures by view."""
     views = {view: source.in_view(view).tables() for view in VIEWS}
     items = []
@@ -198,7 +198,9 @@ def _rendered(source: SyntheticSource) -> tuple[list[Item], Mapping[str, Images]
         facts = zip(table.paths, table.defects, table.native_size.tolist(), of_both, strict=True)
         for name, defect, (height, width), (plain, controlled) in facts:
             digest = blake2b(plain.tobytes(), digest_size=16).hexdigest()
-            items.append(Item(name, defect, split, True, (height, width), "", digest, looks_of(plain, controlled)))
+            items.append(
+                AuditedImage(name, defect, split, True, (height, width), "", digest, looks_of(plain, controlled))
+            )
     order = sorted(range(len(items)), key=lambda row: _order(items[row].defect, items[row].name))
     pictures = {view: np.concatenate([table.images[:] for table in views[view].values()])[order] for view in VIEWS}
     return [items[row] for row in order], pictures
@@ -209,7 +211,7 @@ def _order(defect: str, name: str) -> tuple[bool, str, str]:
     return (defect != NORMAL, defect, name)
 
 
-def _duplicates(items: Sequence[Item], controlled: Images) -> tuple[list[Group], list[Group]]:
+def _duplicates(items: Sequence[AuditedImage], controlled: Images) -> tuple[list[Group], list[Group]]:
     """Groups of equal pixels, and groups of near duplicates, in which each content stands once."""
     same: dict[str, list[int]] = {}
     for row, item in enumerate(items):
@@ -221,12 +223,12 @@ def _duplicates(items: Sequence[Item], controlled: Images) -> tuple[list[Group],
     return [_group(rows, items) for rows in copies], [_group(rows, items) for rows in near]
 
 
-def _group(rows: list[int], items: Sequence[Item]) -> Group:
+def _group(rows: list[int], items: Sequence[AuditedImage]) -> Group:
     classes = sorted({items[row].defect for row in rows})
     return Group(rows, classes, sorted({str(items[row].split) for row in rows if items[row].split is not None}))
 
 
-def shortcut_test(items: Sequence[Item], view: str) -> list[TrivialAuroc]:
+def shortcut_test(items: Sequence[AuditedImage], view: str) -> list[TrivialAuroc]:
     """The trivial baselines, fitted to the training's normals; measured on all abnormals and the other normals."""
     fitted = [item for item in items if item.used and item.split == TRAIN]
     other = [item for item in items if item.used and item.split in (VAL, TEST)]
@@ -237,7 +239,7 @@ def shortcut_test(items: Sequence[Item], view: str) -> list[TrivialAuroc]:
     return aurocs(scores, labels, [item.defect for item in other])
 
 
-def features_of(items: Sequence[Item], view: str) -> Features:
+def features_of(items: Sequence[AuditedImage], view: str) -> Features:
     """The features that the trivial baselines look at."""
     looks = [item.looks.plain if view == PLAIN else item.looks.controlled for item in items]
     return named_features(looks, np.array([item.native_size for item in items], np.int64))
@@ -267,7 +269,7 @@ def class_facts(audit: Audit) -> list[dict[str, Any]]:
     return facts
 
 
-def _spread(items: Sequence[Item]) -> dict[str, NDArray[np.float64]]:
+def _spread(items: Sequence[AuditedImage]) -> dict[str, NDArray[np.float64]]:
     features = features_of(items, PLAIN)
     red, green, blue = features[MEAN_COLOUR].T
     return {

@@ -14,7 +14,7 @@ from solder_vae.data.folder import FolderSource
 from solder_vae.data.image_files import Image, decode_raw, read_bytes, to_rgb
 from solder_vae.data.layouts import Record
 from solder_vae.data.photos import Photo, photo_of
-from solder_vae.data.view import CONTROLLED, PLAIN, see
+from solder_vae.data.view import CONTROLLED, PLAIN, apply_view
 from solder_vae.evaluation.baselines import Floats, colour_and_edges
 from solder_vae.studies.audit.duplicates import perceptual_hash
 from solder_vae.utils.errors import UserError
@@ -40,7 +40,7 @@ _SUFFIXES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
+class ImageFeatures:
     """What is measured of a picture, so that it need not be kept.
 
     Attributes:
@@ -55,9 +55,9 @@ class Looks:
     hash: np.uint64
 
 
-def looks_of(plain: Image, controlled: Image) -> Looks:
+def looks_of(plain: Image, controlled: Image) -> ImageFeatures:
     """Measure a picture ``(S, S, 3)`` uint8, given in both views."""
-    return Looks(
+    return ImageFeatures(
         colour_and_edges(plain),
         colour_and_edges(controlled),
         float(plain.mean(axis=2).std()),
@@ -75,15 +75,15 @@ class ExaminedFile:
         photo: size and digest; None if it can't be read.
         looks: None likewise.
         error: why it can't be read.
-        oddities: what is suspicious about it, in words.
+        warnings: what is suspicious about it, in words.
     """
 
     record: Record
     format: str
     photo: Photo | None
-    looks: Looks | None
+    looks: ImageFeatures | None
     error: str | None
-    oddities: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def examine_all(source: FolderSource) -> tuple[list[ExaminedFile], dict[str, Image]]:
@@ -114,9 +114,9 @@ def examine(record: Record, image_size: int) -> tuple[ExaminedFile, Image | None
         image = to_rgb(raw, data, record.path)
     except UserError as error:
         return ExaminedFile(record, format_of(data), None, None, printable(str(error)), ()), None
-    controlled = see(image, image_size, CONTROLLED)
-    looks = looks_of(see(image, image_size, PLAIN), controlled)
-    odd = tuple(oddities(data, raw, image, record.path))
+    controlled = apply_view(image, image_size, CONTROLLED)
+    looks = looks_of(apply_view(image, image_size, PLAIN), controlled)
+    odd = tuple(file_warnings(data, raw, image, record.path))
     return ExaminedFile(record, format_of(data), photo_of(record, image), looks, None, odd), controlled
 
 
@@ -136,7 +136,7 @@ def format_of(data: Image) -> str:
     return "gif" if head.startswith(b"GIF8") else "unknown"
 
 
-def oddities(data: Image, raw: NDArray[Any], image: Image, path: Path) -> list[str]:
+def file_warnings(data: Image, raw: NDArray[Any], image: Image, path: Path) -> list[str]:
     """What is suspicious about a readable image, in words.
 
     Args:

@@ -38,7 +38,7 @@ class RowResult(NamedTuple):
         return mean(known) if known else None
 
 
-class Tested(NamedTuple):
+class TestedComparison(NamedTuple):
     """A comparison, tested on one measure."""
 
     test: PairedTest
@@ -57,7 +57,7 @@ class Results(NamedTuple):
     """
 
     rows: dict[Row, RowResult]
-    tested: dict[tuple[Comparison, str], Tested]
+    tested: dict[tuple[Comparison, str], TestedComparison]
     floor: dict[str, list[float | None]]
     baselines: dict[str, dict[str, list[float | None]]]
 
@@ -85,13 +85,15 @@ def row_result(row: Row, runs: Runs) -> RowResult:
     return RowResult(row, values, bootstrap_intervals([run.test_images(row.score) for run in members]) if both else {})
 
 
-def tested_claims(runs: Runs) -> dict[tuple[Comparison, str], Tested]:
+def tested_claims(runs: Runs) -> dict[tuple[Comparison, str], TestedComparison]:
     """Each distinct comparison once on each measure, over the seeds for which both rows have a run."""
     comparisons = dict.fromkeys(comparison for claim in CLAIMS for comparison in claim.comparisons)
     keys = [(comparison, measure) for measure in MEASURES for comparison in comparisons]
     tests = [paired_test(differences(comparison, measure, runs)) for comparison, measure in keys]
     adjusted = holm([test.p for test in tests])
-    return {key: Tested(test, p, verdict(test, p)) for key, test, p in zip(keys, tests, adjusted, strict=True)}
+    return {
+        key: TestedComparison(test, p, verdict(test, p)) for key, test, p in zip(keys, tests, adjusted, strict=True)
+    }
 
 
 def differences(comparison: Comparison, measure: str, runs: Runs) -> list[float]:

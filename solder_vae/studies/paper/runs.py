@@ -82,7 +82,7 @@ class Runs(NamedTuple):
         return runs[min(runs)] if runs else None
 
 
-class Site(NamedTuple):
+class SweepFolder(NamedTuple):
     """Where trainings leave their results, and what all of them are run with.
 
     Attributes:
@@ -115,7 +115,7 @@ class Site(NamedTuple):
         return [training for training in trainings if not self.has_result(training)]
 
 
-def run_sweeps(sweeps: Sequence[Sweep], site: Site, jobs: int) -> None:
+def run_sweeps(sweeps: Sequence[Sweep], site: SweepFolder, jobs: int) -> None:
     """Run all multiruns, one after the other.
 
     Trainings that fail don't stop the others. Finished ones are left alone (``skip_finished`` of the experiments). A
@@ -139,7 +139,7 @@ def run_sweeps(sweeps: Sequence[Sweep], site: Site, jobs: int) -> None:
                 break
 
 
-def run_sweep(sweep: Sweep, site: Site, jobs: int, trainings: Sequence[Training], known: set[Training]) -> None:
+def run_sweep(sweep: Sweep, site: SweepFolder, jobs: int, trainings: Sequence[Training], known: set[Training]) -> None:
     """One multirun; tells of each training as it finishes and adds it to those ``known`` to have a result.
 
     Neither pictures nor dashboard of the single trainings: the report has what counts, and they take a tenth of a short
@@ -169,7 +169,7 @@ def run_sweep(sweep: Sweep, site: Site, jobs: int, trainings: Sequence[Training]
         process.wait()
 
 
-def read_runs(trainings: Iterable[Training], site: Site) -> Runs:
+def read_runs(trainings: Iterable[Training], site: SweepFolder) -> Runs:
     """What the trainings left in their folders."""
     log_lines = site.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
     ending = f"It did not get to its end; {site.log_file.name} ends:\n" + "\n".join(log_lines[-_ENDING:])

@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from solder_vae.evaluation.baselines import BASELINES
-from solder_vae.evaluation.pseudo_defects import CRITERION
+from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC
 from solder_vae.models.scores import SCORES
 from solder_vae.studies.sweeps.runs import Run
 
@@ -116,14 +116,14 @@ def cells(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     counts once there.
     """
     keys = differing(runs)
-    searched = any(CRITERION in run.numbers for run in runs)
+    searched = any(PSEUDO_DEFECT_AUROC in run.numbers for run in runs)
     header = [*(heading(key) for key in keys), "score", "seeds", *COLUMNS.values(), *(["Criterion"] * searched)]
     lines = []
     for row in rows(runs):
         names = [show(row.settings[key]) for key in keys]
         numbers = [spread(row.values(metric)) for metric in COLUMNS]
         if searched:  # the criterion is the primary score's
-            numbers.append(spread([run.numbers.get(CRITERION) for run in row.runs if run.score == row.score]))
+            numbers.append(spread([run.numbers.get(PSEUDO_DEFECT_AUROC) for run in row.runs if run.score == row.score]))
         lines.append([*names, row.score, str(len(row.runs)), *numbers])
     of_the_data = [key for key in keys if key.split(".")[0] in _OF_THE_DATA]
     for group in grouped(runs, of_the_data):
@@ -173,7 +173,7 @@ def show(value: Any) -> str:
 def flat_rows(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     """Header and rows for programs: one row a finished run and score, nothing averaged, with every digit."""
     keys = differing(runs)
-    criterion = [CRITERION] if any(CRITERION in run.numbers for run in runs) else []
+    criterion = [PSEUDO_DEFECT_AUROC] if any(PSEUDO_DEFECT_AUROC in run.numbers for run in runs) else []
     header = ["run", *keys, "seed", "score", "is_primary", "val/loss", *criterion, *COLUMNS]
     lines = []
     for run in runs:

@@ -15,7 +15,7 @@ from solder_vae.models.autoencoder import CAE
 from solder_vae.models.layers import batch_norm, forward
 from solder_vae.models.layers import convolution as kernels
 from solder_vae.models.layers.blocks import BicubicUpsample2x, bicubic_matrix
-from solder_vae.models.layers.forward import forward_through
+from solder_vae.models.layers.forward import fast_forward
 from solder_vae.models.vae import BetaVAE
 
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def test_objective_and_all_gradients_equal_the_published_networks(alpha, height,
     expected = published.objective(network, x, noise, 3, alpha, reference)
     expected.backward()
 
-    terms, _ = model.losses(x, noise)
+    terms, _ = model.loss_terms(x, noise)
     ours = terms["loss"]
     if alpha:
         ours = ours + alpha * model.gradient_constraint(terms["recon"])
@@ -87,7 +87,7 @@ def test_ten_steps_of_training_stay_together():
         noise = model.noise(x, 0, step)
         reference = [published.flipped(mean) for mean in model.reference.means] if step else []
         expected = published.objective(network, x, noise, 3, 0.03, reference)
-        terms, _ = model.losses(x, noise)
+        terms, _ = model.loss_terms(x, noise)
         objective = terms["loss"] + 0.03 * model.gradient_constraint(terms["recon"])
         assert objective.item() == pytest.approx(expected.item(), rel=1e-6)
         for optimizer, value in ((ours, objective), (theirs, expected)):
@@ -200,7 +200,7 @@ def test_what_the_kernels_are_not_made_for_is_called_as_it_is(layer, monkeypatch
     layers = [BicubicUpsample2x(), layer, nn.MaxPool2d(2), BicubicUpsample2x()]
     x = torch.randn(2, 4, 8, 8)
     expected = nn.Sequential(*copy.deepcopy(layers))(x)
-    assert torch.equal(forward_through(layers, x), expected)
+    assert torch.equal(fast_forward(layers, x), expected)
     assert not any(calls)
 
 

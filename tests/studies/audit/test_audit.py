@@ -21,7 +21,7 @@ from solder_vae.data.folder import FolderSource
 from solder_vae.data.layouts import Record
 from solder_vae.data.synthetic.source import SyntheticSource
 from solder_vae.data.table import ImageTable
-from solder_vae.data.view import CONTROLLED, PLAIN, see
+from solder_vae.data.view import CONTROLLED, PLAIN, apply_view
 from solder_vae.evaluation.baselines import TrivialAuroc, measure, shortcut_warning, shortcuts
 from solder_vae.studies.audit.duplicates import BITS, CORRELATION, near_groups, perceptual_hash
 from solder_vae.studies.audit.examine import audit
@@ -46,11 +46,11 @@ def source_of(root, **options):
 # files one by one
 
 
-def oddities_of(tmp_path, content, name="a.png"):
+def warnings_of(tmp_path, content, name="a.png"):
     path = tmp_path / name
     path.write_bytes(content)
     examined, _ = examine(Record(path, NORMAL, None, None), 16)
-    return examined.error or " | ".join(examined.oddities)
+    return examined.error or " | ".join(examined.warnings)
 
 
 PICTURE = pictures(1, 40)[0]
@@ -81,12 +81,12 @@ PICTURE = pictures(1, 40)[0]
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(tmp_path, content, name, expected):
-    assert re.search(expected, oddities_of(tmp_path, content, name))
+    assert re.search(expected, warnings_of(tmp_path, content, name))
 
 
 def test_very_large_images_are_odd(tmp_path, monkeypatch):
     monkeypatch.setattr("solder_vae.studies.audit.files.LARGE", 40 * 40 - 1)
-    assert "very large: 40x40 px, surely more than one joint" in oddities_of(tmp_path, png(PICTURE))
+    assert "very large: 40x40 px, surely more than one joint" in warnings_of(tmp_path, png(PICTURE))
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpeg", "tiff", "bmp", "webp"])
@@ -100,7 +100,7 @@ def test_formats_are_told_by_content(suffix):
 
 
 def grey(image, size=64):
-    return see(image, size, CONTROLLED)[..., 0]
+    return apply_view(image, size, CONTROLLED)[..., 0]
 
 
 def near(greys):

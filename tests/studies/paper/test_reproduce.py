@@ -73,10 +73,10 @@ def test_a_multirun_that_lost_a_process_is_begun_again(monkeypatch, tmp_path):
         waiting = [training for training in sweep.trainings if training not in done]
         done.update(waiting[: next(finished_a_call)])
 
-    monkeypatch.setattr(reproduction_runs.Site, "has_result", lambda site, training: training in done)
+    monkeypatch.setattr(reproduction_runs.SweepFolder, "has_result", lambda site, training: training in done)
     monkeypatch.setattr(reproduction_runs, "last_error", lambda folder: "why" if folder.name in failed else "")
     monkeypatch.setattr(reproduction_runs, "run_sweep", run)
-    site = reproduction_runs.Site(tmp_path, "quick", (), tmp_path / "log")
+    site = reproduction_runs.SweepFolder(tmp_path, "quick", (), tmp_path / "log")
     reproduction_runs.run_sweeps([sweep], site, 1)
     assert (len(calls), len(done)) == (3, 3)  # the third got nothing done
     reproduction_runs.run_sweeps([sweep], site, 1)

@@ -19,7 +19,7 @@ from solder_vae.data.synthetic.board.layout import PACKAGES, WINDOW_MM, inspecti
 from solder_vae.data.synthetic.board.scene import NATIVE_PER_MM, BoardPicture, render_board
 from solder_vae.utils.cli import fail
 from solder_vae.utils.errors import UserError
-from solder_vae.utils.files import new_directory
+from solder_vae.utils.files import atomic_directory
 from solder_vae.utils.labels import NORMAL
 
 
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.seed < 0:
             raise UserError(f"--seed {options.seed}: give 0 or more.")
-        with new_directory(options.out) as directory:
+        with atomic_directory(options.out) as directory:
             board = render_board(options.seed)
             write_board(board, directory)
     except UserError as error:
