@@ -53,7 +53,7 @@ def test_the_command_to_repeat_can_be_pasted(monkeypatch):
 
 
 def test_the_dashboard_is_written_where_weights_and_biases_cannot_be_reached(tmp_path, monkeypatch, capsys):
-    def refuse(options):
+    def refuse(project, entity):
         raise RuntimeError("no key")
 
     monkeypatch.setattr("solder_vae.dashboard.save_online", refuse)

@@ -149,7 +149,7 @@ def calls_of(monkeypatch, name):
 def test_which_kernels_are_used_when(monkeypatch):
     model = BetaVAE()
     x = images(40, 64, 64).float()
-    names = ("batch_norm", "winograd_conv3x3", "interpolated_conv3x3", "folded")
+    names = ("batch_norm", "winograd_conv3x3", "interpolated_conv3x3", "fold_batch_norm")
     calls = {name: calls_of(monkeypatch, name) for name in names}
 
     def counts():
