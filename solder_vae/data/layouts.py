@@ -10,17 +10,16 @@ Nothing is decoded here.
 
 from __future__ import annotations
 
-import csv
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from solder_vae.data.splits import TEST, TRAIN, VAL
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
+from solder_vae.utils.tables import Row, path_inside, read_table
 from solder_vae.utils.text import printable
 
 LAYOUTS = ("auto", "class_folders", "split_folders", "manifest")
@@ -162,7 +161,7 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
 
 
 def read_manifest(path: Path) -> list[Record]:
-    """Read a CSV file (UTF-8, comma-separated, with a header line).
+    """Read a CSV file, see :func:`~solder_vae.utils.tables.read_table`.
 
     Columns: ``path`` relative to the manifest's folder; ``label``, normal (also good, ok) or the defect type;
     optionally ``split`` (train, val or validation, test) and ``group``. Other columns are ignored. Paths may
@@ -171,19 +170,7 @@ def read_manifest(path: Path) -> list[Record]:
     Raises:
         UserError: the file can't be read, or some of its lines are wrong; all of these are listed.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            header = [(name or "").strip().lower() for name in reader.fieldnames or []]
-            reader.fieldnames = header
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: can't be read as a CSV file in UTF-8 ({error}).") from error
-    if not {"path", "label"} <= set(header):
-        raise UserError(
-            f"{path}: needs the columns path and label in its first line, separated by commas; it has: "
-            f"{', '.join(header) or 'nothing'}."
-        )
+    rows = read_table(path, ("path", "label"))
     records: list[Record] = []
     wrong: list[str] = []
     lines: dict[Path, int] = {}
@@ -201,21 +188,18 @@ def read_manifest(path: Path) -> list[Record]:
         wrong.append(f"{given} of {len(records)} lines give a split; give it in all lines or in none")
     if wrong:
         raise UserError(f"{path}: has errors; mend these lines:\n  " + "\n  ".join(wrong))
-    if not records:
-        raise UserError(f"{path}: lists no images.")
     return sorted(records, key=lambda record: record.path)
 
 
-def _manifest_row(folder: Path, row: dict[str, str]) -> Record:
-    name, label, split, group = ((row.get(key) or "").strip() for key in ("path", "label", "split", "group"))
+def _manifest_row(folder: Path, row: Row) -> Record:
+    name, label, split, group = (row.get(key, "") for key in ("path", "label", "split", "group"))
     if not name or not label:
         raise UserError("path or label is missing")
-    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in re.split(r"[/\\]", name):
-        raise UserError(f"{name} leads out of the manifest's folder; paths are relative to it and without ..")
+    path = path_inside(folder, name)
     defect = NORMAL if label.lower() in NORMAL_NAMES else label
     if split and split.lower() not in SPLIT_NAMES:
         raise UserError(f"unknown split {split}; use train, validation or test")
     split_name = SPLIT_NAMES[split.lower()] if split else None
     if defect != NORMAL and split_name in (TRAIN, VAL):
         raise UserError(f"{name} is labelled {label}, but only normal images train and validate; use test")
-    return Record(folder / name, defect, split_name, group or None)
+    return Record(path, defect, split_name, group or None)

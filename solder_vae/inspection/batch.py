@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import heapq
 import json
-import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from solder_vae.data.layouts import SUFFIXES, image_files
@@ -21,6 +19,7 @@ from solder_vae.inspection.inspector import Inspector, Joint, Unreadable
 from solder_vae.inspection.predictions import Prediction, inspect_on_processes, inspect_rows
 from solder_vae.inspection.report import page
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.tables import path_inside, read_table, write_csv
 from solder_vae.utils.text import cell_safe, printable
 from solder_vae.utils.threads import tracked
 
@@ -99,20 +98,13 @@ def listed(table: Path) -> list[Path]:
     Raises:
         UserError: the table can't be read, has no such column, or names a file elsewhere.
     """
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            column = next((name for name in reader.fieldnames or [] if name.strip().lower() == "path"), None)
-            names = [(reader.line_num, (row[column] or "").strip()) for row in reader] if column is not None else []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table}: can't be read as a CSV file in UTF-8 ({error}).") from error
-    if column is None:
-        raise UserError(f"{table}: needs a column path, named in its first line.")
-    for line, name in names:
-        away = PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in re.split(r"[/\\]", name)
-        if not name or away:
-            raise UserError(f"{table}, line {line}: give a path inside the table's folder, without .., not {name!r}.")
-    return [table.parent / name for _, name in names]
+    paths = []
+    for line, row in read_table(table, ["path"]):
+        try:
+            paths.append(path_inside(table.parent, row["path"]))
+        except UserError as error:
+            raise UserError(f"{table}, line {line}: {error}.") from error
+    return paths
 
 
 def inspect_into(
@@ -144,7 +136,7 @@ def inspect_into(
         elif place > worst[0][:2]:
             heapq.heapreplace(worst, (*place, draw()))
     cards = [card(predictions[-minus_row], image) for _, minus_row, image in sorted(worst, reverse=True)]
-    write_csv(directory / "predictions.csv", list(inspector.thresholds), predictions)
+    write_csv(directory / "predictions.csv", csv_rows(list(inspector.thresholds), predictions))
     write_json(directory / "predictions.json", inspector, predictions, unreadable, source)
     inspection = Inspection(predictions, unreadable, time.monotonic() - started)
     html = page(
@@ -174,16 +166,12 @@ def card(prediction: Prediction, image: str) -> dict[str, Any]:
     }
 
 
-def write_csv(path: Path, scores: Sequence[str], predictions: Sequence[Prediction]) -> None:
-    """A row a joint; 9 digits tell all scores apart that single precision does."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "score", "threshold", "margin", "label", "rank", *scores])
-        for row in predictions:
-            numbers = [f"{row.score:.9g}", repr(row.threshold), f"{row.margin:.9g}"]
-            writer.writerow(
-                [row.path, *numbers, row.label, f"{row.rank:.6g}", *(f"{row.scores[k]:.9g}" for k in scores)]
-            )
+def csv_rows(scores: Sequence[str], predictions: Iterable[Prediction]) -> Iterator[list[str]]:
+    """Header and a row a joint; 9 digits tell all scores apart that single precision does."""
+    yield ["path", "score", "threshold", "margin", "label", "rank", *scores]
+    for row in predictions:
+        numbers = [f"{row.score:.9g}", repr(row.threshold), f"{row.margin:.9g}"]
+        yield [row.path, *numbers, row.label, f"{row.rank:.6g}", *(f"{row.scores[k]:.9g}" for k in scores)]
 
 
 def write_json(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import sys
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from solder_vae.metrics.trade_off import OperatingPoint, least_cost, operations,
 from solder_vae.models.checkpoint import read_checkpoint, write_checkpoint
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
+from solder_vae.utils.tables import write_csv
 from solder_vae.utils.threads import tracked
 
 COST = "cost"
@@ -81,8 +81,7 @@ class Recalibration:
     def write(self, directory: Path) -> None:
         """Write calibrated.ckpt, trade_off.csv and trade_off.png."""
         write_checkpoint(self.checkpoint, directory / "calibrated.ckpt")
-        with (directory / "trade_off.csv").open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(trade_off_rows(self.steps))
+        write_csv(directory / "trade_off.csv", trade_off_rows(self.steps))
         figure = trade_off_figure(self.normals, self.abnormals, self.new.value, self.primary)
         style.save(figure, directory / "trade_off.png")
 

@@ -19,7 +19,8 @@ from solder_vae.evaluation.reconstruction_plots import reconstructions
 from solder_vae.models.autoencoder import CAE
 from solder_vae.models.vae import BetaVAE
 from solder_vae.training.loggers import Dashboard, log_lineage
-from solder_vae.utils.files import atomic_file, write_csv
+from solder_vae.utils.files import atomic_file
+from solder_vae.utils.tables import write_csv
 
 
 def write_artefacts(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,11 +61,6 @@ def check_new(path: Path) -> None:
         return
     if path.exists() or path.is_symlink():
         raise UserError(f"out={path} exists already, and nothing is overwritten: give a new folder.")
-
-
-def write_csv(path: Path, rows: Iterable[list[str]]) -> None:
-    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(rows)
 
 
 @contextlib.contextmanager

@@ -155,7 +155,7 @@ def test_manifest_groups_never_straddle(tmp_path):
         (["a/0.png,normal,holdout"], "unknown split holdout"),
         (["a/0.png,void,train"], "only normal images train"),
         (["a/0.png,normal,train", "a/1.png,normal,"], "1 of 2 lines give a split"),
-        ([], "lists no images"),
+        ([], "has no rows"),
     ],
 )
 def test_manifest_errors(tmp_path, lines, says):

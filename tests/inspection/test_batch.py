@@ -187,12 +187,12 @@ def test_images_by_folder_file_pattern_and_table(tmp_path, monkeypatch):
     ("text", "message"),
     [
         ("path\n../secret.png\n", "line 2"),
-        ("path\n/etc/passwd\n", "inside the table's folder"),
-        ("path\nC:\\x.png\n", "inside the table's folder"),
+        ("path\n/etc/passwd\n", "leads out of the table's folder"),
+        ("path\nC:\\x.png\n", "leads out of the table's folder"),
         ("path,board\n,7\n", "line 2"),
-        ("file\na.png\n", "needs a column path"),
-        ("", "needs a column path"),
-        ("path\n", "has no images"),
+        ("file\na.png\n", "needs the column path"),
+        ("", "needs the column path"),
+        ("path\n", "has no rows"),
         (b"path\n\xff\xfe\n", "UTF-8"),
     ],
 )

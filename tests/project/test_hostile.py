@@ -187,7 +187,7 @@ def test_manifests_cannot_name_files_elsewhere(name, tmp_path):
     root.mkdir()
     (tmp_path / "secret.png").write_bytes(png(pictures(1)[0]))
     (root / "manifest.csv").write_text(f"path,label\n{name},normal\n")
-    with pytest.raises(UserError, match="leads out of the manifest's folder"):
+    with pytest.raises(UserError, match="leads out of the table's folder"):
         find_records(root)
 
 

@@ -7,7 +7,6 @@ Writes ``images/TYPE/TYPE_00000.png`` at native size (a folder that ``data=folde
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from solder_vae.utils.cli import fail
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.files import atomic_directory
 from solder_vae.utils.labels import NORMAL
+from solder_vae.utils.tables import write_csv
 
 _ON_SHEET = 100
 
@@ -77,7 +77,8 @@ def _write_files(out: Path, count: int, defects: Sequence[str], severity: tuple[
         rows.append({"image": f"images/{name}", "mask": f"masks/{name}", "defect": defect, **joint.factors})
         if len(shown) < _ON_SHEET:
             shown.append(joint)
-    _write_table(out / "factors.csv", rows)
+    cells = ([f"{value:.6g}" if isinstance(value, float) else value for value in row.values()] for row in rows)
+    write_csv(out / "factors.csv", [[*rows[0]], *cells])
     _write_png(out / "sheet.png", contact_sheet(shown))
 
 
@@ -85,14 +86,6 @@ def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
     packed = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)[1]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(packed.tobytes())
-
-
-def _write_table(path: Path, rows: Sequence[dict[str, float | str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from solder_vae.utils.errors import UserError
 
@@ -29,6 +28,7 @@ def write_crops(board: Board, directory: Path) -> None:
     """
     import cv2
 
+    from solder_vae.utils.tables import write_csv
     from solder_vae.utils.text import cell_safe, printable
 
     names = file_names([joint.name for joint in board.joints])
@@ -36,12 +36,11 @@ def write_crops(board: Board, directory: Path) -> None:
         for name, crop in zip(names, board.crops(), strict=True):
             packed = cv2.imencode(".png", crop[..., ::-1])[1]
             (directory / name).write_bytes(packed.tobytes())
-        with (directory / "crops.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["path", "name", "x", "y", "width", "height"])
-            for name, joint in zip(names, board.joints, strict=True):
-                called, *box = asdict(joint).values()
-                writer.writerow([name, cell_safe(printable(called)), *box])
+        rows: list[list[Any]] = [["path", "name", "x", "y", "width", "height"]]
+        for name, joint in zip(names, board.joints, strict=True):
+            called, *box = asdict(joint).values()
+            rows.append([name, cell_safe(printable(called)), *box])
+        write_csv(directory / "crops.csv", rows)
     except OSError as error:
         raise UserError(f"The crops can't be written ({error.strerror}): give another folder.") from error
 

@@ -6,8 +6,6 @@ ignored. docs/crop.md shows each.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from pathlib import Path
 
 from solder_vae.inspection.boards.registration import Fiducial
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.tables import Row, read_table
 from solder_vae.utils.text import printable
 
 BOXES = ("name", "x", "y", "width", "height")  # pixels; x, y: the left upper corner
@@ -27,9 +26,6 @@ _SIDES = {
     **dict.fromkeys(("top", "t", "front", "f", "f.cu", "toplayer", "component side"), TOP),
     **dict.fromkeys(("bottom", "bot", "b", "back", "b.cu", "bottomlayer", "solder side"), BOTTOM),
 }
-_LARGEST_FILE = 1 << 26  # bytes: a million rows
-
-Row = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -70,18 +66,18 @@ def read_pads(path: Path) -> list[PixelBox] | list[Component]:
     """Read pixel boxes or a placement file; the header tells which.
 
     Raises:
-        UserError: the file cannot be used; the message names file and row.
+        UserError: the file cannot be used; the message names file and line.
     """
     rows = read_table(path)
-    columns = rows[0].keys()
+    columns = rows[0][1].keys()
     if set(PLACEMENT) <= columns:
-        _check_names(path, [row["ref"] for row in rows])
-        components = [_component(row, f"{path}, row {number}") for number, row in enumerate(rows, 2)]
+        _check_names(path, [(number, row["ref"]) for number, row in rows])
+        components = [_component(row, f"{path}, line {number}") for number, row in rows]
         _check_rotations(path, [component.rotation for component in components])
         return components
     if set(BOXES) <= columns:
-        _check_names(path, [row["name"] for row in rows])
-        return [_box(row, f"{path}, row {number}") for number, row in enumerate(rows, 2)]
+        _check_names(path, [(number, row["name"]) for number, row in rows])
+        return [_box(row, f"{path}, line {number}") for number, row in rows]
     raise UserError(
         f"{path} has the columns {', '.join(columns)}: it needs {', '.join(BOXES)} (pixels) "
         "or Ref, PosX, PosY, Rot, Side (millimetres, degrees)."
@@ -92,11 +88,11 @@ def read_footprints(path: Path) -> dict[str, list[FootprintPad]]:
     """The pads of each package.
 
     Raises:
-        UserError: the file cannot be used; the message names file and row.
+        UserError: the file cannot be used; the message names file and line.
     """
     footprints: dict[str, list[FootprintPad]] = {}
-    for number, row in enumerate(read_table(path, FOOTPRINTS), 2):
-        at = f"{path}, row {number}"
+    for number, row in read_table(path, FOOTPRINTS):
+        at = f"{path}, line {number}"
         x, y, width, height = (_number(row, column, at) for column in FOOTPRINTS[2:])
         _check_size(width, height, at)
         footprints.setdefault(row["package"], []).append(FootprintPad(row["pad"], x, y, width, height))
@@ -107,44 +103,13 @@ def read_fiducials(path: Path) -> list[Fiducial]:
     """The fiducials of a picture.
 
     Raises:
-        UserError: the file cannot be used; the message names file and row.
+        UserError: the file cannot be used; the message names file and line.
     """
     fiducials = []
-    for number, row in enumerate(read_table(path, FIDUCIALS), 2):
-        board_x, board_y, pixel_x, pixel_y = (_number(row, key, f"{path}, row {number}") for key in FIDUCIALS[1:])
+    for number, row in read_table(path, FIDUCIALS):
+        board_x, board_y, pixel_x, pixel_y = (_number(row, key, f"{path}, line {number}") for key in FIDUCIALS[1:])
         fiducials.append(Fiducial(printable(row["name"]), (board_x, board_y), (pixel_x, pixel_y)))
     return fiducials
-
-
-def read_table(path: Path, required: Sequence[str] = ()) -> list[Row]:
-    """A CSV file's rows by column, names in lower case, everything stripped; at least one row.
-
-    Raises:
-        UserError: the file is missing, too large, not UTF-8 or not a table, or has no rows or not all columns.
-    """
-    try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise UserError(f"{path} has {path.stat().st_size / 1e6:.0f} MB: too large for a table of joints.")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the name
-        raise UserError(f"{path} can't be read ({getattr(error, 'strerror', None) or 'not UTF-8'}).") from error
-    header = text.lstrip().partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
-    try:
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(line)]
-    except csv.Error as error:
-        raise UserError(f"{path} is not a CSV table ({error}).") from error
-    if len(lines) < 2:
-        raise UserError(f"{path} has no rows: it needs a header and a line for each entry.")
-    columns = [printable(name.strip().lower()) for name in lines[0]]
-    if doubled := [name for name in columns if name and columns.count(name) > 1]:
-        raise UserError(f"{path} has the column {doubled[0]} twice: drop one.")
-    if missing := [name for name in required if name not in columns]:
-        raise UserError(f"{path} has no column {', '.join(missing)}: it needs {', '.join(required)}.")
-    for number, line in enumerate(lines[1:], 2):
-        if len(line) != len(columns):
-            raise UserError(f"{path}, row {number}: {len(line)} values for {len(columns)} columns.")
-    return [dict(zip(columns, (value.strip() for value in line), strict=True)) for line in lines[1:]]
 
 
 def _box(row: Row, at: str) -> PixelBox:
@@ -171,14 +136,14 @@ def _number(row: Row, column: str, at: str) -> float:
     return number
 
 
-def _check_names(path: Path, names: Sequence[str]) -> None:
+def _check_names(path: Path, names: Sequence[tuple[int, str]]) -> None:
     seen: set[str] = set()
-    for number, name in enumerate(names, 2):
+    for number, name in names:
         if not name:
-            raise UserError(f"{path}, row {number}: the joint has no name; give it one.")
+            raise UserError(f"{path}, line {number}: the joint has no name; give it one.")
         if name in seen:
             raise UserError(
-                f"{path}, row {number}: {printable(name)} is there twice; give each joint a name of its own."
+                f"{path}, line {number}: {printable(name)} is there twice; give each joint a name of its own."
             )
         seen.add(name)
 

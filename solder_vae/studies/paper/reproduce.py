@@ -133,7 +133,7 @@ def report(
     from solder_vae.studies.paper.results import results
     from solder_vae.studies.paper.runs import run_rows
     from solder_vae.utils.document import to_markdown, write_document
-    from solder_vae.utils.files import write_csv
+    from solder_vae.utils.tables import write_csv
 
     write_csv(directory / "runs.csv", run_rows(runs))
     log.info("statistics")

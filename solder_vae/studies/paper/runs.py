@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import subprocess
@@ -21,6 +20,7 @@ from solder_vae.metrics.paired import TestImages
 from solder_vae.studies.paper.plan import SCORES, Row, Sweep, Training
 from solder_vae.studies.sweeps.runs import last_error
 from solder_vae.training.finished import finished
+from solder_vae.utils.tables import read_table
 
 log = logging.getLogger(__name__)
 
@@ -188,8 +188,7 @@ def read_run(training: Training, folder: Path) -> Run:
     data = OmegaConf.load(folder / "config.yaml").data
     # Files are the same whatever the seed that split them; rendered images of another seed are others.
     prefix = "" if data.get("root") else f"{data.seed}/"
-    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = [row for _, row in read_table(folder / "predictions.csv")]
     return Run(
         training,
         folder,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,6 +19,8 @@ from solder_vae.evaluation.style import BLUE, GREY, OTHERS, plain_name, style_ax
 from solder_vae.metrics.classification import roc_points
 from solder_vae.studies.sweeps.runs import Run
 from solder_vae.studies.sweeps.table import Row, heading, order, show
+from solder_vae.utils.errors import UserError
+from solder_vae.utils.tables import read_table
 
 COLOURS = {"recon": BLUE, "elbo": OTHERS[0], "gradcon": OTHERS[1]}
 MARKERS = {"recon": "o", "elbo": "s", "gradcon": "^"}
@@ -162,10 +163,9 @@ def mean_roc(row: Row) -> tuple[Floats, Floats] | None:
 def roc_of(run: Run, score: str) -> tuple[Floats, Floats] | None:
     """A run's ROC curve from its ``predictions.csv``; None where that is missing or has one class only."""
     try:
-        with (run.folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file))
+        lines = [line for _, line in read_table(run.folder / "predictions.csv", ("label", score))]
         labels, scores = [int(line["label"]) for line in lines], [float(line[score]) for line in lines]
-    except (OSError, KeyError, ValueError, TypeError):
+    except (UserError, ValueError):
         return None
     return roc_points(scores, labels) if len(set(labels)) == 2 else None
 

@@ -12,7 +12,7 @@ from solder_vae.studies.sweeps.runs import Run, read_runs
 from solder_vae.studies.sweeps.table import cells, flat_rows, rows
 from solder_vae.utils.document import Block, Bullets, Code, Heading, Picture, Table, Text, markdown, write_document
 from solder_vae.utils.errors import UserError
-from solder_vae.utils.files import write_csv
+from solder_vae.utils.tables import write_csv
 
 LEGEND = (
     "Mean ± standard deviation over seeds, on the test set, at the threshold from validation normals. False calls: "

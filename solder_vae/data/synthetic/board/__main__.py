@@ -7,7 +7,6 @@ where they are, as :mod:`solder_vae.crop` reads them.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from solder_vae.utils.cli import fail
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.files import atomic_directory
 from solder_vae.utils.labels import NORMAL
+from solder_vae.utils.tables import write_csv
 
 
 def write_board(board: BoardPicture, directory: Path) -> None:
@@ -57,8 +57,7 @@ def write_board(board: BoardPicture, directory: Path) -> None:
         "truth.csv": ("name,defect", list(board.defects.items())),
     }
     for name, (header, rows) in tables.items():
-        with (directory / name).open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([header.split(","), *rows])
+        write_csv(directory / name, [header.split(","), *rows])
 
 
 def _mm(value: float) -> str:
