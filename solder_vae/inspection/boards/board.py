@@ -17,6 +17,7 @@ from solder_vae.inspection.boards.placement_files import (
     Component,
     FootprintPad,
     PixelBox,
+    check_names,
     read_fiducials,
     read_footprints,
     read_pads,
@@ -31,6 +32,8 @@ SMALLEST = 8
 """Boxes with a side of fewer pixels show nothing of a joint: the units are wrong."""
 
 _TOLD = 5
+
+_UNNAMED = "**"  # KiCad's REF** and the like: logos, mounting holes, fiducials that no schematic has
 
 
 @dataclass(frozen=True)
@@ -126,23 +129,31 @@ def _outlines(components: Sequence[Component], options: BoardOptions) -> tuple[l
             for pad in footprints[component.package]
         ]
     else:
-        known, size = here, float(options.size or 0)
+        known = [component for component in here if not component.name.endswith(_UNNAMED)]
+        if not known:
+            raise UserError(f"{options.pads} has no designators on side={options.side}, only {here[0].name}.")
+        size = float(options.size or 0)
         square = FootprintPad("", 0, 0, size, size)
         outlines = [(component.name, _corners(replace(component, rotation=0), square)) for component in known]
+    check_names(Path(options.pads), [(component.line, component.name) for component in known])
     notes = []
     if len(here) < len(components):
         notes.append(f"{len(components) - len(here)} components on the other side")
     if len(known) < len(here):
-        notes.append(f"{len(here) - len(known)} whose package has no footprint")
+        why = "whose package has no footprint" if options.footprints else "without a designator"
+        notes.append(f"{len(here) - len(known)} {why}")
     return outlines, f"Left out: {', '.join(notes)}." if notes else ""
 
 
 def _corners(component: Component, pad: FootprintPad) -> Points:
-    """A pad's corners ``(4, 2)`` on the board, as seen from the top: a component below is turned over first."""
+    """A pad's corners ``(4, 2)`` on the board, as seen from the top.
+
+    A component on the bottom is turned over about its x axis and then rotated, as KiCad does (FOOTPRINT::Flip).
+    """
     signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float64)
     corners = [pad.x, pad.y] + signs * [pad.width / 2, pad.height / 2]
     if component.side == BOTTOM:
-        corners = corners * [-1, 1]
+        corners = corners * [1, -1]
     cos, sin = np.cos(np.radians(component.rotation)), np.sin(np.radians(component.rotation))
     return np.asarray(corners @ np.array([[cos, sin], [-sin, cos]]) + [component.x, component.y])
 

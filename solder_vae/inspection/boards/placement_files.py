@@ -7,7 +7,7 @@ ignored. docs/crop.md shows each.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,11 @@ class PixelBox:
 
 @dataclass(frozen=True)
 class Component:
-    """A placed component: its centroid in millimetres (y up), rotation in degrees counter-clockwise, and side."""
+    """A placed component: its centroid in millimetres (y up), rotation in degrees counter-clockwise, and side.
+
+    Attributes:
+        line: where it is in its file.
+    """
 
     name: str
     package: str
@@ -49,6 +53,7 @@ class Component:
     y: float
     rotation: float
     side: str
+    line: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,18 +70,19 @@ class FootprintPad:
 def read_pads(path: Path) -> list[PixelBox] | list[Component]:
     """Read pixel boxes or a placement file; the header tells which.
 
+    The names of a placement file are not checked here: of its rows, some are no joints (see :func:`check_names`).
+
     Raises:
         UserError: the file cannot be used; the message names file and line.
     """
     rows = read_table(path)
     columns = rows[0][1].keys()
     if set(PLACEMENT) <= columns:
-        _check_names(path, [(number, row["ref"]) for number, row in rows])
-        components = [_component(row, f"{path}, line {number}") for number, row in rows]
+        components = [_component(row, path, number) for number, row in rows]
         _check_rotations(path, [component.rotation for component in components])
         return components
     if set(BOXES) <= columns:
-        _check_names(path, [(number, row["name"]) for number, row in rows])
+        check_names(path, [(number, row["name"]) for number, row in rows])
         return [_box(row, f"{path}, line {number}") for number, row in rows]
     raise UserError(
         f"{path} has the columns {', '.join(columns)}: it needs {', '.join(BOXES)} (pixels) "
@@ -118,12 +124,13 @@ def _box(row: Row, at: str) -> PixelBox:
     return PixelBox(row["name"], x, y, width, height)
 
 
-def _component(row: Row, at: str) -> Component:
+def _component(row: Row, path: Path, number: int) -> Component:
+    at = f"{path}, line {number}"
     side = _SIDES.get(row["side"].lower())
     if side is None:
         raise UserError(f"{at}: Side is {printable(row['side'])!r}; use top or bottom.")
     x, y, rotation = (_number(row, column, at) for column in ("posx", "posy", "rot"))
-    return Component(row["ref"], row.get("package", ""), x, y, rotation, side)
+    return Component(row["ref"], row.get("package", ""), x, y, rotation, side, number)
 
 
 def _number(row: Row, column: str, at: str) -> float:
@@ -136,7 +143,12 @@ def _number(row: Row, column: str, at: str) -> float:
     return number
 
 
-def _check_names(path: Path, names: Sequence[tuple[int, str]]) -> None:
+def check_names(path: Path, names: Iterable[tuple[int, str]]) -> None:
+    """Check that joints or components, each ``(line, name)``, can be told apart.
+
+    Raises:
+        UserError: one has no name, or two have the same.
+    """
     seen: set[str] = set()
     for number, name in names:
         if not name:

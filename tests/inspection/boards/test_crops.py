@@ -144,10 +144,10 @@ def test_other_side_is_left_out_and_seen_from_below_mirrored(folder, options, tm
     fiducials = table(tmp_path / "mirrored.csv", [header, *mirrored])
     bottom = centers(read_board(options(pads=pads, side="bottom", fiducials=fiducials)))
     as_top = centers(read_board(options()))
-    # Turned over about its own vertical axis, the left column's pads 1 to 4 change places with 8 to 5.
-    for left, right in ((1, 8), (2, 7), (3, 6), (4, 5)):
-        x, y = as_top[f"U1.{right}"]
-        np.testing.assert_allclose(bottom[f"U1.{left}"], (width - x, y), atol=1)
+    # Turned over about its own horizontal axis, each column of pads changes ends.
+    for upper, lower in ((1, 4), (2, 3), (8, 5), (7, 6)):
+        x, y = as_top[f"U1.{lower}"]
+        np.testing.assert_allclose(bottom[f"U1.{upper}"], (width - x, y), atol=1)
 
 
 def test_names_once_and_rotations_in_degrees(folder, options, tmp_path):
