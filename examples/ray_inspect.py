@@ -1,4 +1,4 @@
-"""Inspect joints on a Ray cluster: the verdicts of ``python -m solder_vae.predict``, as Parquet (docs/scale.md)."""
+"""Inspect joints on a Ray cluster: the verdicts of ``python -m solder_vae.predict``, as Parquet (docs/use/scale.md)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Cut the joints out of a board's picture.
 
 {BOARD_USAGE}  out=DIR           a new folder for the joints' PNG files and crops.csv
 
-docs/crop.md describes the files. Either all joints are cut out or none.
+docs/use/crop.md describes the files. Either all joints are cut out or none.
 """
 
 

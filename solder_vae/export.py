@@ -18,7 +18,7 @@ Export a checkpoint as one graph: images in, score, label and heat map out.
   python -m solder_vae.export checkpoint=PATH out=FILE.onnx [format=onnx]
 
   checkpoint=PATH   best.ckpt of a training, or what solder_vae.metrics.threshold wrote
-  out=FILE.onnx     the graph; preprocessing, threshold and heat map's unit are inside (docs/export.md)
+  out=FILE.onnx     the graph; preprocessing, threshold and heat map's unit are inside (docs/use/export.md)
   format=onnx       the only one
 
 Needs the extra: pip install 'solder-vae[export]'. The graph is run by ONNX Runtime on 200 joints of the embedded data

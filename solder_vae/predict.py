@@ -24,7 +24,7 @@ Inspect new joints as a checkpoint says.
   processes=1       so many share the images and the cores; the tables are the same
   device=cpu        cuda: the network runs on GPUs, of which each process has one
 
-Instead of images=, the joints of a board's picture (docs/crop.md), whose verdicts are drawn into board.png:
+Instead of images=, the joints of a board's picture (docs/use/crop.md), whose verdicts are drawn into board.png:
 
 {BOARD_USAGE}
 Exit status: 0; 3 if images could not be read (they are listed and left out); 2 if nothing could be done.

@@ -1,4 +1,4 @@
-"""The figures of docs/audit.md that no command prints: python docs/figures/audit.py FOLDER [FOLDER ...]
+"""The figures of docs/use/audit.md that no command prints: python docs/figures/audit.py FOLDER [FOLDER ...]
 
 Of each data set: how much of an image's native size still shows in the controlled view, for several resolutions; and
 how many altered copies the search for near duplicates finds.

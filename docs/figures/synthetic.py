@@ -1,4 +1,4 @@
-"""The figures and numbers of docs/synthetic.md.
+"""The figures and numbers of docs/research/synthetic.md.
 
 python docs/figures/synthetic.py sheet                        docs/images/synthetic_sheet.png
 python docs/figures/synthetic.py normals                      docs/images/synthetic_normals.png

@@ -1,4 +1,4 @@
-"""Images on disk as a source: find, decode once, split, hand over as tables (docs/data.md: the rules)."""
+"""Images on disk as a source: find, decode once, split, hand over as tables (docs/use/data.md: the rules)."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def _too_few(free: int, pinned: int, grouped: bool) -> str:
     why = f" {pinned} normal images are tied to defective ones and serve for testing." if pinned else ""
     return (
         f"Only {free} {what} to train and to validate on, which takes 2 at least (copies count once)."
-        f"{why} Add normal images, or give the splits yourself in folders or a manifest (see docs/data.md)."
+        f"{why} Add normal images, or give the splits yourself in folders or a manifest (see docs/use/data.md)."
     )
 
 

@@ -28,7 +28,7 @@ PLAIN, CONTROLLED = VIEWS = ("plain", "controlled")
 
 RESOLUTION = 24
 """Pixels a side that every controlled image is reduced to. A photograph of fewer stays as blurred as it is, which still
-tells its size: on sets of such photographs look at the sharpness baseline (docs/audit.md has figures)."""
+tells its size: on sets of such photographs look at the sharpness baseline (docs/use/audit.md has figures)."""
 
 MEAN, DEVIATION = 128.0, 48.0
 """Grey levels: about the contrast of photographs, so that the KL divergence keeps its weight beside the squared error.

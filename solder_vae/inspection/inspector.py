@@ -5,7 +5,7 @@
         print(verdict.name, verdict.label, verdict.margin)
 
 Everything that a decision needs is in the checkpoint: weights, preprocessing, threshold, scores of the validation
-normals, unit of the anomaly map, reference gradients. docs/inspection.md says more.
+normals, unit of the anomaly map, reference gradients. docs/use/inspection.md says more.
 """
 
 from __future__ import annotations

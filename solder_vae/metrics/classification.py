@@ -1,7 +1,7 @@
 """What a score is worth: counts and rates at the threshold, ranking quality without one, and the floors.
 
 Terms (label 1 = abnormal = positive): a *false call* is a normal joint called abnormal, an *escape* an
-abnormal joint called normal. docs/metrics.md says what each number means on a production line.
+abnormal joint called normal. docs/research/metrics.md says what each number means on a production line.
 """
 
 from __future__ import annotations

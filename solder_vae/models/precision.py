@@ -2,7 +2,7 @@
 from it, single precision where it does not.
 
 On CPUs the tile unit (AMX) or AVX-512's own dot product of bfloat16 make it fast; where it is emulated it is a detour.
-``make bench`` measures both (docs/performance.md). The choice follows from the processor alone:
+``make bench`` measures both (docs/research/performance.md). The choice follows from the processor alone:
 a stopwatch at the start of a run would decide differently in two runs of one seed, and their results would differ.
 Scores are always computed in single precision: test and predict with ``32-true``.
 """

@@ -18,13 +18,15 @@ import pytest
 from checkpoints import pictures, write_images
 from documented import ROOT, check_command, commands_in
 
-README = commands_in((ROOT / "README.md").read_text(encoding="utf-8"))
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-DOCUMENTED = [(page.name, command) for page in PAGES for command in commands_in(page.read_text(encoding="utf-8"))]
+DOCS = ROOT / "docs"
+PAGES = {str(page.relative_to(ROOT)): page for page in sorted([ROOT / "README.md", *DOCS.rglob("*.md")])}
+TEXTS = {name: page.read_text(encoding="utf-8") for name, page in PAGES.items()}
+README = commands_in(TEXTS["README.md"])
+DOCUMENTED = [(name, command) for name, text in TEXTS.items() for command in commands_in(text)]
 LINKS = [
-    (page.name, link)
-    for page in PAGES
-    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    (name, link)
+    for name, text in TEXTS.items()
+    for link in re.findall(r"\]\(([^)\s]+)\)", text)
     if not re.match(r"[a-z]+:", link)
 ]
 
@@ -73,12 +75,31 @@ def test_a_command_that_does_not_work_is_noticed(command):
 @pytest.mark.parametrize(("page", "link"), LINKS)
 def test_links_lead_somewhere(page, link):
     """To a file of the repository, and to a heading in it."""
-    folder = ROOT if page == "README.md" else ROOT / "docs"
     name, _, anchor = link.partition("#")
-    target = folder / name if name else folder / page
+    target = PAGES[page].parent / name if name else PAGES[page]
     assert target.exists()
     if anchor:
         assert anchor in anchors(target.read_text(encoding="utf-8"))
+
+
+def test_every_document_is_in_the_index():
+    """docs/README.md is where a reader looks; README.md leads there."""
+    listed = {(DOCS / link).resolve() for page, link in LINKS if page == "docs/README.md"}
+    assert {page for name, page in PAGES.items() if name not in ("README.md", "docs/README.md")} <= listed
+    assert ("README.md", "docs/README.md") in LINKS
+
+
+def test_documents_named_in_code_exist():
+    """Comments, docstrings, messages and configs name documents by their path from the repository's root."""
+    tracked = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
+    named = {
+        (name, document)
+        for name in tracked
+        if name.endswith((".py", ".yaml", ".toml", ".md")) or name in ("Makefile", ".ci/run")
+        for document in re.findall(r"\bdocs/[\w/]+\.md\b", (ROOT / name).read_text(encoding="utf-8"))
+    }
+    assert len(named) > 10
+    assert {(name, document) for name, document in named if not (ROOT / document).is_file()} == set()
 
 
 def anchors(markdown):

@@ -1,6 +1,6 @@
 """The same command gives the same ``metrics.json`` to the byte, whatever a machine's surroundings are.
 
-docs/trust.md says where bits may differ: another processor, another number of threads, another precision.
+docs/project/trust.md says where bits may differ: another processor, another number of threads, another precision.
 """
 
 import locale

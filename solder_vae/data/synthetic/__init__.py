@@ -1,4 +1,4 @@
-"""The embedded data set: solder joints rendered on demand, good ones and nine defects (``docs/synthetic.md``)."""
+"""The embedded data set: solder joints rendered on demand, good ones and nine defects (docs/research/synthetic.md)."""
 
 from solder_vae.data.synthetic.defects import DEFECTS
 from solder_vae.data.synthetic.render import Rendered, render

@@ -11,12 +11,15 @@ from solder_vae.utils.errors import UserError
 
 Factor = NDArray[np.generic]
 
-# The embedded data set's factors (docs/synthetic.md) that vary among normal joints, can be seen at 64 x 64, and are
-# drawn independently of each other, which all three measures take for granted. Left out are: `severity`, 0 on normal
-# joints; what follows from a factor that is in (pad_length and the terminal's size from component, mask_red ... from
-# mask_colour, light_elevation from light, light_blue from light_red, the native size from blur); light_azimuth, which
-# is a circle and shows only under the lamps that stand aside; the body, out of most frames; and what hardly shows
-# (grain, contrast, saturation, sharpen, noise, jpeg_quality). `quarter_turn` is view_angle's multiple of 90 degrees.
+# Factors of the embedded data set (docs/research/synthetic.md) that vary among normal joints, can be seen at 64 x 64,
+# and are drawn independently of each other, which MIG, SAP and DCI take for granted. Left out are:
+# - `severity`, which is 0 on normal joints;
+# - what follows from a listed factor: pad_length and the terminal's size from component, mask_red, mask_green and
+#   mask_blue from mask_colour, light_elevation from light, light_blue from light_red, the native size from blur;
+# - light_azimuth, which is a circle and shows only under the lamps that stand aside;
+# - the body, which lies outside most frames;
+# - what hardly shows: grain, contrast, saturation, sharpen, noise, jpeg_quality.
+# `quarter_turn` is view_angle's multiple of 90 degrees.
 NORMAL_FACTORS = (
     "component",
     "volume",

@@ -26,7 +26,7 @@ from solder_vae.utils.labels import NORMAL
 
 
 class SyntheticSource:
-    """Rendered solder joints in the paper's split; see ``docs/synthetic.md``.
+    """Rendered solder joints in the paper's split; see ``docs/research/synthetic.md``.
 
     The abnormal test images take the nine defects in turn. Image i of a split depends on the seed and on i alone:
     asking for more only adds to the end.

@@ -1,7 +1,7 @@
 """The files that say where a board's joints are: pixel boxes, or placement, footprints and fiducials.
 
 All are CSV with a header, separated by commas, semicolons or tabs; columns come in any order and case, others are
-ignored. docs/crop.md shows each.
+ignored. docs/use/crop.md shows each.
 """
 
 from __future__ import annotations

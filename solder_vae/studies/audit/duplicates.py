@@ -20,7 +20,7 @@ from solder_vae.utils.threads import tracked
 
 BITS = 14
 """Pairs whose hashes differ in at most so many of their 63 bits are compared: 99 % and more of the altered copies
-(smaller, JPEG, tint, moved by a pixel) whose correlation suffices (docs/audit.md)."""
+(smaller, JPEG, tint, moved by a pixel) whose correlation suffices (docs/use/audit.md)."""
 
 CORRELATION = 0.98
 """From here on two pictures are near duplicates."""
