@@ -102,6 +102,17 @@ def test_documents_named_in_code_exist():
     assert {(name, document) for name, document in named if not (ROOT / document).is_file()} == set()
 
 
+def test_the_tree_in_the_architecture_names_files_that_exist():
+    tree = TEXTS["docs/project/architecture.md"].partition("## Where things are")[2].partition("\n## ")[0]
+    room, missing = "", []
+    for line in tree.splitlines():
+        if heading := re.match(r"  (\w+)/ ", line):
+            room = heading[1]
+        missing += [name for name in re.findall(r"\w+\.py\b", line) if not (ROOT / "solder_vae" / room / name).exists()]
+    assert room
+    assert missing == []
+
+
 def anchors(markdown):
     """What headings are called in links: lower case, hyphens for spaces, no other signs."""
     headings = re.findall(r"^#+ (.+)$", markdown, re.MULTILINE)
