@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from solder_vae.studies.paper.reproduce import (
-    announce,
     check_values,
     data_of_seed,
     data_sentence,
@@ -60,8 +59,6 @@ def job(config: DictConfig, directory: Path) -> None:
     site = SweepFolder(folder, choices["experiment"], overrides, directory / "trainings.log")
     missing = site.without_result(trainings)
     log.info("%d trainings, %d of them with a result already", len(trainings), len(trainings) - len(missing))
-    if missing:
-        announce(missing, config, data, jobs)
     run_sweeps(parts, site, jobs)
     trained = time.time()
     runs = read_runs(trainings, site)

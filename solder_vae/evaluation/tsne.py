@@ -11,11 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from joblib import Parallel, delayed  # type: ignore[import-untyped]
 from numpy.typing import ArrayLike, NDArray
-from rich.console import Console
-from rich.progress import track
 from sklearn.manifold import TSNE  # type: ignore[import-untyped]
 
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.threads import tracked
 
 Floats = NDArray[np.float64]
 
@@ -85,21 +84,13 @@ def embed(
             "The latent codes are not all finite, so they cannot be embedded: the model diverged, train anew."
         )
     fitting = min(perplexity, (len(points) - 1) / 3)
-    console = Console(stderr=True)
     # Results come in the order of the seeds; only the best is kept, so that 100 embeddings need no memory.
-    results = track(
-        Parallel(n_jobs=jobs, return_as="generator")(
-            delayed(_one_run)(points, fitting, number) for number in range(seed, seed + runs)
-        ),
-        description="t-SNE",
-        total=runs,
-        console=console,
-        transient=True,
-        disable=not (progress and console.is_terminal),
+    results = Parallel(n_jobs=jobs, return_as="generator")(
+        delayed(_one_run)(points, fitting, number) for number in range(seed, seed + runs)
     )
     kls = np.empty(runs)
     best = np.empty((0, 2))
-    for run, (placed, kl) in enumerate(results):
+    for run, (placed, kl) in enumerate(tracked(results, "t-SNE", runs) if progress else results):
         if run == 0 or kl < kls[:run].min():
             best = placed
         kls[run] = kl

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from itertools import islice
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -42,12 +46,34 @@ def in_threads(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
 
 def tracked(results: Iterable[T], description: str, total: int) -> Iterator[T]:
     """The results, with a progress bar on a terminal that is gone afterwards."""
+    with progress_bar(description, total) as advance:
+        for result in results:
+            yield result
+            advance(1)
+
+
+@contextmanager
+def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal until the block ends; the function that it gives is told how many more are done."""
+    columns = (TextColumn(description), BarColumn(), MofNCompleteColumn(), _Remaining())
     console = Console(stderr=True)
-    yield from track(
-        results,
-        description=description,
-        total=total,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    with (
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+        ExitStack() as end,
+    ):
+        for handler in logging.getLogger().handlers:  # lines of the log appear above the bar, not in it
+            if isinstance(handler, logging.StreamHandler) and console.is_terminal and handler.stream.isatty():
+                end.callback(handler.setStream, handler.setStream(sys.stderr))
+        task = bar.add_task("", total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+class _Remaining(ProgressColumn):
+    """The time that the rest takes if it goes on as it went so far: rich's own forgets what is older than 30 s."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> str:
+        if not task.completed or task.elapsed is None or task.remaining is None:
+            return "-:--:--"
+        return str(timedelta(seconds=round(task.elapsed * task.remaining / task.completed)))

@@ -14,8 +14,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from solder_vae.data.synthetic.defects import DEFECTS
 from solder_vae.data.synthetic.render import Rendered, render
@@ -25,6 +23,7 @@ from solder_vae.utils.errors import UserError
 from solder_vae.utils.files import atomic_directory
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.tables import write_csv
+from solder_vae.utils.threads import tracked
 
 _ON_SHEET = 100
 
@@ -66,8 +65,7 @@ def write_set(out: Path, count: int, defects: Sequence[str], severity: tuple[flo
 def _write_files(out: Path, count: int, defects: Sequence[str], severity: tuple[float, float], seed: int) -> None:
     rows: list[dict[str, float | str]] = []
     shown: list[Rendered] = []
-    quiet = not sys.stderr.isatty()
-    for index in track(range(count), "rendering", console=Console(stderr=True), disable=quiet, transient=True):
+    for index in tracked(range(count), "Rendering", count):
         defect = defects[index % len(defects)]
         stream = "test_normal" if defect == NORMAL else "test_abnormal"
         joint = render(seed, stream, index, defect, severity)

@@ -6,13 +6,10 @@ import copy
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from solder_vae.data.synthetic import cache
 from solder_vae.data.synthetic.cache import Arrays
@@ -23,6 +20,7 @@ from solder_vae.data.table import ImageTable
 from solder_vae.utils import files
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
+from solder_vae.utils.threads import progress_bar
 
 
 class SyntheticSource:
@@ -128,12 +126,9 @@ class SyntheticSource:
         return arrays
 
     def _render(self) -> Arrays:
-        columns = (TextColumn("rendering the synthetic set"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         jobs = self._jobs()
-        with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
-            task = bar.add_task("", total=len(jobs))
-            order = Order(self.seed, self.severity, jobs)
-            joints = render_many(order, self.render_workers, lambda count: bar.advance(task, count))
+        with progress_bar("Rendering the synthetic set", len(jobs)) as advance:
+            joints = render_many(Order(self.seed, self.severity, jobs), self.render_workers, advance)
         return _prepared(joints, self.image_size, self.view)
 
     def _tables(self, arrays: Arrays) -> dict[str, ImageTable]:

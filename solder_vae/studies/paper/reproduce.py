@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from solder_vae.data.datamodule import SolderDataModule
-    from solder_vae.studies.paper.plan import Training
     from solder_vae.studies.paper.results import Results
     from solder_vae.studies.paper.runs import Runs
     from solder_vae.utils.document import Block, Picture
@@ -87,33 +86,6 @@ def processes(config: DictConfig) -> int:
         log.warning("hydra-joblib-launcher is not installed: one training at a time, which takes longer.")
         return 1
     return int(joblib.cpu_count())
-
-
-def announce(missing: Sequence[Training], config: DictConfig, data: SolderDataModule, jobs: int) -> None:
-    """Say what is ahead and how long it will take, from a few steps measured now."""
-    from solder_vae.studies.paper.cost import measure
-
-    counts = {split: len(table) for split, table in data.tables.items()}
-    without, with_ = measure(config, jobs)
-    log.info(
-        "a step of %d images takes %.0f ms, %.0f ms with the gradient constraint (%d side by side)",
-        config.data.batch_size,
-        1000 * without.step,
-        1000 * with_.step,
-        jobs,
-    )
-    costs = {
-        constraint: cost.training(config.trainer.max_epochs, **counts, batch=config.data.batch_size)
-        for constraint, cost in ((False, without), (True, with_))
-    }
-    seconds = sum(costs[training.constraint] for training in missing) / min(jobs, len(missing))
-    log.info(
-        "%d trainings of %d epochs, %d at a time: about %s",
-        len(missing),
-        config.trainer.max_epochs,
-        jobs,
-        duration(seconds),
-    )
 
 
 def report(

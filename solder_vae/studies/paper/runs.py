@@ -21,6 +21,7 @@ from solder_vae.studies.paper.plan import SCORES, Row, Sweep, Training
 from solder_vae.studies.sweeps.runs import last_error
 from solder_vae.training.finished import finished
 from solder_vae.utils.tables import read_table
+from solder_vae.utils.threads import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -128,19 +129,24 @@ def run_sweeps(sweeps: Sequence[Sweep], site: SweepFolder, jobs: int) -> None:
         jobs: trainings side by side.
     """
     trainings = [training for sweep in sweeps for training in sweep.trainings]
-    known = set(trainings) - set(site.without_result(trainings))
-    for sweep in sweeps:
-        missing = [training for training in sweep.trainings if training not in known]
-        while missing:
-            run_sweep(sweep, site, jobs, trainings, known)
-            before, missing = missing, site.without_result(sweep.trainings)
-            explained = all(last_error(site.folder / training.folder) for training in missing)
-            if explained or len(missing) == len(before):
-                break
+    to_do = site.without_result(trainings)
+    known = set(trainings) - set(to_do)
+    with progress_bar("Training", len(to_do)) as advance:
+        for sweep in sweeps:
+            missing = [training for training in sweep.trainings if training not in known]
+            while missing:
+                for training in run_sweep(sweep, site, jobs, trainings):
+                    advance(training not in known)
+                    known.add(training)
+                    log.info("%*d of %d: %s", len(str(len(trainings))), len(known), len(trainings), training)
+                before, missing = missing, site.without_result(sweep.trainings)
+                explained = all(last_error(site.folder / training.folder) for training in missing)
+                if explained or len(missing) == len(before):
+                    break
 
 
-def run_sweep(sweep: Sweep, site: SweepFolder, jobs: int, trainings: Sequence[Training], known: set[Training]) -> None:
-    """One multirun; tells of each training as it finishes and adds it to those ``known`` to have a result.
+def run_sweep(sweep: Sweep, site: SweepFolder, jobs: int, trainings: Sequence[Training]) -> Iterator[Training]:
+    """One multirun; yields each training as it finishes.
 
     Neither pictures nor dashboard of the single trainings: the report has what counts, and they take a tenth of a short
     training's time. What was typed for all comes later, so that it wins.
@@ -162,8 +168,7 @@ def run_sweep(sweep: Sweep, site: SweepFolder, jobs: int, trainings: Sequence[Tr
                 stamp = site.stamp(training)
                 if stamp is not None and stamp != stamps[training]:
                     stamps[training] = stamp
-                    known.add(training)
-                    log.info("%*d of %d: %s", len(str(len(trainings))), len(known), len(trainings), training)
+                    yield training
     finally:
         process.terminate()  # does nothing to one that has ended
         process.wait()

@@ -72,6 +72,7 @@ def test_a_multirun_that_lost_a_process_is_begun_again(monkeypatch, tmp_path):
         calls.append(sweep)
         waiting = [training for training in sweep.trainings if training not in done]
         done.update(waiting[: next(finished_a_call)])
+        return ()
 
     monkeypatch.setattr(reproduction_runs.SweepFolder, "has_result", lambda site, training: training in done)
     monkeypatch.setattr(reproduction_runs, "last_error", lambda folder: "why" if folder.name in failed else "")
