@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares  # type: ignore[import-untyped]
 
 from solder_vae.utils.errors import UserError
 
@@ -130,40 +130,17 @@ def fit_affine(board: Points, pixels: Points) -> Points:
 def fit_homography(board: Points, pixels: Points) -> Points:
     """The homography ``(3, 3)`` with the smallest sum of squared residuals, from N >= 4 points ``(N, 2)`` each.
 
-    Starts from the normalised direct linear transformation (Hartley 1997), which minimises an algebraic error, and
-    goes on to the geometric one. The sign is such that the points are in front of the camera.
+    The points are in front of the camera. NaN where OpenCV finds none.
     """
-    into_a, into_b = _normalisation(board), _normalisation(pixels)
-    a, b = _apply(into_a, board), _apply(into_b, pixels)
-    ones, zeros = np.ones(len(a)), np.zeros((len(a), 3))
-    homogeneous = np.column_stack([a, ones])
-    system = np.vstack(
-        [
-            np.hstack([homogeneous, zeros, -b[:, :1] * homogeneous]),
-            np.hstack([zeros, homogeneous, -b[:, 1:] * homogeneous]),
-        ]
-    )
-    start = np.linalg.svd(system)[2][-1]
-    start = start * np.sign((homogeneous @ start.reshape(3, 3)[2]).mean()) / np.linalg.norm(start)
-    refined = least_squares(lambda h: (_apply(h.reshape(3, 3), a) - b).ravel(), start, xtol=1e-14, ftol=1e-14).x
-    matrix = np.linalg.inv(into_b) @ refined.reshape(3, 3) @ into_a
-    return np.asarray(matrix / np.abs(matrix[2, 2]))
-
-
-def _apply(matrix: Points, points: Points) -> Points:
-    mapped = np.column_stack([points, np.ones(len(points))]) @ matrix.T
-    return np.asarray(mapped[:, :2] / mapped[:, 2:])
+    # OpenCV computes in single precision, which suffices near the origin only; and what it scales to 1 is then the
+    # depth of the points' middle, so that no sign is left to choose.
+    center, middle = board.mean(axis=0), pixels.mean(axis=0)
+    matrix, _ = cv2.findHomography(board - center, pixels - middle, 0)
+    return _translation(middle) @ (np.full((3, 3), np.nan) if matrix is None else matrix) @ _translation(-center)
 
 
 def _translation(by: Points) -> Points:
     return np.array([[1, 0, by[0]], [0, 1, by[1]], [0, 0, 1]])
-
-
-def _normalisation(points: Points) -> Points:
-    """The map that moves points' mean to the origin and scales their mean distance from it to sqrt(2)."""
-    center = points.mean(axis=0)
-    scale = np.sqrt(2) / np.linalg.norm(points - center, axis=1).mean()
-    return np.diag([scale, scale, 1]) @ _translation(-center)
 
 
 def _check_distinct(fiducials: Sequence[Fiducial]) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.optimize import least_squares
 
 from solder_vae.inspection.boards.registration import Fiducial, check_field, fit_affine, fit_homography, register
 from solder_vae.utils.errors import UserError
@@ -45,6 +46,27 @@ def test_homography_recovers_what_made_the_points(angle, scale, tilt_x, tilt_y, 
     assume((np.column_stack([SQUARE, np.ones(6)]) @ true[2] > 0.3).all())
     found = fit_homography(SQUARE[:count], project(true, SQUARE[:count]))
     np.testing.assert_allclose(project(found, SQUARE), project(true, SQUARE), rtol=1e-6, atol=1e-4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(angles, scales, st.integers(0, 1000), st.floats(-1e4, 1e4))
+def test_homography_is_that_of_an_optimiser_in_double_precision(angle, scale, seed, shift):
+    rng = np.random.default_rng(seed)
+    board = SQUARE + shift
+    tilt = np.array([[1, 0, 0], [0, 1, 0], [2e-4, -1e-4, 1]])
+    true = similarity(angle, scale) @ tilt
+    pixels = project(true, SQUARE) + rng.normal(0, 1, SQUARE.shape)
+    start = (true / true[2, 2]).ravel()[:8]
+    best = least_squares(
+        lambda h: (project(np.append(h, 1).reshape(3, 3), SQUARE) - pixels).ravel(),
+        start,
+        x_scale=np.abs(start),
+        xtol=1e-15,
+        ftol=1e-15,
+        gtol=1e-15,
+    ).x
+    wanted = project(np.append(best, 1).reshape(3, 3), SQUARE)
+    np.testing.assert_allclose(project(fit_homography(board, pixels), board), wanted, atol=2e-3)
 
 
 @settings(deadline=None, max_examples=30)
