@@ -13,6 +13,7 @@ from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.cluster.hierarchy import DisjointSet  # type: ignore[import-untyped]
 
 from solder_vae.utils.errors import UserError
 
@@ -31,25 +32,13 @@ def connect(*keys: Sequence[Hashable]) -> list[list[int]]:
     Returns:
         The parts, each a list of ascending indices; together they hold 0 .. N-1 once.
     """
-    count = len(keys[0])
-    parent = list(range(count))
-
-    def find(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
+    parts = DisjointSet(range(len(keys[0])))
     for values in keys:
         first: dict[Hashable, int] = {}
         for index, value in enumerate(values):
             if value is not None:
-                parent[find(index)] = find(first.setdefault(value, index))
-
-    parts: dict[int, list[int]] = defaultdict(list)
-    for index in range(count):
-        parts[find(index)].append(index)
-    return list(parts.values())
+                parts.merge(first.setdefault(value, index), index)
+    return [sorted(part) for part in parts.subsets()]
 
 
 def apportion(total: int, weights: Sequence[float]) -> list[int]:

@@ -43,11 +43,10 @@ def paired_test(differences: ArrayLike) -> PairedTest:
     mean = float(values.mean()) if n else math.nan
     if n < 2:
         return PairedTest(n, mean, math.nan, math.nan, math.nan)
-    error = float(values.std(ddof=1)) / math.sqrt(n)
-    if error <= 1e-12:
+    if values.std(ddof=1) <= 1e-12 * math.sqrt(n):
         return PairedTest(n, mean, mean, mean, 1.0 if abs(mean) <= 1e-12 else 2.0 ** (1 - n))
-    reach = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * error
-    return PairedTest(n, mean, mean - reach, mean + reach, float(2 * stats.t.sf(abs(mean) / error, n - 1)))
+    test = stats.ttest_1samp(values, 0)
+    return PairedTest(n, mean, *map(float, test.confidence_interval(1 - LEVEL)), float(test.pvalue))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
