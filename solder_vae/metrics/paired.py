@@ -46,7 +46,8 @@ def paired_test(differences: ArrayLike) -> PairedTest:
     if values.std(ddof=1) <= 1e-12 * math.sqrt(n):
         return PairedTest(n, mean, mean, mean, 1.0 if abs(mean) <= 1e-12 else 2.0 ** (1 - n))
     test = stats.ttest_1samp(values, 0)
-    return PairedTest(n, mean, *map(float, test.confidence_interval(1 - LEVEL)), float(test.pvalue))
+    low, high = test.confidence_interval(1 - LEVEL)
+    return PairedTest(n, mean, float(low), float(high), float(test.pvalue))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -24,7 +24,10 @@ _AHEAD = 12  # tasks begun before their results are asked for
 
 
 def in_threads(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
-    """``work`` of each item, in their order, done in threads some hundred items ahead of who takes the results."""
+    """``work`` of each item, in their order, done in threads some hundred items ahead of who takes the results.
+
+    joblib's generator is as fast, but goes on to the last item whether or not anybody takes the results.
+    """
     source = iter(items)
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decode")
     pending: deque[Future[list[T]]] = deque()
