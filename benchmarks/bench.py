@@ -37,8 +37,8 @@ from benchmarks import reference as published
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import ImageTable
 from solder_vae.data.transforms import to_tensor
-from solder_vae.models.autoencoder import TRAINING
 from solder_vae.models.precision import FULL, MIXED, resolve_precision
+from solder_vae.models.steps import TRAINING
 from solder_vae.models.vae import BetaVAE
 from solder_vae.training.trainer import quiet_lightning
 from solder_vae.utils.files import atomic_file

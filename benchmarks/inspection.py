@@ -11,7 +11,7 @@ import torch
 
 from solder_vae.inspection.batch import find_joints
 from solder_vae.inspection.inspector import Inspector, read_ahead
-from solder_vae.models.scores import recon_score
+from solder_vae.models.losses import squared_error
 from solder_vae.utils.cli import command, parse
 
 FILES = 512
@@ -41,7 +41,7 @@ def run(arguments: list[str]) -> int:
     reading = processor_time(lambda: list(read_ahead(joints, inspector.image_size, inspector.view)))
     x = torch.rand(32, 3, inspector.image_size, inspector.image_size).to(memory_format=torch.channels_last)
     with torch.no_grad():
-        recon = processor_time(lambda: [recon_score(x, inspector.model(x)) for _ in range(FILES // 32)])
+        recon = processor_time(lambda: [squared_error(x, inspector.model(x)) for _ in range(FILES // 32)])
     print(
         f"{FILES / min(times):.0f} files a second with {options.threads} threads, "
         f"{1000 * min(processor) / FILES:.2f} ms of processor time each (model {inspector.model.name}, "

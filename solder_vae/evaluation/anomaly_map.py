@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,12 +13,9 @@ from torch import Tensor
 from solder_vae.data.table import Images
 from solder_vae.data.transforms import to_tensor
 
-if TYPE_CHECKING:
-    from solder_vae.models.autoencoder import CAE
-
 SMOOTHING = 1 / 32  # standard deviation of the Gaussian as a share of the image's side: 2 pixels of 64
 SCALE_QUANTILE = 0.99
-_IMAGES_FOR_SCALE = 1000  # 4 million pixels settle a quantile; more would only cost memory
+IMAGES_FOR_SCALE = 1000  # 4 million pixels settle a quantile; more would only cost memory
 _AT_ONCE = 64
 
 
@@ -49,15 +45,6 @@ def smooth(maps: Tensor) -> Tensor:
     return F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))[:, 0]
 
 
-def anomaly_maps(model: CAE, images: Images) -> NDArray[np.float32]:
-    """Anomaly maps ``(N, S, S)`` of images ``(N, S, S, 3)`` as the model, in evaluation mode, reconstructs them."""
-    maps = np.empty(images.shape[:3], np.float32)
-    for start in range(0, len(images), _AT_ONCE):
-        x = to_tensor(images[start : start + _AT_ONCE]).to(model.device)
-        maps[start : start + _AT_ONCE] = anomaly_map(x, model.reconstruct(x)).cpu().numpy()
-    return maps
-
-
 def mean_image_maps(train: Images, images: Images) -> NDArray[np.float32]:
     """The trivial anomaly map ``(N, S, S)``: what :func:`anomaly_map` makes of the training normals' mean image.
 
@@ -71,14 +58,12 @@ def mean_image_maps(train: Images, images: Images) -> NDArray[np.float32]:
     return maps
 
 
-def map_scale(model: CAE, normals: Images) -> float:
-    """The map's unit: the value under which 99 % of the pixels of normals lie.
+def map_scale(maps: NDArray[np.float32]) -> float:
+    """The maps' unit: the value under which 99 % of the pixels of normals lie.
 
     Maps divided by it mean the same on every image: 1 is as much as a normal joint's hundredth pixel shows.
 
     Args:
-        model: in evaluation mode.
-        normals: validation normals ``(N, S, S, 3)``, N >= 1.
+        maps: of validation normals ``(N, S, S)``, N >= 1; some 1000 of them are enough.
     """
-    step = math.ceil(len(normals) / _IMAGES_FOR_SCALE)
-    return float(np.quantile(anomaly_maps(model, normals[::step]), SCALE_QUANTILE))
+    return float(np.quantile(maps, SCALE_QUANTILE))

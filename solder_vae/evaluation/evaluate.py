@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch import Tensor
 
 from solder_vae.data.datamodule import SolderDataModule
-from solder_vae.data.table import ImageTable
-from solder_vae.evaluation.anomaly_map import anomaly_maps, map_scale, mean_image_maps
+from solder_vae.data.image_files import Image
+from solder_vae.data.table import Images, ImageTable
+from solder_vae.data.transforms import to_images
+from solder_vae.evaluation.anomaly_map import IMAGES_FOR_SCALE, anomaly_map, map_scale, mean_image_maps
 from solder_vae.evaluation.baselines import trivial_scores
+from solder_vae.evaluation.run_model import batches_of, run_model
 from solder_vae.metrics.classification import Metrics, evaluate
 from solder_vae.metrics.localisation import evaluate_localisation
 from solder_vae.metrics.threshold import Threshold, fit_threshold, refit_rule
-from solder_vae.models.autoencoder import CAE
+from solder_vae.models.autoencoder import Autoencoder
+from solder_vae.models.scores import ModelOutput
+from solder_vae.utils.threads import tracked
 
 Scores = dict[str, NDArray[np.float64]]  # by name of the score, each (N,), higher = more anomalous
+
+RECONS_KEPT = 4096  # 50 MB at 64 px
 
 
 @dataclass(frozen=True)
@@ -30,12 +37,14 @@ class Evaluation:
 
     Attributes:
         primary: the score that decides.
+        validation: the objective's terms and what else the validation says, by the names of the curves.
         thresholds: by score, from validation normals.
         val: scores of the validation normals.
         test: scores of the test images, in the order of the test table.
         metrics: :func:`solder_vae.metrics.classification.evaluate` of each score.
         baselines: the same of each trivial baseline, thresholded by the same rule.
         table: the test images.
+        recons: reconstructions of the test images ``(N, S, S, 3)`` uint8; None for more than :data:`RECONS_KEPT`.
         map_scale: unit of the anomaly maps, from validation normals, see
             :func:`solder_vae.evaluation.anomaly_map.map_scale`.
         localisation: :func:`solder_vae.metrics.localisation.evaluate_localisation` of the model's anomaly maps (None
@@ -44,12 +53,14 @@ class Evaluation:
     """
 
     primary: str
+    validation: dict[str, float]
     thresholds: dict[str, Threshold]
     val: Scores
     test: Scores
     metrics: dict[str, Metrics]
     baselines: dict[str, Metrics]
     table: ImageTable
+    recons: Image | None
     map_scale: float
     localisation: Metrics | None
     trivial_localisation: Metrics | None
@@ -86,33 +97,39 @@ def decision_state(primary: str, thresholds: dict[str, Threshold], normals: Scor
     }
 
 
-def evaluate_model(model: CAE, data: SolderDataModule, trainer: pl.Trainer, rule: dict[str, Any]) -> Evaluation:
-    """Score validation and test images in one pass each, under every score that the model admits.
+def evaluate_model(model: Autoencoder, data: SolderDataModule, rule: dict[str, Any]) -> Evaluation:
+    """Score validation and test images, each in one pass through the network, under every score of the model.
 
     Args:
-        model: trained.
+        model: trained, in evaluation mode, on the device to use.
         data: set up.
-        trainer: with ``inference_mode=False``: GradCon needs gradients.
         rule: the threshold's rule and its parameter, as in ``conf/threshold``. It holds for the primary score; the
             others and the baselines get the same rule on their own validation scores.
 
     Raises:
         UserError: the rule does not fit the data, or scores are not finite.
     """
+    fit_scores(model, data)
     primary = model.primary_score
-    val = predict(model, trainer, data.val_dataloader())
-    test = predict(model, trainer, data.test_dataloader())
+    validation, val, unit = validate(model, data)
     threshold = fit_threshold(val[primary], **rule)
     thresholds = fit_thresholds(threshold, primary, val)
     table = data.tables["test"]
+    test, maps, recons = run_test(model, data)
 
     def measured(scores: NDArray[np.float64], limit: Threshold) -> Metrics:
         return evaluate(scores, table.labels, table.defects, limit.value)
 
     trivial_val = trivial_scores(data.tables["train"], data.tables["val"])
     trivial_test = trivial_scores(data.tables["train"], table)
+    located, trivially_located = None, None
+    if table.masks is not None and maps is not None:
+        located = evaluate_localisation(maps, table.masks, table.defects)
+        trivial_maps = mean_image_maps(data.tables["train"].images, table.images)
+        trivially_located = evaluate_localisation(trivial_maps, table.masks, table.defects)
     return Evaluation(
         primary=primary,
+        validation=validation,
         thresholds=thresholds,
         val=val,
         test=test,
@@ -121,25 +138,85 @@ def evaluate_model(model: CAE, data: SolderDataModule, trainer: pl.Trainer, rule
             name: measured(scores, refit_rule(threshold, trivial_val[name])) for name, scores in trivial_test.items()
         },
         table=table,
-        map_scale=map_scale(model, data.tables["val"].images),
-        localisation=localise(lambda: anomaly_maps(model, table.images), table),
-        trivial_localisation=localise(lambda: mean_image_maps(data.tables["train"].images, table.images), table),
+        recons=recons,
+        map_scale=unit,
+        localisation=located,
+        trivial_localisation=trivially_located,
     )
 
 
-def localise(maps: Callable[[], NDArray[np.float32]], table: ImageTable) -> Metrics | None:
-    """How well anomaly maps ``(N, S, S)``, made if needed, find the defects, where the table knows where they are."""
-    return None if table.masks is None else evaluate_localisation(maps(), table.masks, table.defects)
+def fit_scores(model: Autoencoder, data: SolderDataModule) -> None:
+    """Let the scores that learn see the training normals as the trained model sees them, not augmented."""
+    for score in model.scores.values():
+        if score.fitted:
+            batches = batches_of(data.tables["train"].images, data.batch_size)
+            score.fit(run_model(model, batches, names=()))
+
+
+def validate(model: Autoencoder, data: SolderDataModule) -> tuple[dict[str, float], Scores, float]:
+    """What the validation says of a trained model, the scores of its normals, and the unit of the anomaly maps."""
+    images = data.tables["val"].images
+    every = math.ceil(len(images) / IMAGES_FOR_SCALE)
+    terms: dict[str, Tensor] = {}
+    columns, maps = Columns(), []
+    for number, output in enumerate(outputs(model, images, data.batch_size, "validation")):
+        size = len(output.images)
+        with torch.no_grad():
+            for name, value in model.validation_terms(output.images, output.code, number).items():
+                terms[name] = terms.get(name, torch.zeros((), device=value.device)) + value * size
+        columns.add(output)
+        chosen = slice((size - len(columns)) % every, None, every)  # every so many-th of all images
+        maps.append(anomaly_map(output.images[chosen], output.recon[chosen]).cpu().numpy())
+    summary = {f"val/{name}": float(value / len(images)) for name, value in terms.items()}
+    return {**summary, **model.validation_summary()}, columns.scores(), map_scale(np.concatenate(maps))
+
+
+def run_test(model: Autoencoder, data: SolderDataModule) -> tuple[Scores, NDArray[np.float32] | None, Image | None]:
+    """Scores of the test images; their anomaly maps where masks say what these should be; their reconstructions."""
+    table = data.tables["test"]
+    columns, maps, recons = Columns(), [], []
+    for output in outputs(model, table.images, data.batch_size, "test"):
+        columns.add(output)
+        if table.masks is not None:
+            maps.append(anomaly_map(output.images, output.recon).cpu().numpy())
+        if len(table) <= RECONS_KEPT:
+            recons.append(to_images(output.recon))
+    return (
+        columns.scores(),
+        np.concatenate(maps) if maps else None,
+        np.concatenate(recons) if recons else None,
+    )
+
+
+def outputs(model: Autoencoder, images: Images, batch_size: int, what: str) -> Iterable[ModelOutput]:
+    """:func:`run_model` of a table's images, with progress on a terminal."""
+    return tracked(run_model(model, batches_of(images, batch_size)), what, math.ceil(len(images) / batch_size))
+
+
+class Columns:
+    """Scores of batches, one after the other."""
+
+    def __init__(self) -> None:
+        self.batches: list[dict[str, Tensor]] = []
+        self.count = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def add(self, output: ModelOutput) -> None:
+        self.batches.append({name: values.cpu() for name, values in output.scores.items()})
+        self.count += len(output.images)
+
+    def scores(self) -> Scores:
+        names = self.batches[0]
+        return {name: torch.cat([batch[name] for batch in self.batches]).numpy().astype(np.float64) for name in names}
+
+
+def reconstruct(model: Autoencoder, images: Images, rows: Sequence[int]) -> Image:
+    """Reconstructions ``(n, S, S, 3)`` uint8 of some of a table's images."""
+    return np.concatenate([to_images(output.recon) for output in run_model(model, batches_of(images[rows]), names=())])
 
 
 def fit_thresholds(threshold: Threshold, primary: str, normals: Scores) -> dict[str, Threshold]:
     """The primary score's threshold, and for the other scores the same rule on their own normals."""
     return {name: threshold if name == primary else refit_rule(threshold, normals[name]) for name in normals}
-
-
-def predict(model: CAE, trainer: pl.Trainer, loader: DataLoader[Any]) -> Scores:
-    """Every score of every image, in the order of the images' table."""
-    batches: Any = trainer.predict(model, loader) or []
-    columns = {key: torch.cat([batch[key] for batch in batches]).cpu().numpy() for key in batches[0]}
-    assert (np.diff(columns.pop("index")) == 1).all()
-    return {name: scores.astype(np.float64) for name, scores in columns.items()}

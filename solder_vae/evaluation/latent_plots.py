@@ -19,7 +19,7 @@ from solder_vae.data.transforms import to_images, to_tensor
 from solder_vae.evaluation.latent_space import Unit, posterior_kl
 from solder_vae.evaluation.style import BLACK, BLUE, GREY, VERMILION
 from solder_vae.evaluation.tsne import Embedding
-from solder_vae.models.autoencoder import CAE
+from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.networks import STRIDE
 
 Panel = tuple[str, Embedding, ArrayLike, str]
@@ -65,7 +65,7 @@ def numbers_text(silhouette: float, purity: float, chance: float, k: int = 5) ->
 
 
 def traversal_figure(
-    model: CAE,
+    model: Autoencoder,
     image: NDArray[np.uint8],
     units: Sequence[Unit],
     span: tuple[float, float] = (-3.0, 3.0),
@@ -86,7 +86,7 @@ def traversal_figure(
         steps: number of values.
 
     Raises:
-        UserError: the model is a CAE: its code has no prior, so no range to move in.
+        UserError: the model is a Autoencoder: its code has no prior, so no range to move in.
     """
     divergence = posterior_kl(model, image[None])
     values = np.linspace(*span, steps)

@@ -16,8 +16,9 @@ from solder_vae.data.table import Images
 from solder_vae.data.transforms import to_tensor
 from solder_vae.evaluation.tsne import Embedding, embed
 from solder_vae.metrics.latent_separation import chance_purity, knn_purity, silhouette
-from solder_vae.models.autoencoder import CAE, Posterior
+from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.posterior import PosteriorStatistics
+from solder_vae.models.scores import POSTERIOR, Code
 from solder_vae.utils.errors import UserError
 
 __all__ = [
@@ -40,18 +41,18 @@ Unit = tuple[int, ...]  # (channel, row, column) of a latent unit, (channel,) of
 _AT_ONCE = 256
 
 
-def posterior_means(model: CAE, images: Images) -> Floats:
+def posterior_means(model: Autoencoder, images: Images) -> Floats:
     """Posterior means (a CAE's codes) of images ``(N, S, S, 3)``, flattened: ``(N, D)``, D = 640 at 64 x 64."""
     return np.concatenate([posterior[0].flatten(1).double().numpy() for posterior in _posteriors(model, images)])
 
 
-def posterior_kl(model: CAE, images: Images) -> Floats:
+def posterior_kl(model: Autoencoder, images: Images) -> Floats:
     """KL divergence from the prior of each latent unit in nats, ``(10, S/8, S/8)``, mean over images ``(N, S, S, 3)``.
 
     Raises:
-        UserError: the model is a CAE, which has no posterior.
+        UserError: the model is a Autoencoder, which has no posterior.
     """
-    if model.heads < 2:
+    if POSTERIOR not in model.provides:
         raise UserError(f"model={model.name} has no posterior, so its latent units have no KL divergence: use a VAE.")
     statistics = PosteriorStatistics()
     for mu, logvar in _posteriors(model, images):
@@ -61,14 +62,14 @@ def posterior_kl(model: CAE, images: Images) -> Floats:
 
 
 @torch.no_grad()
-def _posteriors(model: CAE, images: Images) -> Iterator[Posterior]:
+def _posteriors(model: Autoencoder, images: Images) -> Iterator[Code]:
     """The encoder's answers in evaluation mode, batch by batch, on the CPU; the model's mode is restored."""
     training = model.training
     model.eval()
     try:
         for start in range(0, len(images), _AT_ONCE):
             x = to_tensor(images[start : start + _AT_ONCE]).to(model.device)
-            yield tuple(part.cpu() for part in model.encoder(x))
+            yield tuple(part.cpu() for part in model.encode(x))
     finally:
         model.train(training)
 

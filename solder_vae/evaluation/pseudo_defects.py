@@ -19,7 +19,8 @@ from scipy.stats import mannwhitneyu  # type: ignore[import-untyped]
 
 from solder_vae.data.table import Images
 from solder_vae.data.transforms import to_tensor
-from solder_vae.models.autoencoder import CAE
+from solder_vae.evaluation.run_model import run_model
+from solder_vae.models.autoencoder import Autoencoder
 
 PSEUDO_DEFECT_AUROC = "val/pseudo_defect_auroc"
 
@@ -53,7 +54,7 @@ def cut_paste(images: NDArray[np.uint8], seed: int | np.random.Generator = 0) ->
     return copies
 
 
-def pseudo_defect_auroc(model: CAE, images: Images, normal_scores: NDArray[np.float64]) -> float:
+def pseudo_defect_auroc(model: Autoencoder, images: Images, normal_scores: NDArray[np.float64]) -> float:
     """AUROC of the model's primary score between normals and their :func:`cut_paste` copies, 0 to 1.
 
     Args:
@@ -63,8 +64,9 @@ def pseudo_defect_auroc(model: CAE, images: Images, normal_scores: NDArray[np.fl
     """
     generator = np.random.default_rng(0)
     starts = range(0, len(images), _SCORED_AT_ONCE)
-    batches = (cut_paste(images[start : start + _SCORED_AT_ONCE], generator) for start in starts)
-    scores = [model.score(to_tensor(batch).to(model.device)).scores[model.primary_score] for batch in batches]
+    batches = (to_tensor(cut_paste(images[start : start + _SCORED_AT_ONCE], generator)) for start in starts)
+    primary = model.primary_score
+    scores = [output.scores[primary] for output in run_model(model, batches, names=(primary,))]
     return ranked_above(torch.cat(scores).double().cpu().numpy(), normal_scores)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from textwrap import wrap
 
@@ -13,14 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike, NDArray
 
+from solder_vae.data.image_files import Image
 from solder_vae.data.table import ImageTable
-from solder_vae.data.transforms import to_images, to_tensor
 from solder_vae.evaluation.style import (
     BLUE,
     VERMILION,
     plain_name,
 )
-from solder_vae.models.autoencoder import CAE
 from solder_vae.utils.labels import NORMAL
 
 
@@ -101,11 +100,13 @@ def _inwards(rows: list[int]) -> list[int]:
     return [rows[place // 2] if place % 2 == 0 else rows[-1 - place // 2] for place in range(len(rows))]
 
 
-def reconstructions(model: CAE, table: ImageTable, scores: NDArray[np.float64], threshold: float) -> Figure:
-    """The paper's Fig. 4 of a model in evaluation mode: two joints of each defect type, and as many normal ones.
+def reconstructions(
+    recon: Callable[[list[int]], Image], table: ImageTable, scores: NDArray[np.float64], threshold: float
+) -> Figure:
+    """The paper's Fig. 4: two joints of each defect type, and as many normal ones.
 
     Args:
-        model: what reconstructs.
+        recon: the reconstructions ``(n, S, S, 3)`` uint8 of some of the table's rows.
         table: the test images.
         scores: theirs, ``(N,)``.
         threshold: abnormal is called iff ``score > threshold``.
@@ -113,5 +114,4 @@ def reconstructions(model: CAE, table: ImageTable, scores: NDArray[np.float64], 
     types = len(set(table.defects) - {NORMAL})
     shown = choose_examples(scores, table.defects, count=max(16, 4 * types))
     images = table.images[shown]
-    recon = to_images(model.reconstruct(to_tensor(images).to(model.device)))
-    return reconstruction_grid(images, recon, [table.defects[row] for row in shown], scores[shown], threshold)
+    return reconstruction_grid(images, recon(shown), [table.defects[row] for row in shown], scores[shown], threshold)

@@ -27,9 +27,10 @@ from solder_vae.data.image_files import MAX_PIXELS, MIN_SIDE, Image, read_image
 from solder_vae.data.transforms import to_images, to_tensor
 from solder_vae.data.view import PLAIN, apply_view, check_view
 from solder_vae.evaluation.anomaly_map import anomaly_map
+from solder_vae.evaluation.run_model import run_model
 from solder_vae.metrics.intervals import finite_number
 from solder_vae.metrics.threshold import Threshold
-from solder_vae.models.autoencoder import CAE
+from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint import load_model
 from solder_vae.models.networks import STRIDE
 from solder_vae.utils.errors import UserError
@@ -112,7 +113,7 @@ class Inspector:
         UserError: the model lacks what a decision needs.
     """
 
-    def __init__(self, model: CAE) -> None:
+    def __init__(self, model: Autoencoder) -> None:
         calibration: Any = model.decision_state
         preprocessing: Any = model.preprocessing
         try:
@@ -125,8 +126,9 @@ class Inspector:
             self.image_size: int = preprocessing["image_size"]
             self.view = check_view(preprocessing.get("view", PLAIN))  # checkpoints before there were views have none
             usable = (
-                set(model.admitted_scores) == self.thresholds.keys() == self.validation_scores.keys()
+                self.thresholds.keys() == self.validation_scores.keys()
                 and self.primary in self.thresholds
+                and set(model.admitted_scores) >= self.thresholds.keys()
                 and bool(self.normals)
                 and self.map_scale > 0
                 and type(self.image_size) is int
@@ -205,11 +207,9 @@ class Inspector:
 
     def _score(self, images: Image) -> list[tuple[Image, NDArray[np.float32], dict[str, float]]]:
         """Reconstruction, heat map and scores of each of ``(B, S, S, 3)`` prepared images."""
-        # GradCon needs gradients even where the caller has switched them off.
-        with torch.inference_mode(False), self._turn:
-            x = to_tensor(images).to(self.model.device)
-            result = self.model.score(x)
-            maps = (anomaly_map(x, result.recon) / self.map_scale).cpu().numpy()
+        with self._turn:
+            (result,) = run_model(self.model, [to_tensor(images)], names=self.thresholds)
+            maps = (anomaly_map(result.images, result.recon) / self.map_scale).cpu().numpy()
             columns = {name: finite(values) for name, values in result.scores.items()}
             recons = to_images(result.recon)
         rows = ({name: values[row] for name, values in columns.items()} for row in range(len(images)))

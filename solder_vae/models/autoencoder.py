@@ -1,35 +1,35 @@
-"""CAE, VAE and beta-VAE as LightningModules: the training loop's steps, and what differs between the three."""
+"""What every model has in common, as a LightningModule, and the convolutional autoencoder.
+
+A model of your own is a subclass of :class:`Autoencoder`: docs/project/extending.md.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar
 
-import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from solder_vae.models.gradcon import GradCon
 from solder_vae.models.losses import squared_error
-from solder_vae.models.networks import Decoder, Encoder
+from solder_vae.models.networks import HEADS, LATENT_CHANNELS, WIDTH, Decoder, Encoder, make_network
 from solder_vae.models.precision import FULL
-from solder_vae.models.scores import gradcon_score, recon_score
-from solder_vae.utils.distributed import loss_weight, world_size
+from solder_vae.models.scores import (
+    GRADIENTS,
+    PAPER_SCORES,
+    Code,
+    GradConScore,
+    ModelOutput,
+    Score,
+    average_draws,
+    make_score,
+)
+from solder_vae.models.steps import Steps
 from solder_vae.utils.errors import UserError
 
 log = logging.getLogger(__name__)
-
-TRAINING, VALIDATION = 0, 1  # streams of the reparameterisation noise
-
-
-Posterior = tuple[Tensor, ...]  # what the encoder says of a batch: (z,) or (mu, logvar)
-
-
-class ModelOutput(NamedTuple):
-    """What a model says of a batch: reconstructions ``(B, 3, H, W)`` in [-1, 1] and each score ``(B,)`` by name."""
-
-    recon: Tensor
-    scores: dict[str, Tensor]
 
 
 def is_number(value: object) -> bool:
@@ -37,219 +37,244 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
 
 
-class CAE(GradCon, pl.LightningModule):
-    """Convolutional autoencoder: L is the mean squared error.
+class Autoencoder(Steps):
+    """The base of all models: encoder, decoder, training steps, scores.
+
+    A subclass says its name, ``class VQVAE(Autoencoder, name="vq_vae")``, and what its objective is
+    (:meth:`loss_terms`). It takes plain values, by keyword, and hands those that it does not know to this class.
 
     Args:
-        beta: must be None; it is here so that ``model=cae beta=3`` is told why not.
-        score: the primary score, "recon" or "gradcon": the one whose threshold decides.
+        score: the primary score: the one whose threshold decides.
+        scores: further scores by name, each with its own parameters, beside the paper's.
         alpha: weight of the gradient constraint in training; 0 trains without it.
         gamma: weight of the gradient loss in the GradCon score.
         latent: latent decoded at test time, "mean" or "sample" (see :mod:`solder_vae.models.scores`).
         draws: latents drawn an image when ``latent="sample"``.
-        lr: Adam's initial learning rate.
-        weight_decay: L2 penalty.
+        encoder: ``_target_`` and arguments of another encoder; None for the paper's with the next three.
+        decoder: the same of the decoder.
+        latent_channels: channels of the latent map, 10 in the paper.
+        width: channels of the first convolution, 16 in the paper.
+        head: "block" or "conv", see :class:`~solder_vae.models.networks.Encoder`.
+        fast: compute layers by the CPU kernels of :mod:`solder_vae.models.layers`; False for the plain layers.
+        lr: initial learning rate of the default optimizer, Adam.
+        weight_decay: its L2 penalty.
         lr_factor: factor of the learning rate when the validation loss stops falling ...
         lr_patience: ... for more than this many epochs.
+        optimizer: ``_target_`` and arguments of another optimizer; None for Adam by the values above.
+        scheduler: the same of the learning rate's schedule, with ``interval: epoch`` (default) or ``step``; its
+            ``total_steps: null`` becomes the run's number of steps. None for ReduceLROnPlateau by the values above.
         seed: seeds the reparameterisation noise; each step's noise depends on it and the step alone, so that a
-            resumed training goes on exactly as an uninterrupted one.
+            resumed run goes on exactly as an uninterrupted one.
 
     Raises:
         UserError: a value does not fit the model.
     """
 
-    name = "cae"
-    admitted_scores: tuple[str, ...] = ("recon", "gradcon")
-    heads = 1
+    registry: ClassVar[dict[str, type[Autoencoder]]] = {}
+    name: ClassVar[str]
+    provides: ClassVar[frozenset[str]] = frozenset({GRADIENTS})  # to scores, see solder_vae.models.scores.Score.needs
+    heads: ClassVar[int] = 1  # of the paper's encoder
+
+    def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if name is not None:  # checkpoints hold the name, not a path: loading must not import what a file says
+            cls.name = name
+            Autoencoder.registry[name] = cls
 
     def __init__(
         self,
-        beta: float | None = None,
         score: str = "recon",
+        scores: Mapping[str, Mapping[str, Any]] | None = None,
         alpha: float = 0.0,
         gamma: float = 0.12,
         latent: str = "mean",
         draws: int = 1,
+        encoder: Mapping[str, Any] | None = None,
+        decoder: Mapping[str, Any] | None = None,
+        latent_channels: int = LATENT_CHANNELS,
+        width: int = WIDTH,
+        head: str = HEADS[0],
+        fast: bool = True,
         lr: float = 1e-2,
         weight_decay: float = 1e-4,
         lr_factor: float = 0.1,
         lr_patience: int = 10,
+        optimizer: Mapping[str, Any] | None = None,
+        scheduler: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.check_beta(beta)
-        if score not in self.admitted_scores:
-            raise UserError(
-                f"score={score} does not fit model={self.name}: "
-                f"use one of {', '.join(f'score={name}' for name in self.admitted_scores)}."
-            )
         if latent not in ("mean", "sample"):
             raise UserError(f"score.latent={latent} is unknown: use mean or sample.")
-        if draws < 1:
-            raise UserError(f"score.draws={draws} is too few: use 1 or more.")
         for key, value in {
+            "score.draws": draws,
+            "model.latent_channels": latent_channels,
+            "model.width": width,
+        }.items():
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{key}={value} does not fit: use 1 or more, a whole number.")
+        for key, number in {
             "score.alpha": alpha,
             "score.gamma": gamma,
             "model.lr": lr,
             "model.weight_decay": weight_decay,
         }.items():
-            if not is_number(value):
-                raise UserError(f"{key} must be a number, 0 or more, got {value!r}.")
+            if not is_number(number):
+                raise UserError(f"{key} must be a number, 0 or more, got {number!r}.")
         # Plain values only, so that checkpoints load with weights_only=True; the run's config is logged elsewhere.
         self.save_hyperparameters(logger=False)
-        self.primary_score, self.alpha, self.gamma = score, alpha, gamma
+        self.primary_score, self.alpha = score, alpha
         self.latent, self.draws = latent, draws if latent == "sample" else 1
         self.seed = seed
         # What travels with the weights, see solder_vae.models.checkpoint.
         self.preprocessing: dict[str, Any] | None = None
         self.precision = FULL  # of the training, see solder_vae.models.precision
         self.decision_state: dict[str, Any] | None = None
-        self.encoder = Encoder(self.heads)
-        self.decoder = Decoder()
+        paper = None if encoder else Encoder(self.heads, latent_channels, width, head)
+        self.encoder = make_network(encoder, paper, "model.encoder")
+        self.decoder = make_network(decoder, None if decoder else Decoder(latent_channels, width), "model.decoder")
+        self.encoder.fast = self.decoder.fast = fast
+        if alpha > 0 and not self.decoder.convolutions:
+            raise UserError(
+                f"score.alpha={alpha} does not fit the decoder, which names no convolutions for GradCon: use 0."
+            )
         self.track_gradients()
+        self.scores = self.make_scores(scores or {}, gamma)
         # Convolutions are fastest with the channels last in memory.
         self.to(memory_format=torch.channels_last)
 
-    def check_beta(self, beta: float | None) -> None:
-        if beta is not None:
-            raise UserError(f"model=cae has no KL divergence to weigh: drop beta={beta}, or use model=beta_vae.")
+    def make_scores(self, extra: Mapping[str, Mapping[str, Any]], gamma: float) -> dict[str, Score]:
+        """The scores that the model is tested under: the paper's that it admits, and further ones.
+
+        Raises:
+            UserError: one does not fit the model, or the primary one is not among them.
+        """
+        provides = self.provides if self.decoder.convolutions else self.provides - {GRADIENTS}
+        own = {GradConScore.name: {"gamma": gamma}}
+        admitted = [kind.name for kind in PAPER_SCORES if kind.needs <= provides]
+        wanted = list(dict.fromkeys([*admitted, *extra]))
+        if self.primary_score not in wanted:
+            raise UserError(
+                f"score={self.primary_score} does not fit model={self.name}: "
+                f"use one of {', '.join(f'score={name}' for name in wanted)}."
+            )
+        scores = {name: make_score(name, {**own.get(name, {}), **extra.get(name, {})}) for name in wanted}
+        for name, score in scores.items():
+            if missing := score.needs - provides:
+                raise UserError(f"score={name} needs a {' and '.join(sorted(missing))}, which model={self.name} lacks.")
+        return scores
+
+    @property
+    def admitted_scores(self) -> tuple[str, ...]:
+        """Names of the scores that the model is tested under."""
+        return tuple(self.scores)
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct images ``(B, 3, H, W)`` in [-1, 1] from the mean latent."""
-        recon: Tensor = self.decoder(self.encoder(x)[0])
+        recon: Tensor = self.decoder(self.latents_at(self.encode(x), "mean")[0])
         return recon
 
-    # training ---------------------------------------------------------------------------------------------------
+    # what a model is -------------------------------------------------------------------------------------------
+
+    def encode(self, x: Tensor) -> Code:
+        """What the encoder says of images ``(B, 3, H, W)``: (z,) or (mu, logvar), each ``(B, C, H/8, W/8)``."""
+        code: Code = self.encoder(x)
+        return code
 
     def noise(self, x: Tensor, stream: int, step: int) -> Tensor:
         """The noise that :meth:`loss_terms` needs for a batch: none here."""
         return x.new_empty(0)
 
-    def loss_terms(self, x: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Posterior]:
-        """The objective's terms, averaged over the batch (``loss`` is L, ``recon`` its first term), and the code."""
-        (z,) = posterior = self.encoder(x)
-        recon = squared_error(x, self.decoder(z)).mean()
-        return {"loss": recon, "recon": recon}, posterior
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        x = batch["image"]
-        terms, _ = self.loss_terms(x, self.noise(x, TRAINING, self.global_step))
-        weight = loss_weight(x)
-        objective = weight * terms["loss"]  # J = L + alpha * L_grad
-        if self.alpha > 0:
-            terms["grad_loss"] = self.gradient_constraint(weight * terms["recon"])
-            objective = objective + self.alpha * terms["grad_loss"]
-        self.log_means("train", terms, x)
-        return objective
-
-    def log_means(self, split: str, terms: dict[str, Tensor], images: Tensor) -> None:
-        """Log means over this rank's images, to be averaged over an epoch's images.
+    def loss_terms(self, x: Tensor, noise: Tensor, code: Code | None = None) -> tuple[dict[str, Tensor], Code]:
+        """The objective's terms, averaged over the batch, and the code.
 
         Args:
-            split: "train" or "val".
-            terms: means over this rank's images.
-            images: of the batch ``(B, ...)``.
+            x: images ``(B, 3, H, W)`` in [-1, 1].
+            noise: see :meth:`noise`.
+            code: of the images, where it is known already.
+
+        Returns:
+            ``loss`` is L; ``recon``, the reconstruction error, is what the gradient constraint differentiates; what
+            else there is, is logged. And the code.
         """
-        self.log_dict(
-            {f"{split}/{name}": value.detach() for name, value in terms.items()},
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-            # Lightning averages the ranks' numbers of images, too, and would round down what does not divide evenly.
-            batch_size=len(images) * world_size(),
-        )
+        raise NotImplementedError
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Posterior]:
-        x = batch["image"]
-        terms, posterior = self.loss_terms(x, self.noise(x, VALIDATION, batch_idx))
-        self.log_means("val", terms, x)
-        return {"posterior": posterior}
+    def latents_at(self, code: Code, latent: str) -> list[Tensor]:
+        """The latents to decode, each ``(B, C, H/8, W/8)``: the mean one, or ``draws`` sampled ones."""
+        return [code[0]]
 
-    def configure_optimizers(self) -> Any:
-        hparams = self.hparams
-        optimizer = torch.optim.Adam(self.parameters(), hparams["lr"], weight_decay=hparams["weight_decay"], fused=True)
-        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer, factor=hparams["lr_factor"], patience=hparams["lr_patience"]
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
+    def divergence(self, code: Code, pixels: int) -> Tensor | None:
+        """Each image's divergence as it enters the objective, weight included, ``(B,)``; None without one.
 
-    def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        """Clip the norm of all gradients, or with the algorithm "value" each gradient.
-
-        Lightning's own refuses a fused optimizer in mixed precision, as a scaled loss would need; none is scaled here.
+        Args:
+            code: of the images.
+            pixels: number of values in an image, ``C * H * W``.
         """
-        if not gradient_clip_val or gradient_clip_val < 0:  # no clipping, as for Lightning
-            return
-        if gradient_clip_algorithm == "value":
-            torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
-        else:
-            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        return None
 
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Nothing: Lightning calls this after the epoch's checkpoint is written, and a resumed training would miss
-        that epoch's step. :meth:`on_train_epoch_end` comes before the checkpoint."""
+    def diagnostics(self) -> dict[str, NDArray[Any]]:
+        """What the latest validation says of the latent units, by name, one value a unit; each becomes a CSV file."""
+        return {}
 
-    def on_train_epoch_end(self) -> None:
-        if (self.current_epoch + 1) % (self.trainer.check_val_every_n_epoch or 1) == 0:
-            scheduler: Any = self.lr_schedulers()
-            scheduler.step(self.trainer.callback_metrics["val/loss"])
+    # checkpoints ------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model"] = self.name
         checkpoint["preprocessing"] = self.preprocessing
         checkpoint["precision"] = self.precision
         checkpoint["calibration"] = self.decision_state
+        checkpoint["plugins"] = self.plugins
+        checkpoint["scores"] = {name: score.state() for name, score in self.scores.items() if score.fitted}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Not the precision: a training that goes on from the checkpoint may have another.
+        # Not the precision: a run that goes on from the checkpoint may have another.
         self.preprocessing = checkpoint["preprocessing"]
         self.decision_state = checkpoint["calibration"]
+        for name, state in checkpoint.get("scores", {}).items():  # not in files of earlier versions
+            if name in self.scores and state:
+                self.scores[name].load_state(state)
+
+    @property
+    def plugins(self) -> list[str]:
+        """The modules outside this package that the model is made of: loading it needs them to be imported."""
+        parts = [self, self.encoder, self.decoder, *self.scores.values()]
+        return sorted({type(part).__module__ for part in parts if not type(part).__module__.startswith("solder_vae.")})
 
     # scoring ----------------------------------------------------------------------------------------------------
 
-    def latents(self, posterior: Posterior) -> list[Tensor]:
-        """The latents to decode for scoring, each ``(B, 10, H/8, W/8)``."""
-        return [posterior[0]]
-
-    def compute_scores(
-        self, x: Tensor, recon: Tensor, grad_loss: Tensor | None, posterior: Posterior
-    ) -> dict[str, Tensor]:
-        """Every score this model admits, each ``(B,)``."""
-        error = recon_score(x, recon)
-        scores = {"recon": error}
-        if grad_loss is not None:
-            scores["gradcon"] = gradcon_score(error, grad_loss, self.gamma)
-        return scores
-
-    def score(self, x: Tensor) -> ModelOutput:
+    def score(self, x: Tensor, names: Collection[str] | None = None, code: Code | None = None) -> ModelOutput:
         """Reconstruct and score images ``(B, 3, H, W)`` in [-1, 1]; the model must be in evaluation mode.
 
-        GradCon is left out as long as the model has no reference gradients (not trained yet).
+        Args:
+            x: the images.
+            names: of the scores to compute; all by default. GradCon is left out as long as the model has no reference
+                gradients (not trained yet).
+            code: of the images, where it is known already.
         """
+        wanted = {name: score for name, score in self.scores.items() if names is None or name in names}
+        if self.reference.steps == 0:
+            wanted = {name: score for name, score in wanted.items() if GRADIENTS not in score.needs}
+        gradients = any(GRADIENTS in score.needs for score in wanted.values())
         with torch.no_grad():
-            posterior = self.encoder(x)
-            results = []
-            for z in self.latents(posterior):
-                if self.reference.steps > 0:
-                    recon, grad_loss = self.decode_and_compare(z, x)
-                else:
-                    recon, grad_loss = self.decoder(z), None
-                results.append(ModelOutput(recon, self.compute_scores(x, recon, grad_loss, posterior)))
-            return average_draws(results)
+            code = self.encode(x) if code is None else code
+            divergence = self.divergence(code, x[0].numel())
+            outputs = []
+            for z in self.latents_at(code, self.latent):
+                recon, grad_loss = self.decode_and_compare(z, x) if gradients else (self.decoder(z), None)
+                output = ModelOutput(x, code, recon, squared_error(x, recon), divergence, grad_loss, {})
+                outputs.append(output._replace(scores={name: score(output) for name, score in wanted.items()}))
+            return average_draws(outputs)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
         """The reconstructions of :meth:`score` without its scores, which take far longer for GradCon."""
-        return torch.stack([self.decoder(z) for z in self.latents(self.encoder(x))]).mean(0)
-
-    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        return {"index": batch["index"], **self.score(batch["image"]).scores}
+        return self.score(x, names=()).recon
 
 
-def average_draws(results: list[ModelOutput]) -> ModelOutput:
-    """Mean of the results of several latent draws."""
-    recon = torch.stack([result.recon for result in results]).mean(0)
-    scores = {name: torch.stack([result.scores[name] for result in results]).mean(0) for name in results[0].scores}
-    return ModelOutput(recon, scores)
+class CAE(Autoencoder, name="cae"):
+    """Convolutional autoencoder: L is the mean squared error. Its arguments are those of :class:`Autoencoder`."""
+
+    def loss_terms(self, x: Tensor, noise: Tensor, code: Code | None = None) -> tuple[dict[str, Tensor], Code]:
+        code = self.encode(x) if code is None else code
+        recon = squared_error(x, self.decoder(code[0])).mean()
+        return {"loss": recon, "recon": recon}, code

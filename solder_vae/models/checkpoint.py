@@ -1,27 +1,31 @@
 """Checkpoints: what is in one, reading it safely, writing it whole.
 
-A checkpoint is Lightning's own (weights, optimizer, schedule, loop state) plus four keys that make it sufficient for
-inspection: ``model`` (cae, vae or beta_vae), ``precision`` (of the training), ``preprocessing`` (how a picture becomes
-the network's input) and ``calibration`` (for each score the threshold with its rule, and the scores of the validation
-normals it came from; None until calibrated). The reference gradients are among the weights. Everything is a tensor or
-a plain container, so files load with ``weights_only=True`` and cannot run code.
+A checkpoint is Lightning's own (weights, optimizer, schedule, loop state) plus what makes it sufficient for
+inspection: ``model`` (its registered name: cae, vae, beta_vae ...), ``precision`` (of the training), ``preprocessing``
+(how a picture becomes the network's input), ``calibration`` (for each score the threshold with its rule, and the scores
+of the validation normals it came from; None until calibrated), ``scores`` (what fitted scores have learned) and
+``plugins`` (the modules outside this package that it needs). The reference gradients are among the weights. Everything
+is a tensor or a plain container, so files load with ``weights_only=True`` and cannot run code. Names are looked up
+among the classes that are imported already; a plugin is never imported because a file says so.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from solder_vae.models.autoencoder import CAE
+from solder_vae.models import vae  # noqa: F401  # registers its models
+from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint_archive import checked_archive
-from solder_vae.models.vae import MODELS
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.files import atomic_file
+from solder_vae.utils.text import printable
 
 Checkpoint = dict[str, Any]
 
@@ -44,17 +48,29 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         ) from error
     except Exception as error:  # a damaged file can fail in any of the reader's steps, with any of their errors
         raise UserError(f"{path} is not a readable checkpoint (damaged or cut off?): train again.") from error
-    names = list(MODELS)  # a list can be asked for what has no hash, too
     if (
         not isinstance(checkpoint, dict)
-        or checkpoint.get("model") not in names
+        or not isinstance(checkpoint.get("model"), str)
         or not isinstance(checkpoint.get("state_dict"), dict)
     ):
         raise UserError(f"{path} is not a checkpoint of solder_vae: give a file that solder_vae.train wrote.")
+    if checkpoint["model"] not in Autoencoder.registry:
+        raise UserError(
+            f"{path} holds a model={printable(checkpoint['model'])}, which is not known here: "
+            f"{plugin_hint(checkpoint)}."
+        )
     return checkpoint
 
 
-def load_model(path: str | Path) -> CAE:
+def plugin_hint(checkpoint: Checkpoint) -> str:
+    """What to do about a checkpoint that needs modules from outside."""
+    plugins = checkpoint.get("plugins")
+    if isinstance(plugins, list) and plugins and all(isinstance(name, str) for name in plugins):
+        return f"it needs plugins=[{printable(','.join(plugins))}]; give that if you trust these modules"
+    return "name the module that defines it by plugins=[MODULE]"
+
+
+def load_model(path: str | Path) -> Autoencoder:
     """The model of a checkpoint file, in evaluation mode on the CPU, with its reference gradients and calibration.
 
     Raises:
@@ -63,22 +79,40 @@ def load_model(path: str | Path) -> CAE:
     checkpoint = read_checkpoint(path)
     try:
         return model_of(checkpoint)
-    except UserError:
+    except UserError as error:
+        if checkpoint.get("plugins"):
+            raise UserError(f"{path}: {error} ({plugin_hint(checkpoint)})") from error
         raise
     except Exception as error:  # what does not fit can fail anywhere
-        raise UserError(f"{path} holds another architecture than this version's {checkpoint['model']}.") from error
+        raise UserError(
+            f"{path} holds another architecture than this version's {checkpoint['model']}: {plugin_hint(checkpoint)}."
+            if checkpoint.get("plugins")
+            else f"{path} holds another architecture than this version's {checkpoint['model']}."
+        ) from error
 
 
-def model_of(checkpoint: Checkpoint) -> CAE:
-    """The model of a checkpoint that was read already, in evaluation mode on the CPU."""
-    model = MODELS[checkpoint["model"]](**checkpoint["hyper_parameters"])
+def model_of(checkpoint: Checkpoint) -> Autoencoder:
+    """The model of a checkpoint that was read already, in evaluation mode on the CPU.
+
+    Its optimizer and schedule are left out: they name classes by their path, and it is not trained on.
+    """
+    kind = Autoencoder.registry[checkpoint["model"]]
+    model = kind(**{**settings(checkpoint["hyper_parameters"]), "optimizer": None, "scheduler": None})
     model.load_state_dict(checkpoint["state_dict"])
     model.on_load_checkpoint(checkpoint)
     model.precision = checkpoint["precision"]
     return model.eval()
 
 
-def member_checkpoint(model: CAE, state: dict[str, Tensor], epoch: int) -> Checkpoint:
+def settings(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a checkpoint's model, as this version's classes take them.
+
+    Earlier versions gave a CAE ``beta=None``, too.
+    """
+    return {name: value for name, value in hyper_parameters.items() if name != "beta" or value is not None}
+
+
+def member_checkpoint(model: Autoencoder, state: dict[str, Tensor], epoch: int) -> Checkpoint:
     """The checkpoint of a model that was trained outside Lightning, as an ensemble's member is; not resumable.
 
     Args:

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from solder_vae.models.networks import Decoder
+from solder_vae.models.networks import Network
 from solder_vae.models.per_image_gradients import decode_with_gradient_loss
 from solder_vae.utils.distributed import all_reduce_sum, world_size
 
@@ -81,7 +81,7 @@ class GradCon:
     constraint is trained (alpha = 0), so that every trained model can be scored by GradCon.
     """
 
-    decoder: Decoder
+    decoder: Network
     reference: ReferenceGradients
 
     def track_gradients(self) -> None:

@@ -14,63 +14,152 @@ Two things are written differently from the paper and compute the same:
 Convolutions carry no bias: batch norm subtracts it again.
 
 The modules say what is computed. How a CPU computes it fastest is :func:`fast_forward`'s matter alone; what comes
-out is the same but for the rounding.
+out is the same but for the rounding. ``fast=False`` calls each layer as it stands.
+
+A network of your own is a subclass of :class:`Network`, named by a config (docs/project/extending.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
 from torch import Tensor, nn
 
 from solder_vae.models.layers.blocks import BicubicUpsample2x, conv_block
-from solder_vae.models.layers.forward import fast_forward
+from solder_vae.models.layers.forward import fast_forward, plain_forward
+from solder_vae.utils.errors import UserError
 
 LATENT_CHANNELS = 10
+WIDTH = 16  # channels of the first convolution; the deepest has 16 times as many
 STRIDE = 8  # three poolings by 2: height and width must be multiples of it
+HEADS = ("block", "conv")
 
 
-class Encoder(nn.Module):
-    """Image ``(B, 3, H, W)`` in [-1, 1] to one or two maps ``(B, 10, H/8, W/8)``: (z,) or (mu, logvar).
+class Network(nn.Module):
+    """What encoders and decoders have in common.
+
+    Every subclass is known by its dotted name, so that a checkpoint can name it without anything being imported.
+
+    Attributes:
+        stride: of an encoder: how many pixels of a side become one of the latent map.
+        latent_channels: of an encoder: channels of each latent map.
+        convolutions: of a decoder: those whose weights' gradients GradCon compares (3x3, stride 1, padding 1, no bias),
+            input side first; empty where the decoder has none such, and GradCon is not available then.
+        fast: whether :meth:`run` may compute a layer by the CPU kernels of :mod:`solder_vae.models.layers`.
+    """
+
+    registry: ClassVar[dict[str, type[Network]]] = {}
+    stride: int = STRIDE
+    latent_channels: int = LATENT_CHANNELS
+    fast: bool = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Network.registry[f"{cls.__module__}.{cls.__qualname__}"] = cls
+
+    @property
+    def convolutions(self) -> list[nn.Conv2d]:
+        return []
+
+    def run(self, layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+        """One layer after the other, the fast way unless ``fast`` is off."""
+        if self.fast:
+            return fast_forward(layers, x)
+        for layer in layers:
+            x = plain_forward(layer, x)
+        return x
+
+
+def make_network(spec: Mapping[str, Any] | None, default: Network | None, key: str) -> Network:
+    """The network that a config or a checkpoint names.
+
+    Args:
+        spec: ``_target_`` and the class's own arguments, plain values; None for ``default``.
+        default: the paper's network; None where ``spec`` is given.
+        key: of the config, for messages.
+
+    Raises:
+        UserError: the class is not known (nothing is imported here), or does not take these arguments.
+    """
+    if spec is None:
+        assert default is not None
+        return default
+    arguments = {name: value for name, value in spec.items() if name != "_target_"}
+    target = spec.get("_target_")
+    if target not in Network.registry:
+        raise UserError(
+            f"{key} names {target}, which is no network that is known here: "
+            "it must be a subclass of solder_vae.models.networks.Network, in a module named by plugins=[...]."
+        )
+    try:
+        return Network.registry[target](**arguments)
+    except TypeError as error:
+        raise UserError(f"{key} ({target}) does not take what is given: {error}.") from error
+
+
+class Encoder(Network):
+    """Image ``(B, 3, H, W)`` in [-1, 1] to one or two maps ``(B, C, H/8, W/8)``: (z,) or (mu, logvar).
 
     Args:
         heads: 1 for an autoencoder's code, 2 for the mean and log-variance of a Gaussian posterior.
+        latent_channels: C, channels of each map; 10 in the paper.
+        width: channels of the first convolution; each next one has twice as many. 16 in the paper.
+        head: "block" ends each head as the paper draws it, in batch norm and LeakyReLU, which keep mu from going far
+            below 0 and sigma below 0.95 (docs/research/model.md); "conv" ends it in the convolution, with a bias.
     """
 
-    def __init__(self, heads: int) -> None:
+    def __init__(
+        self, heads: int, latent_channels: int = LATENT_CHANNELS, width: int = WIDTH, head: str = "block"
+    ) -> None:
         super().__init__()
+        if head not in HEADS:
+            raise UserError(f"model.head={head} is unknown: use {' or '.join(HEADS)}.")
+        self.latent_channels = latent_channels
         self.features = nn.Sequential(
-            conv_block(3, 16),  # 16 x 64 x 64
+            conv_block(3, width),  # 16 x 64 x 64
             nn.MaxPool2d(2),  # 16 x 32 x 32
-            conv_block(16, 32),  # 32 x 32 x 32
+            conv_block(width, 2 * width),  # 32 x 32 x 32
             nn.MaxPool2d(2),  # 32 x 16 x 16
-            conv_block(32, 64),  # 64 x 16 x 16
+            conv_block(2 * width, 4 * width),  # 64 x 16 x 16
             nn.MaxPool2d(2),  # 64 x 8 x 8
-            conv_block(64, 128),  # 128 x 8 x 8
-            conv_block(128, 256),  # 256 x 8 x 8
+            conv_block(4 * width, 8 * width),  # 128 x 8 x 8
+            conv_block(8 * width, 16 * width),  # 256 x 8 x 8
         )
-        self.heads = nn.ModuleList(conv_block(256, LATENT_CHANNELS) for _ in range(heads))  # 10 x 8 x 8
+        self.heads = nn.ModuleList(
+            conv_block(16 * width, latent_channels)
+            if head == "block"
+            else nn.Conv2d(16 * width, latent_channels, kernel_size=3, padding=1)
+            for _ in range(heads)
+        )  # 10 x 8 x 8
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         if x.shape[-1] % STRIDE or x.shape[-2] % STRIDE:
             raise ValueError(f"image height and width must be multiples of {STRIDE}, got {tuple(x.shape[-2:])}")
-        features = fast_forward(self.features, x)
-        return tuple(fast_forward([head], features) for head in self.heads)
+        features = self.run(self.features, x)
+        return tuple(self.run([head], features) for head in self.heads)
 
 
-class Decoder(nn.Module):
-    """Latent map ``(B, 10, H/8, W/8)`` to a reconstruction ``(B, 3, H, W)`` in [-1, 1]."""
+class Decoder(Network):
+    """Latent map ``(B, C, H/8, W/8)`` to a reconstruction ``(B, 3, H, W)`` in [-1, 1].
 
-    def __init__(self) -> None:
+    Args:
+        latent_channels: C; 10 in the paper.
+        width: channels of the last hidden convolution, 16 in the paper; the first has 16 times as many.
+    """
+
+    def __init__(self, latent_channels: int = LATENT_CHANNELS, width: int = WIDTH) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            conv_block(LATENT_CHANNELS, 256),  # 256 x 8 x 8
-            conv_block(256, 128),  # 128 x 8 x 8
-            conv_block(128, 64),  # 64 x 8 x 8
+            conv_block(latent_channels, 16 * width),  # 256 x 8 x 8
+            conv_block(16 * width, 8 * width),  # 128 x 8 x 8
+            conv_block(8 * width, 4 * width),  # 64 x 8 x 8
             BicubicUpsample2x(),  # 64 x 16 x 16
-            conv_block(64, 32),  # 32 x 16 x 16
+            conv_block(4 * width, 2 * width),  # 32 x 16 x 16
             BicubicUpsample2x(),  # 32 x 32 x 32
-            conv_block(32, 16),  # 16 x 32 x 32
+            conv_block(2 * width, width),  # 16 x 32 x 32
             BicubicUpsample2x(),  # 16 x 64 x 64
-            conv_block(16, 3, activation=nn.Tanh()),  # 3 x 64 x 64
+            conv_block(width, 3, activation=nn.Tanh()),  # 3 x 64 x 64
         )
         for conv in self.convolutions:
             # PyTorch's default bound for a *transposed* convolution, which counts the output channels as fan-in.
@@ -83,4 +172,4 @@ class Decoder(nn.Module):
         return [module for module in self.layers.modules() if isinstance(module, nn.Conv2d)]
 
     def forward(self, z: Tensor) -> Tensor:
-        return fast_forward(self.layers, z)
+        return self.run(self.layers, z)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from solder_vae.models.layers.convolution import weight_gradients_loop
 from solder_vae.models.losses import squared_error
-from solder_vae.models.networks import Decoder
+from solder_vae.models.networks import Network
 
 
 @contextmanager
-def recorded_convolutions(decoder: Decoder) -> Iterator[list[tuple[Tensor, Tensor]]]:
+def recorded_convolutions(decoder: Network) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Collect the input and the output of each decoder convolution during the forward passes inside the block."""
     record: list[tuple[Tensor, Tensor]] = []
 
@@ -31,7 +31,7 @@ def recorded_convolutions(decoder: Decoder) -> Iterator[list[tuple[Tensor, Tenso
 
 
 def decode_with_gradient_loss(
-    decoder: Decoder, z: Tensor, x: Tensor, reference: Sequence[Tensor]
+    decoder: Network, z: Tensor, x: Tensor, reference: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Reconstructions, and each image's own gradient loss: Eq. 4 with the gradient of that image's squared error.
 

@@ -1,57 +1,171 @@
-"""The paper's three anomaly scores, per image, batched; higher = more anomalous.
+"""Anomaly scores, per image, batched; higher = more anomalous. The paper's three, and the base of your own.
 
-``latent`` says which latent is decoded: "mean" takes the posterior mean (deterministic, the default), "sample" draws
-``draws`` latents and averages the scores, as the paper samples. The draws are the same for every image and every
-call, so that an image's score depends on nothing but the image and the model.
+A score is computed from what a model says of a batch, :class:`ModelOutput`. ``latent`` says which latent is decoded:
+"mean" takes the posterior mean (deterministic, the default), "sample" draws ``draws`` latents and averages the scores,
+as the paper samples. The draws are the same for every image and every call, so that an image's score depends on nothing
+but the image and the model.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from solder_vae.models.losses import Reduction, kl_divergence, kl_term, squared_error
+from solder_vae.utils.errors import UserError
 
 Latent = Literal["mean", "sample"]
+Code = tuple[Tensor, ...]  # what the encoder says of a batch: (z,) or (mu, logvar)
 
-SCORES = ("recon", "elbo", "gradcon")
-
-
-def recon_score(x: Tensor, recon: Tensor) -> Tensor:
-    """Mean squared error of each image (Eq. 2): ``(B,)``, 0 or greater; images in [-1, 1]."""
-    return squared_error(x, recon)
+#: What a score may need of a model beside reconstructions and codes.
+POSTERIOR, GRADIENTS = "posterior", "gradients"
 
 
-def elbo_score(
-    recon_error: Tensor, mu: Tensor, logvar: Tensor, beta: float, pixels: int, reduction: Reduction
-) -> Tensor:
-    """Minus the ELBO of each image, reduced as the training objective is: ``(B,)``.
+class ModelOutput(NamedTuple):
+    """What a model says of a batch.
 
-    Eq. 3 as printed is the ELBO itself (its KL term and its error both negative); a score must grow with the
-    anomaly, so this is its negative, the objective L of that image: recon + beta * KL.
+    Attributes:
+        images: ``(B, 3, H, W)`` in [-1, 1], as they went in.
+        code: what the encoder makes of them: (z,) or (mu, logvar).
+        recon: reconstructions of the shape of ``images``; the mean over the draws of a sampled latent.
+        error: squared error of each image ``(B,)`` (Eq. 2).
+        divergence: each image's divergence as it enters the objective, weight included, ``(B,)``; None without one.
+        grad_loss: each image's gradient loss ``(B,)`` in [-1, 1] (Eq. 4); None before there are reference gradients.
+        scores: each score ``(B,)`` by name.
+    """
+
+    images: Tensor
+    code: Code
+    recon: Tensor
+    error: Tensor
+    divergence: Tensor | None
+    grad_loss: Tensor | None
+    scores: dict[str, Tensor]
+
+
+class Score:
+    """An anomaly score. A subclass says its name and takes plain values: ``class Mine(Score, name="mine")``.
+
+    Attributes:
+        name: what ``score=NAME``, metrics.json and checkpoints call it.
+        needs: of "posterior" (a Gaussian posterior and its divergence) and "gradients" (GradCon's gradient losses). A
+            model that has them not is not tested under the score.
+        fitted: whether :meth:`fit` must see the training normals first; :meth:`state` then travels in the checkpoint.
+        exportable: whether :meth:`__call__` is made of tensor operations that ONNX has.
+    """
+
+    registry: ClassVar[dict[str, type[Score]]] = {}
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    fitted: ClassVar[bool] = False
+    exportable: ClassVar[bool] = False
+
+    def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if name is not None:
+            cls.name = name
+            Score.registry[name] = cls
+
+    def fit(self, normals: Iterable[ModelOutput]) -> None:
+        """Learn what training normals look like to the trained model; most scores learn nothing.
+
+        Args:
+            normals: of the training images, batch by batch, in evaluation mode, not augmented.
+        """
+
+    def state(self) -> dict[str, Tensor]:
+        """What :meth:`fit` learned, for the checkpoint."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take what :meth:`state` gave."""
+
+    def __call__(self, output: ModelOutput) -> Tensor:
+        """The score of each image ``(B,)``, on the device of the output."""
+        raise NotImplementedError
+
+
+class Recon(Score, name="recon"):
+    """Mean squared error of each image (Eq. 2), 0 or greater."""
+
+    exportable = True
+
+    def __call__(self, output: ModelOutput) -> Tensor:
+        return output.error
+
+
+class Elbo(Score, name="elbo"):
+    """Minus the ELBO of each image, reduced as the training objective is: recon + beta * KL.
+
+    Eq. 3 as printed is the ELBO itself (its KL term and its error both negative); a score must grow with the anomaly,
+    so this is its negative, the objective L of that image.
+    """
+
+    needs = frozenset({POSTERIOR})
+    exportable = True
+
+    def __call__(self, output: ModelOutput) -> Tensor:
+        assert output.divergence is not None
+        return output.error + output.divergence
+
+
+class GradConScore(Score, name="gradcon"):
+    """Squared error plus gamma times the image's own gradient loss.
 
     Args:
-        recon_error: squared error of each image ``(B,)``.
-        mu: posterior means ``(B, ...)``.
-        logvar: log-variances of the same shape.
-        beta: weight of the divergence.
-        pixels: number of values in an image, ``C * H * W``.
-        reduction: as in training, see :mod:`solder_vae.models.losses`.
+        gamma: weight of the gradient loss, 0.12 in Kwon et al.
     """
-    return recon_error + beta * kl_term(kl_divergence(mu, logvar), pixels, reduction)
+
+    needs = frozenset({GRADIENTS})
+    exportable = True
+
+    def __init__(self, gamma: float = 0.12) -> None:
+        self.gamma = gamma
+
+    def __call__(self, output: ModelOutput) -> Tensor:
+        assert output.grad_loss is not None
+        return output.error + self.gamma * output.grad_loss
 
 
-def gradcon_score(recon_error: Tensor, grad_loss: Tensor, gamma: float) -> Tensor:
-    """Squared error plus gamma times the image's own gradient loss: ``(B,)``.
+#: The paper's: every model is tested under those of them that it admits.
+PAPER_SCORES: tuple[type[Score], ...] = (Recon, Elbo, GradConScore)
+SCORES = tuple(kind.name for kind in PAPER_SCORES)
 
-    Args:
-        recon_error: squared error of each image ``(B,)``.
-        grad_loss: gradient loss of each image ``(B,)``, in [-1, 1].
-        gamma: weight, 0.12 in Kwon et al.
+
+def make_score(name: str, parameters: Mapping[str, Any]) -> Score:
+    """The score of a name.
+
+    Raises:
+        UserError: it is not known (nothing is imported here), or does not take these parameters.
     """
-    return recon_error + gamma * grad_loss
+    if name not in Score.registry:
+        raise UserError(
+            f"score={name} is unknown: use {', '.join(score.name for score in PAPER_SCORES)}, "
+            "or name its module by plugins=[...]."
+        )
+    try:
+        return Score.registry[name](**parameters)
+    except TypeError as error:
+        raise UserError(f"score={name} does not take what is given: {error}.") from error
+
+
+def average_draws(outputs: list[ModelOutput]) -> ModelOutput:
+    """The mean of the outputs of several latent draws."""
+    if len(outputs) == 1:
+        return outputs[0]
+
+    def mean(values: list[Tensor]) -> Tensor:
+        return torch.stack(values).mean(0)
+
+    first = outputs[0]
+    return first._replace(
+        recon=mean([output.recon for output in outputs]),
+        error=mean([output.error for output in outputs]),
+        grad_loss=None if first.grad_loss is None else mean([output.grad_loss for output in outputs]),  # type: ignore
+        scores={name: mean([output.scores[name] for output in outputs]) for name in first.scores},
+    )
 
 
 def latent_noise(shape: torch.Size, draws: int, device: torch.device) -> Tensor:

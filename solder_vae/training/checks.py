@@ -95,6 +95,10 @@ def check_values(config: DictConfig) -> None:
         raise UserError(f"trainer.gradient_clip_val={clip} does not fit: use a number above 0, or null.")
     if config.resume is not None and not isinstance(config.resume, str):
         raise UserError(f"resume={config.resume} is no path: give that of a last.ckpt.")
+    if config.beta is not None and "beta" not in config.model:
+        raise UserError(
+            f"The model chosen has no KL divergence to weigh: drop beta={config.beta}, or use model=beta_vae."
+        )
     rank_count(config)
 
 

@@ -33,7 +33,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import distributed
 
 from solder_vae.data.datamodule import SolderDataModule
-from solder_vae.models.autoencoder import CAE
+from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.training.checks import on_gpu, rank_count
 from solder_vae.training.trainer import fit, quiet_lightning
 from solder_vae.utils.cli import traceback_log
@@ -46,14 +46,14 @@ GRACE = 10  # seconds for the other ranks to tell what they saw of a failure
 class Run(NamedTuple):
     """What each rank needs to know of the run."""
 
-    model: CAE
+    model: Autoencoder
     data: SolderDataModule
     config: DictConfig
     directory: Path
 
 
 def fit_on_ranks(
-    model: CAE, data: SolderDataModule, config: DictConfig, directory: Path, loggers: Sequence[Logger]
+    model: Autoencoder, data: SolderDataModule, config: DictConfig, directory: Path, loggers: Sequence[Logger]
 ) -> str:
     """What :func:`solder_vae.training.trainer.fit` does, by :func:`rank_count` processes that share each batch.
 

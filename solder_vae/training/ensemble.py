@@ -25,8 +25,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from solder_vae.data.datamodule import Batch, SolderDataModule
-from solder_vae.models.autoencoder import CAE, TRAINING, VALIDATION
+from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.precision import FULL
+from solder_vae.models.steps import TRAINING, VALIDATION
 from solder_vae.utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Member:
 class _Losses(nn.Module):
     """Gives :func:`functional_call` a ``forward`` that computes a model's losses."""
 
-    def __init__(self, model: CAE) -> None:
+    def __init__(self, model: Autoencoder) -> None:
         super().__init__()
         self.model = model
 
@@ -65,14 +66,14 @@ class Ensemble:
         device: where to train.
     """
 
-    def __init__(self, models: Sequence[CAE], device: torch.device) -> None:
+    def __init__(self, models: Sequence[Autoencoder], device: torch.device) -> None:
         self.models = [copy.deepcopy(model) for model in models]
         first = self.models[0]
         self.alpha, self.weight_decay = first.alpha, float(first.hparams["weight_decay"])
         self.device = device
         self.losses = _Losses(first).to(device)
         self.params, self.buffers = stack_module_state([_Losses(model).to(device) for model in self.models])
-        betas = [float(model.hparams["beta"] or 0) for model in self.models]
+        betas = [float(model.hparams.get("beta") or 0) for model in self.models]
         self.beta = torch.tensor(betas, dtype=torch.float64, device=device)
         self.moments = [{name: torch.zeros_like(value) for name, value in self.params.items()} for _ in range(2)]
         self.schedules = [plateau_schedule(model) for model in self.models]
@@ -158,7 +159,7 @@ class Ensemble:
 
 
 def train_ensemble(
-    models: Sequence[CAE],
+    models: Sequence[Autoencoder],
     data: SolderDataModule,
     epochs: int,
     device: torch.device,
@@ -216,7 +217,7 @@ def epoch_means(loader: DataLoader[Batch], device: torch.device, step: Callable[
     return {name: (total / count).cpu() for name, total in sums.items()}
 
 
-def plateau_schedule(model: CAE) -> ReduceLROnPlateau:
+def plateau_schedule(model: Autoencoder) -> ReduceLROnPlateau:
     """The learning-rate schedule of one member, as its solo run would have; it drives no weights itself."""
     hparams = model.hparams
     stand_in = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=hparams["lr"])
@@ -253,12 +254,6 @@ def ensemble_configs(config: DictConfig) -> list[DictConfig]:
             member.trainer.ensemble, member.trainer.betas = 1, None
             members.append(member)
     return members
-
-
-def ensemble_device(config: DictConfig) -> torch.device:
-    """Where Lightning would train: the first GPU, unless there is none or ``trainer.accelerator=cpu``."""
-    wanted = config.trainer.accelerator in ("auto", "gpu", "cuda")
-    return torch.device("cuda" if wanted and torch.cuda.is_available() else "cpu")
 
 
 def log_members(epoch: int, members: Sequence[Member]) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
+import inspect
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger
 
-from solder_vae.models.autoencoder import CAE
-from solder_vae.models.checkpoint import Checkpoint, read_checkpoint
+from solder_vae.models.autoencoder import Autoencoder
+from solder_vae.models.checkpoint import Checkpoint, read_checkpoint, settings
 from solder_vae.utils.errors import UserError
 
 
@@ -48,7 +49,7 @@ def earlier_rows(path: Path, steps: int) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if value} for row in whole if int(row["step"]) < steps]
 
 
-def check_resumable(path: str | Path, model: CAE, max_epochs: int) -> Checkpoint:
+def check_resumable(path: str | Path, model: Autoencoder, max_epochs: int) -> Checkpoint:
     """Return the checkpoint if a training of ``model`` can go on from it, up to ``max_epochs``.
 
     Raises:
@@ -83,10 +84,24 @@ def check_resumable(path: str | Path, model: CAE, max_epochs: int) -> Checkpoint
             raise UserError(
                 f"{best}, the best epoch so far of the training to resume, is gone: put it back, or start anew."
             )
-    then, now = checkpoint["hyper_parameters"], dict(model.hparams)
+    then, now = settings(checkpoint["hyper_parameters"]), dict(model.hparams)
+    # What a version did not have yet it trained as the default says; Adam and its schedule were not named then.
+    then = {**{key: value for key, value in defaults(type(model)).items() if key in now}, **then}
+    for key in ("optimizer", "scheduler"):
+        now[key] = now.get(key) if key in checkpoint["hyper_parameters"] else then.get(key)
     changed = [
         f"{key} was {then.get(key)}, now {now.get(key)}" for key in sorted(then | now) if then.get(key) != now.get(key)
     ]
     if changed:
         raise UserError(f"{path} was trained with other settings ({'; '.join(changed)}): resume it with the same.")
     return checkpoint
+
+
+def defaults(kind: type) -> dict[str, Any]:
+    """The default of each argument of a model: what a version without that argument trained with."""
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        if "__init__" in vars(base) and issubclass(base, Autoencoder):
+            parameters = inspect.signature(base).parameters.values()
+            found |= {item.name: item.default for item in parameters if item.default is not item.empty}
+    return found

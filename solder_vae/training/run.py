@@ -21,21 +21,24 @@ from solder_vae.evaluation.evaluate import evaluate_model
 from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC, pseudo_defect_auroc
 from solder_vae.evaluation.tables import localisation_table, result_table
 from solder_vae.metrics.threshold import check_rule
-from solder_vae.models.autoencoder import CAE
+from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint import Checkpoint, member_checkpoint, model_of, read_checkpoint, write_checkpoint
 from solder_vae.models.precision import FULL
-from solder_vae.training.callbacks import progress_bar
 from solder_vae.training.checks import check_tables, check_values, training_precision
 from solder_vae.training.data_parallel import fit_on_ranks
-from solder_vae.training.ensemble import ensemble_configs, ensemble_device, log_members, train_ensemble
+from solder_vae.training.ensemble import ensemble_configs, log_members, train_ensemble
 from solder_vae.training.loggers import run_loggers
 from solder_vae.training.resume import carry_over, check_resumable
 from solder_vae.training.run_files import log_artefacts, run_metrics, write_artefacts
-from solder_vae.training.trainer import fit, make_trainer, quiet_lightning
-from solder_vae.utils.config import build, flatten
+from solder_vae.training.trainer import device_of, fit, make_trainer, quiet_lightning
+from solder_vae.utils.config import build, flatten, import_target
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.plugins import import_plugins
 
 log = logging.getLogger(__name__)
+
+#: What every ``conf/score`` file has; other keys are the parameters of its ``_target_``.
+SHARED_SCORE_KEYS = ("_target_", "name", "alpha", "gamma", "latent", "draws")
 
 
 def run(config: DictConfig, directory: Path) -> float:
@@ -51,13 +54,13 @@ def run(config: DictConfig, directory: Path) -> float:
     check_values(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     # What was typed is checked before the data are read.
-    model: CAE = build(config.model)
+    model = build_model(config)
     check_rule(**config.threshold)
     make_trainer(config, directory, precision=FULL, logger=False, callbacks=[])
     members = ensemble_configs(config)
     for member in members:
         if member.seed == config.seed:
-            build(member.model)
+            build_model(member)
     resumed = check_resumable(config.resume, model, config.trainer.max_epochs) if config.resume is not None else None
     model.precision = training_precision(config, resumed)
 
@@ -87,16 +90,33 @@ def run(config: DictConfig, directory: Path) -> float:
         return finish(best, data, config, directory, loggers)
 
 
+def build_model(config: DictConfig) -> Autoencoder:
+    """The model that a config names, not trained yet.
+
+    Classes that the config names are imported here; the model looks them up among those that are known.
+
+    Raises:
+        UserError: a class cannot be imported, or a value does not fit.
+    """
+    import_plugins(config.plugins)
+    for node in (config.model.get("encoder"), config.model.get("decoder"), config.score):
+        if node is not None and "_target_" in node:
+            import_target(node._target_)
+    own = {key: value for key, value in config.score.items() if key not in SHARED_SCORE_KEYS}
+    scores = {config.score.name: own} if "_target_" in config.score else None
+    model: Autoencoder = build(config.model, _recursive_=False, scores=scores)
+    return model
+
+
 def finish(
     checkpoint: Checkpoint, data: SolderDataModule, config: DictConfig, directory: Path, loggers: list[Logger]
 ) -> float:
     """Calibrate, test and report a trained model, write it as ``best.ckpt``; what :func:`run` returns."""
     model = model_of(checkpoint)
     # Scores are computed in single precision, whatever the training used.
-    trainer = make_trainer(config, directory, precision=FULL, logger=False, callbacks=progress_bar())
-    (validation,) = trainer.validate(model, data.val_dataloader(), verbose=False)
     rule: dict[str, Any] = OmegaConf.to_container(config.threshold)  # type: ignore[assignment]
-    evaluation = evaluate_model(model, data, trainer, rule)
+    evaluation = evaluate_model(model.to(device_of(config)), data, rule)
+    validation = evaluation.validation
     model.decision_state = evaluation.decision_state()
     model.on_save_checkpoint(checkpoint)
     write_checkpoint(checkpoint, directory / "best.ckpt")
@@ -123,10 +143,10 @@ def run_ensemble(configs: list[DictConfig], data: SolderDataModule, config: Dict
     models = []
     for member in configs:
         pl.seed_everything(member.seed, workers=True, verbose=False)
-        models.append(build(member.model))
+        models.append(build_model(member))
         models[-1].preprocessing = {"image_size": data.tables["train"].images.shape[1], "view": config.data.view}
     log.info("training %d members at once", len(models))
-    trained = train_ensemble(models, data, config.trainer.max_epochs, ensemble_device(config), log_members)
+    trained = train_ensemble(models, data, config.trainer.max_epochs, device_of(config), log_members)
     results = []
     for number, (member, model, outcome) in enumerate(zip(configs, models, trained, strict=True)):
         folder = directory / str(number)

@@ -11,20 +11,20 @@ from typing import Any
 from matplotlib.figure import Figure
 from pytorch_lightning.loggers import Logger
 
+from solder_vae.data.image_files import Image
 from solder_vae.data.table import ImageTable
 from solder_vae.data.view import PLAIN
 from solder_vae.evaluation import plots, style
-from solder_vae.evaluation.evaluate import Evaluation
+from solder_vae.evaluation.evaluate import Evaluation, reconstruct
 from solder_vae.evaluation.reconstruction_plots import reconstructions
-from solder_vae.models.autoencoder import CAE
-from solder_vae.models.vae import BetaVAE
+from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.training.loggers import Dashboard, log_lineage
 from solder_vae.utils.files import atomic_file
 from solder_vae.utils.tables import write_csv
 
 
 def write_artefacts(
-    directory: Path, model: CAE, evaluation: Evaluation, numbers: Mapping[str, Any], pictures: bool = True
+    directory: Path, model: Autoencoder, evaluation: Evaluation, numbers: Mapping[str, Any], pictures: bool = True
 ) -> None:
     """Write predictions.csv, the pictures and metrics.json of a run.
 
@@ -36,9 +36,9 @@ def write_artefacts(
         pictures: whether to write them; they take longer than all else here.
     """
     write_csv(directory / "predictions.csv", prediction_rows(evaluation))
-    if isinstance(model, BetaVAE) and model.kl_per_unit is not None:
-        rows = enumerate(model.kl_per_unit.tolist())
-        write_csv(directory / "kl_per_unit.csv", [["unit", "kl"], *([str(unit), f"{kl:.9g}"] for unit, kl in rows)])
+    for name, values in model.diagnostics().items():
+        rows = [[str(unit), f"{value:.9g}"] for unit, value in enumerate(values.tolist())]
+        write_csv(directory / f"{name}_per_unit.csv", [["unit", name], *rows])
     if pictures:
         for name, figure in figures(directory, model, evaluation):
             style.save(figure, directory / f"{name}.png")
@@ -47,7 +47,7 @@ def write_artefacts(
         path.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def figures(directory: Path, model: CAE, evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
+def figures(directory: Path, model: Autoencoder, evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
     """A run's pictures by name."""
     table, primary, metrics = evaluation.table, evaluation.primary, evaluation.metrics
     labels, threshold = table.labels, evaluation.threshold.value
@@ -57,9 +57,13 @@ def figures(directory: Path, model: CAE, evaluation: Evaluation) -> Iterator[tup
     yield "roc", plots.roc_curves(evaluation.test, labels, metrics, primary)
     yield "pr", plots.pr_curves(evaluation.test, labels, metrics, primary)
     yield "defect_recall", plots.defect_recall(metrics[primary], primary)
-    if isinstance(model, BetaVAE) and model.kl_per_unit is not None and model.active_units is not None:
-        yield "kl_per_unit", plots.kl_per_unit(model.kl_per_unit.cpu().numpy(), int(model.active_units.sum()))
-    yield "reconstructions", reconstructions(model, table, test, threshold)
+    if "kl" in (diagnostics := model.diagnostics()):
+        yield "kl_per_unit", plots.kl_per_unit(diagnostics["kl"], int(evaluation.validation["val/active_units"]))
+
+    def recon(rows: list[int]) -> Image:
+        return reconstruct(model, table.images, rows) if evaluation.recons is None else evaluation.recons[rows]
+
+    yield "reconstructions", reconstructions(recon, table, test, threshold)
 
 
 def read_history(path: Path) -> dict[str, list[float | None]]:
@@ -80,14 +84,14 @@ def is_series(name: str) -> bool:
     return name.startswith(("train/", "val/"))
 
 
-def run_metrics(model: CAE, evaluation: Evaluation, validation: Mapping[str, float]) -> dict[str, Any]:
+def run_metrics(model: Autoencoder, evaluation: Evaluation, validation: Mapping[str, float]) -> dict[str, Any]:
     """Every number of a run, flat: ``test/...`` is the primary score's, ``test/<score>/...`` each score's.
 
     Nothing in it depends on the clock or the machine's load, so equal runs write equal files.
     """
     numbers: dict[str, Any] = {
         "model": model.name,
-        "beta": model.hparams["beta"],
+        "beta": model.hparams.get("beta"),
         "score": evaluation.primary,
         "alpha": model.alpha,
         "seed": model.seed,

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
 from pytorch_lightning.loggers import Logger
 
 from solder_vae.data.datamodule import SolderDataModule
-from solder_vae.models.autoencoder import CAE
+from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.training.callbacks import EpochLog, StopOnNaN, checkpoints, plain_fit_errors, progress_bar
 from solder_vae.utils.config import build
 
@@ -23,7 +24,12 @@ OWN_KEYS = ("strategy", "devices", "ensemble", "betas")
 
 
 def fit(
-    model: CAE, data: SolderDataModule, config: DictConfig, directory: Path, loggers: Sequence[Logger], **options: Any
+    model: Autoencoder,
+    data: SolderDataModule,
+    config: DictConfig,
+    directory: Path,
+    loggers: Sequence[Logger],
+    **options: Any,
 ) -> str:
     """Train ``model`` in this process.
 
@@ -42,7 +48,8 @@ def fit(
         UserError: the loss stopped being a number, or a process that prepares batches died.
     """
     best, last = checkpoints(directory)
-    callbacks = [EpochLog(), *progress_bar(), LearningRateMonitor("epoch"), StopOnNaN(), best, last]
+    own = [build(callback) for callback in config.callbacks.values()]
+    callbacks = [EpochLog(), *progress_bar(), LearningRateMonitor("epoch"), StopOnNaN(), *own, best, last]
     options = {"precision": model.precision, "logger": list(loggers), "callbacks": callbacks, **options}
     trainer = make_trainer(config, directory, **options)
     with plain_fit_errors():
@@ -65,6 +72,12 @@ def make_trainer(config: DictConfig, directory: Path, **options: Any) -> pl.Trai
         **{"devices": 1, **options},
     )
     return trainer
+
+
+def device_of(config: DictConfig) -> torch.device:
+    """Where Lightning would train: the first GPU, unless there is none or ``trainer.accelerator=cpu``."""
+    wanted = config.trainer.accelerator in ("auto", "gpu", "cuda")
+    return torch.device("cuda" if wanted and torch.cuda.is_available() else "cpu")
 
 
 def quiet_lightning() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
@@ -35,3 +35,15 @@ def build(config: DictConfig, **options: Any) -> Any:
         if isinstance(cause, TypeError | ValueError | MisconfigurationException):
             raise UserError(f"A value does not fit {config.get('_target_')}: {str(cause).rstrip('.!')}.") from error
         raise
+
+
+def import_target(target: str) -> None:
+    """Import what a config's ``_target_`` names, so that it is known.
+
+    Raises:
+        UserError: there is no such thing.
+    """
+    try:
+        get_class(target)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"_target_: {target} cannot be imported: {error}.") from error

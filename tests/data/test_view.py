@@ -21,8 +21,8 @@ from solder_vae.evaluation.evaluate import decision_state
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.onnx.graph import InspectionGraph
 from solder_vae.metrics.threshold import fit_threshold
+from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint import load_model
-from solder_vae.models.vae import MODELS
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 
@@ -184,7 +184,7 @@ def test_synthetic_tables_are_cached_apart(tmp_path):
 def inspector():
     """Calibrated on the controlled view, as a training leaves it; random weights."""
     torch.manual_seed(1)
-    network = MODELS["beta_vae"](score="gradcon").eval()
+    network = Autoencoder.registry["beta_vae"](score="gradcon").eval()
     network.reference.update([torch.randn_like(mean) for mean in network.reference.means])
     network.preprocessing = {"image_size": SIZE, "view": CONTROLLED}
     seen = np.stack([apply_view(image, SIZE, CONTROLLED) for image in pictures(40, 40, seed=9)])

@@ -8,7 +8,8 @@ from torch.distributions import Independent, Normal
 from torch.distributions import kl_divergence as distributions_kl
 
 from solder_vae.models.losses import check_reduction, kl_divergence, kl_term, reparameterize, squared_error
-from solder_vae.models.scores import elbo_score, gradcon_score, latent_noise, recon_score
+from solder_vae.models.scores import Elbo, GradConScore, ModelOutput, latent_noise
+from solder_vae.models.vae import BetaVAE
 from solder_vae.utils.errors import UserError
 
 
@@ -43,7 +44,11 @@ def test_elbo_score_is_the_elbo_of_torch_distributions(seed, beta):
     prior = Independent(Normal(torch.zeros_like(mu), torch.ones_like(mu)), 3)
     kl = distributions_kl(Independent(Normal(mu, (0.5 * logvar).exp()), 3), prior)
     expected = -(log_likelihood - beta * kl) / pixels
-    ours = elbo_score(recon_score(x, recon), mu, logvar, beta, pixels, "sum")
+    model = BetaVAE(beta=beta).double()
+    output = ModelOutput(
+        x, (mu, logvar), recon, squared_error(x, recon), model.divergence((mu, logvar), pixels), None, {}
+    )
+    ours = Elbo()(output)
     torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -63,7 +68,8 @@ def test_squared_error_against_a_loop():
 
 
 def test_gradcon_score():
-    score = gradcon_score(torch.tensor([0.1, 0.2]), torch.tensor([-1.0, 0.5]), gamma=0.12)
+    none, error, grad_loss = torch.empty(0), torch.tensor([0.1, 0.2]), torch.tensor([-1.0, 0.5])
+    score = GradConScore(gamma=0.12)(ModelOutput(none, (none,), none, error, None, grad_loss, {}))
     assert score.tolist() == pytest.approx([0.1 - 0.12, 0.2 + 0.06])
 
 

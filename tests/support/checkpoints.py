@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from solder_vae.data.transforms import to_tensor
-from solder_vae.evaluation.anomaly_map import map_scale
+from solder_vae.evaluation.anomaly_map import anomaly_map, map_scale
 from solder_vae.evaluation.evaluate import decision_state
 from solder_vae.metrics.threshold import fit_threshold
-from solder_vae.models.vae import MODELS
+from solder_vae.models.autoencoder import Autoencoder
 
 SIZE = 16
 
@@ -24,13 +24,16 @@ def pictures(count, size=SIZE, seed=0):
 def write_checkpoint(path, model="beta_vae", score="gradcon", normals=40, **options):
     """Write a checkpoint whose threshold is the median of its normals; returns the path and the model."""
     torch.manual_seed(1)
-    network = MODELS[model](score=score, **options).eval()
+    network = Autoencoder.registry[model](score=score, **options).eval()
     network.reference.update([torch.randn_like(mean) for mean in network.reference.means])
     images = pictures(normals, seed=99)
     network.preprocessing = {"image_size": SIZE}
-    scores = {name: values.double().numpy() for name, values in network.score(to_tensor(images)).scores.items()}
+    output = network.score(to_tensor(images))
+    scores = {name: values.double().numpy() for name, values in output.scores.items()}
     thresholds = {name: fit_threshold(values, "quantile", q=0.5) for name, values in scores.items()}
-    network.decision_state = decision_state(score, thresholds, scores, map_scale(network, images))
+    network.decision_state = decision_state(
+        score, thresholds, scores, map_scale(anomaly_map(output.images, output.recon).numpy())
+    )
     content = {"state_dict": network.state_dict(), "hyper_parameters": dict(network.hparams)}
     network.on_save_checkpoint(content)
     torch.save(content, path)

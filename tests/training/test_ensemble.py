@@ -6,8 +6,8 @@ import torch
 from noise import Noise
 
 from solder_vae.data.datamodule import SolderDataModule, TableDataset
+from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint import read_checkpoint
-from solder_vae.models.vae import MODELS
 from solder_vae.training.callbacks import checkpoints
 from solder_vae.training.ensemble import train_ensemble
 from solder_vae.utils.errors import UserError
@@ -56,7 +56,7 @@ def test_members_end_where_solo_runs_end(name, alpha, doubles, tmp_path):
     models = []
     for index, setting in enumerate(settings):
         torch.manual_seed(index)
-        models.append(MODELS[name](**options, **setting).double())
+        models.append(Autoencoder.registry[name](**options, **setting).double())
     members = train_ensemble(models, data_module(), epochs=4, device=CPU)
     for index, (model, member) in enumerate(zip(models, members, strict=True)):
         state, epoch, metrics = solo(model, 4, tmp_path / str(index))
@@ -70,7 +70,7 @@ def test_members_end_where_solo_runs_end(name, alpha, doubles, tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_members_do_not_see_each_other(doubles):
-    models = [MODELS["vae"](seed=seed, alpha=0.03).double() for seed in range(3)]
+    models = [Autoencoder.registry["vae"](seed=seed, alpha=0.03).double() for seed in range(3)]
     together = train_ensemble(models, data_module(), epochs=2, device=CPU)
     (alone,) = train_ensemble(models[1:2], data_module(), epochs=2, device=CPU)
     for key, value in alone.best_state.items():
@@ -79,7 +79,7 @@ def test_members_do_not_see_each_other(doubles):
 
 
 def test_members_own_the_models_that_were_given(doubles):
-    model = MODELS["cae"]().double()
+    model = Autoencoder.registry["cae"]().double()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     train_ensemble([model], data_module(), epochs=1, device=CPU)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
@@ -87,4 +87,4 @@ def test_members_own_the_models_that_were_given(doubles):
 
 def test_a_diverged_member_is_named(doubles):
     with pytest.raises(UserError, match=r"Member 0 \(seed 7\) never had a finite validation loss: lower model\.lr"):
-        train_ensemble([MODELS["cae"](seed=7, lr=1e200).double()], data_module(), epochs=1, device=CPU)
+        train_ensemble([Autoencoder.registry["cae"](seed=7, lr=1e200).double()], data_module(), epochs=1, device=CPU)

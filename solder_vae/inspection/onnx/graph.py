@@ -17,10 +17,11 @@ from solder_vae.data.view import CONTROLLED, controlled_batch
 from solder_vae.evaluation.anomaly_map import anomaly_map
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.onnx.resize import prepare_batch
-from solder_vae.models.autoencoder import ModelOutput, average_draws
 from solder_vae.models.layers.blocks import BicubicUpsample2x, bicubic_matrix
+from solder_vae.models.losses import squared_error
 from solder_vae.models.networks import Decoder
 from solder_vae.models.per_image_gradients import weight_gradient_cosine
+from solder_vae.models.scores import GRADIENTS, ModelOutput, average_draws
 
 OUTPUTS = ("score", "label", "heat_map")
 
@@ -36,7 +37,8 @@ class InspectionGraph(nn.Module):
 
     def __init__(self, inspector: Inspector) -> None:
         super().__init__()
-        self.model, self.score = inspector.model, inspector.primary
+        self.model = inspector.model
+        self.score = self.model.scores[inspector.primary]
         self.image_size, self.view, self.map_scale = inspector.image_size, inspector.view, inspector.map_scale
         # In double precision, as everywhere: rounded to single, it could end up below a score that it came from.
         self.register_buffer("threshold", torch.tensor(inspector.threshold.value, dtype=torch.float64))
@@ -52,17 +54,20 @@ class InspectionGraph(nn.Module):
             checkpoint's unit, in which 99 % of the pixels of validation normals are below 1.
         """
         x = self.prepared(images) / 127.5 - 1
-        posterior = self.model.encoder(x)
-        results = []
-        for z in self.model.latents(posterior):
-            if self.score == "gradcon":
-                recon, grad_loss = decode_with_gradient_loss(self.model.decoder, z, x, self.model.reference.means)
+        code = self.model.encode(x)
+        decoder = cast(Decoder, self.model.decoder)
+        divergence = self.model.divergence(code, x[0].numel())
+        outputs = []
+        for z in self.model.latents_at(code, self.model.latent):
+            if GRADIENTS in self.score.needs:
+                recon, grad_loss = decode_with_gradient_loss(decoder, z, x, self.model.reference.means)
             else:
                 recon, grad_loss = self.model.decoder(z), None
-            results.append(ModelOutput(recon, self.model.compute_scores(x, recon, grad_loss, posterior)))
-        recon, scores = average_draws(results)
-        score = scores[self.score]
-        return score, (score.double() > self.threshold).long(), anomaly_map(x, recon) / self.map_scale
+            output = ModelOutput(x, code, recon, squared_error(x, recon), divergence, grad_loss, {})
+            outputs.append(output._replace(scores={self.score.name: self.score(output)}))
+        result = average_draws(outputs)
+        score = result.scores[self.score.name]
+        return score, (score.double() > self.threshold).long(), anomaly_map(x, result.recon) / self.map_scale
 
     def prepared(self, images: Tensor) -> Tensor:
         """The view's images ``(B, 3, S, S)`` float32 in [0, 255], as :func:`~solder_vae.data.view.apply_view` does."""

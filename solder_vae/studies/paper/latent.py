@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import joblib  # type: ignore[import-untyped]
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from solder_vae.data.synthetic.factors import normal_factors
 from solder_vae.data.table import ImageTable
+from solder_vae.evaluation.evaluate import reconstruct
 from solder_vae.evaluation.latent_plots import embedding_figure, numbers_text, traversal_figure
 from solder_vae.evaluation.latent_space import embed, posterior_kl, posterior_means, strongest_channels, strongest_units
 from solder_vae.evaluation.reconstruction_plots import reconstructions
@@ -74,7 +76,8 @@ def figure_4(runs: Runs, test: ImageTable) -> Figure | None:
     if run is None:
         return None
     images = run.test_images("gradcon")
-    return reconstructions(load_model(run.folder / "best.ckpt"), test, images.scores, images.threshold)
+    model = load_model(run.folder / "best.ckpt")
+    return reconstructions(partial(reconstruct, model, test.images), test, images.scores, images.threshold)
 
 
 def traversal(runs: Runs, test: ImageTable) -> Figure | None:

@@ -168,7 +168,7 @@ def test_which_kernels_are_used_when(monkeypatch):
         model(x)
         assert counts() == [26, 4, 9, 13]
         model(x[:1])  # the wide layers are not worth folding for one image
-    assert 13 < len(calls["folded"]) < 26
+    assert 13 < len(calls["fold_batch_norm"]) < 26
 
 
 def test_folding_leaves_the_output_as_it_is():

@@ -1,0 +1,37 @@
+"""The one way through a trained network: batches of images in, what the model says of each batch out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from solder_vae.data.table import Images
+from solder_vae.data.transforms import to_tensor
+from solder_vae.models.autoencoder import Autoencoder
+from solder_vae.models.scores import ModelOutput
+
+AT_ONCE = 64
+
+
+def batches_of(images: Images, size: int = AT_ONCE) -> Iterator[Tensor]:
+    """Images ``(N, S, S, 3)`` uint8 as tensors ``(B, 3, S, S)`` in [-1, 1], in their order."""
+    return (to_tensor(images[start : start + size]) for start in range(0, len(images), size))
+
+
+def run_model(
+    model: Autoencoder, batches: Iterable[Tensor], names: Collection[str] | None = None
+) -> Iterator[ModelOutput]:
+    """Pass each batch through the network once; scores, maps, pictures and verdicts are read from what it says.
+
+    Args:
+        model: in evaluation mode.
+        batches: images ``(B, 3, S, S)`` in [-1, 1].
+        names: of the scores to compute; all by default.
+    """
+    for x in batches:
+        # GradCon needs gradients even where the caller has switched them off.
+        with torch.inference_mode(False):
+            output = model.score((x.clone() if x.is_inference() else x).to(model.device), names)
+        yield output

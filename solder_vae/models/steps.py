@@ -1,0 +1,184 @@
+"""What Lightning calls: training, validation and test steps, the optimizer and the schedule of its learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
+
+from solder_vae.models.gradcon import GradCon
+from solder_vae.utils.distributed import loss_weight, world_size
+from solder_vae.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from solder_vae.models.scores import Code, ModelOutput
+
+TRAINING, VALIDATION = 0, 1  # streams of the reparameterisation noise
+
+
+class Steps(GradCon, pl.LightningModule):
+    """The loop's side of a model; what it computes is :class:`solder_vae.models.autoencoder.Autoencoder`'s matter."""
+
+    alpha: float  # weight of the gradient constraint
+
+    def encode(self, x: Tensor) -> Code:
+        raise NotImplementedError
+
+    def noise(self, x: Tensor, stream: int, step: int) -> Tensor:
+        raise NotImplementedError
+
+    def loss_terms(self, x: Tensor, noise: Tensor, code: Code | None = None) -> tuple[dict[str, Tensor], Code]:
+        raise NotImplementedError
+
+    def score(self, x: Tensor) -> ModelOutput:
+        raise NotImplementedError
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        x = batch["image"]
+        terms, _ = self.loss_terms(x, self.noise(x, TRAINING, self.global_step))
+        weight = loss_weight(x)
+        objective = weight * terms["loss"]  # J = L + alpha * L_grad
+        if self.alpha > 0:
+            terms["grad_loss"] = self.gradient_constraint(weight * terms["recon"])
+            objective = objective + self.alpha * terms["grad_loss"]
+        self.log_means("train", terms, x)
+        return objective
+
+    def log_means(self, split: str, terms: dict[str, Tensor], images: Tensor) -> None:
+        """Log means over this rank's images, to be averaged over an epoch's images.
+
+        Args:
+            split: "train" or "val".
+            terms: means over this rank's images.
+            images: of the batch ``(B, ...)``.
+        """
+        self.log_dict(
+            {f"{split}/{name}": value.detach() for name, value in terms.items()},
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+            # Lightning averages the ranks' numbers of images, too, and would round down what does not divide evenly.
+            batch_size=len(images) * world_size(),
+        )
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        x = batch["image"]
+        self.log_means("val", self.validation_terms(x, self.encode(x), batch_idx), x)
+
+    def validation_terms(self, x: Tensor, code: Code, step: int) -> dict[str, Tensor]:
+        """The objective's terms on the ``step``-th validation batch."""
+        terms, _ = self.loss_terms(x, self.noise(x, VALIDATION, step), code)
+        return terms
+
+    def on_validation_epoch_end(self) -> None:
+        for name, value in self.validation_summary().items():
+            self.log(name, value, sync_dist=True)
+
+    def validation_summary(self) -> dict[str, float]:
+        """What a validation says beside the means of its terms; the next one starts anew."""
+        return {}
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Score a batch: ``trainer.test(model, data)`` logs each score's AUROC as ``test/<score>/auroc``."""
+        with torch.inference_mode(False):  # GradCon needs gradients, also where the Trainer has switched them off
+            output = self.score(batch["image"].clone())
+        self._tested.append({"label": batch["label"], **output.scores})
+
+    def on_test_epoch_start(self) -> None:
+        self._tested: list[dict[str, Tensor]] = []
+
+    def on_test_epoch_end(self) -> None:
+        columns = {key: torch.cat([batch[key] for batch in self._tested]) for key in self._tested[0]}
+        labels = columns.pop("label")
+        for name, values in columns.items():
+            # By ranks, since torchmetrics takes scores outside [0, 1] for logits and squashes them.
+            ranks = torch.unique(values, return_inverse=True)[1].double()
+            self.log(f"test/{name}/auroc", binary_auroc(ranks / ranks.max().clamp_min(1), labels))
+
+    def configure_optimizers(self) -> Any:
+        hparams = self.hparams
+        if hparams["optimizer"] is None:
+            optimizer: Any = torch.optim.Adam(
+                self.parameters(), hparams["lr"], weight_decay=hparams["weight_decay"], fused=True
+            )
+        else:
+            optimizer = named(hparams["optimizer"], "model.optimizer")(self.parameters())
+        if hparams["scheduler"] is None:
+            scheduler: Any = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, factor=hparams["lr_factor"], patience=hparams["lr_patience"]
+            )
+            interval = "epoch"
+        else:
+            spec = dict(hparams["scheduler"])
+            interval = spec.pop("interval", "epoch")
+            if "total_steps" in spec and spec["total_steps"] is None:
+                spec["total_steps"] = int(self.trainer.estimated_stepping_batches)
+            scheduler = named(spec, "model.scheduler")(optimizer)
+        self.steps_by_epoch = interval == "epoch"
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": interval, "monitor": "val/loss", "strict": False},
+        }
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip the norm of all gradients, or with the algorithm "value" each gradient.
+
+        Lightning's own refuses a fused optimizer in mixed precision, as a scaled loss would need; none is scaled here.
+        """
+        if not gradient_clip_val or gradient_clip_val < 0:  # no clipping, as for Lightning
+            return
+        if gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
+        else:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step a schedule of steps. One of epochs is left alone: Lightning calls this after the epoch's checkpoint is
+        written, and a resumed run would miss that step. :meth:`on_train_epoch_end` comes before the checkpoint."""
+        if not self.steps_by_epoch:
+            scheduler.step()
+
+    def on_train_epoch_end(self) -> None:
+        if not self.steps_by_epoch or (self.current_epoch + 1) % (self.trainer.check_val_every_n_epoch or 1):
+            return
+        scheduler: Any = self.lr_schedulers()
+        if not isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            scheduler.step()
+        elif "val/loss" in self.trainer.callback_metrics:  # not with limit_val_batches=0
+            scheduler.step(self.trainer.callback_metrics["val/loss"])
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Every score of a batch's images, beside their places in the table."""
+        with torch.inference_mode(False):
+            return {"index": batch["index"].clone(), **self.score(batch["image"].clone()).scores}
+
+
+def named(spec: Mapping[str, Any], key: str) -> Any:
+    """A function of one argument that calls the class of ``spec["_target_"]`` with it and the spec's other values.
+
+    Only what a user's config names comes here: a loaded checkpoint's optimizer and scheduler are left out, see
+    :func:`solder_vae.models.checkpoint.model_of`.
+
+    Raises:
+        UserError: there is no such class, or it does not take these values.
+    """
+    module, _, name = str(spec.get("_target_")).rpartition(".")
+    try:
+        kind = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{key} names {spec.get('_target_')}, which cannot be imported ({error}).") from error
+
+    def make(first: Any) -> Any:
+        try:
+            return kind(first, **{name: value for name, value in spec.items() if name != "_target_"})
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{key} ({spec['_target_']}) does not take what is given: {error}.") from error
+
+    return make

@@ -1,0 +1,43 @@
+"""Modules outside this package whose models, scores and rules a command is to know (imports no torch by itself)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from solder_vae.utils.errors import UserError
+
+GROUP = "solder_vae.plugins"  # entry points of installed distributions, by name
+
+
+def import_plugins(names: str | Iterable[str]) -> None:
+    """Import modules, so that the classes they define are registered; never because a checkpoint says so.
+
+    Args:
+        names: modules in the working directory or installed, or names of entry points in the group
+            ``solder_vae.plugins``; as one string, separated by commas, with or without brackets.
+
+    Raises:
+        UserError: a module is not there, or fails when it is imported.
+    """
+    if isinstance(names, str):
+        names = [name.strip() for name in names.strip("[] ").split(",") if name.strip()]
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:  # a console script does not look there
+        sys.path.insert(0, here)
+    for name in names:
+        found = entry_points(group=GROUP, name=name)
+        module = next(iter(found)).module if found else name
+        try:
+            import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module.partition(".")[0] and error.name != module:
+                raise UserError(f"plugins={name} needs {error.name}, which is not installed.") from error
+            raise UserError(
+                f"plugins={name}: there is no module {module} in {here} or among the installed ones."
+            ) from error
+        except Exception as error:
+            raise UserError(f"plugins={name} fails when it is imported: {type(error).__name__}: {error}") from error
