@@ -104,7 +104,7 @@ def build_model(config: DictConfig) -> Autoencoder:
             import_target(node._target_)
     own = {key: value for key, value in config.score.items() if key not in SHARED_SCORE_KEYS}
     scores = {config.score.name: own} if "_target_" in config.score else None
-    model: Autoencoder = build(config.model, _recursive_=False, scores=scores)
+    model: Autoencoder = build(config.model, scores=scores)
     return model
 
 

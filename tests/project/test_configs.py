@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import pytorch_lightning as pl
 from checkpoints import pictures, write_images
 from commands import TINY
 from documented import GROUPS, ROOT, compose_command, config_of
@@ -95,6 +96,12 @@ def test_every_key_of_the_trainer_is_one_of_its_parameters(choice, tmp_path):
     make_trainer(config, tmp_path, logger=False, callbacks=[])
 
 
+@pytest.mark.parametrize("choice", of_group("callbacks"))
+def test_every_callback_is_one_of_lightnings(choice):
+    for callback in composed(f"{choice}.yaml").callbacks.values():
+        assert isinstance(build(callback), pl.Callback)
+
+
 @pytest.mark.parametrize("choice", of_group("threshold"))
 def test_every_key_of_a_threshold_is_its_rules(choice):
     check_rule(**composed(f"{choice}.yaml").threshold)
@@ -148,7 +155,7 @@ def paths(config, prefix=""):
             yield name
 
 
-OWN_TESTS = ("hydra.", "trainer", "threshold.", "logger.")  # above
+OWN_TESTS = ("hydra.", "trainer", "threshold.", "logger.", "callbacks.")  # above
 
 
 @pytest.mark.parametrize("name", FILES)
