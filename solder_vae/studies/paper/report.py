@@ -48,7 +48,7 @@ def document(
     yield Text(
         f"Paired t-tests over seeds: the difference of the two means, its 95 % t interval, and the p-value after "
         f"Holm's correction for all {len(results.tested)} tests of this table. A claim holds if all its comparisons "
-        f"do; not shown means that these trainings cannot tell. With fewer than {FEWEST_SEEDS} seeds nothing is shown."
+        f"do; not shown means that these runs cannot tell. With fewer than {FEWEST_SEEDS} seeds nothing is shown."
     )
     yield claims_table(results)
     yield Heading("Table II: models and scores")
