@@ -16,7 +16,7 @@ Inspect new joints as a checkpoint says.
   python -m solder_vae.predict checkpoint=PATH images=DIR|FILE|GLOB|CSV out=DIR
   python -m solder_vae.predict checkpoint=PATH board=IMAGE pads=CSV out=DIR
 
-  checkpoint=PATH   best.ckpt of a training, or what solder_vae.metrics.threshold wrote; it holds all there is to know:
+  checkpoint=PATH   best.ckpt of a training, or what solder_vae.threshold wrote; it holds all there is to know:
                     preprocessing, threshold, scores of the validation normals, reference gradients
   images=...        a folder (with its folders), one image, a pattern such as 'board7/**/*.png' in quotes, or a CSV
                     file with a column path, relative to that file's folder
@@ -65,7 +65,7 @@ def run(arguments: list[str]) -> int:
     with atomic_directory(out) as directory:
         inspection = inspect_into(directory, inspector, joints, options.checkpoint, options.processes)
         if board:
-            write_verdicts(directory / "board.png", board, inspection.predictions)
+            write_verdicts(directory / "board.png", board, [row["margin"] for row in inspection.predictions])
     if board:
         print(board)
     print_summary(inspector, inspection, out)

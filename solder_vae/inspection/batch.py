@@ -8,15 +8,15 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from solder_vae.data.layouts import SUFFIXES, image_files
 from solder_vae.evaluation.tables import rule_sentence
 from solder_vae.inspection.boards.board import Board
-from solder_vae.inspection.inspector import Inspector, Joint, Unreadable
-from solder_vae.inspection.predictions import Prediction, inspect_on_processes, inspect_rows
+from solder_vae.inspection.inspector import ABNORMAL, Inspector, Joint, Unreadable
+from solder_vae.inspection.predictions import inspect_on_processes, inspect_rows
 from solder_vae.inspection.report import page
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.tables import path_inside, read_table, write_csv
@@ -37,19 +37,19 @@ class Inspection:
     """What came of a batch of joints.
 
     Attributes:
-        predictions: in the order of the joints.
+        predictions: :attr:`Verdict.row <solder_vae.inspection.inspector.Verdict>` of each, in the order of the joints.
         unreadable: what could not be inspected.
         seconds: it took, decoding, scoring and drawing together.
     """
 
-    predictions: list[Prediction]
+    predictions: list[dict[str, Any]]
     unreadable: list[Unreadable]
     seconds: float
 
     @property
     def abnormal(self) -> int:
         """How many joints were called abnormal."""
-        return sum(prediction.score > prediction.threshold for prediction in self.predictions)
+        return sum(prediction["label"] == ABNORMAL for prediction in self.predictions)
 
     @property
     def status(self) -> int:
@@ -120,7 +120,7 @@ def inspect_into(
         processes: that share the joints out among them.
     """
     started = time.monotonic()
-    predictions: list[Prediction] = []
+    predictions: list[dict[str, Any]] = []
     unreadable: list[Unreadable] = []
     rows = inspect_rows(inspector, joints) if processes == 1 else inspect_on_processes(inspector, joints, processes)
     worst: list[tuple[float, int, str]] = []  # a heap of (score, -row, picture)
@@ -129,13 +129,13 @@ def inspect_into(
             unreadable.append(row)
             continue
         prediction, draw = row
-        place = (prediction.score, -len(predictions))
+        place = (prediction["score"], -len(predictions))
         predictions.append(prediction)
         if len(worst) < IN_REPORT:
             heapq.heappush(worst, (*place, draw()))
         elif place > worst[0][:2]:
             heapq.heapreplace(worst, (*place, draw()))
-    cards = [card(predictions[-minus_row], image) for _, minus_row, image in sorted(worst, reverse=True)]
+    cards = [{**predictions[-minus_row], "picture": image} for _, minus_row, image in sorted(worst, reverse=True)]
     write_csv(directory / "predictions.csv", csv_rows(list(inspector.thresholds), predictions))
     write_json(directory / "predictions.json", inspector, predictions, unreadable, source)
     inspection = Inspection(predictions, unreadable, time.monotonic() - started)
@@ -153,31 +153,19 @@ def inspect_into(
     return inspection
 
 
-def card(prediction: Prediction, image: str) -> dict[str, Any]:
-    """What the report shows of a joint."""
-    return {
-        "name": prediction.path,
-        "score": prediction.score,
-        "margin": prediction.margin,
-        "label": prediction.label,
-        "rank": prediction.rank,
-        "scores": prediction.scores,
-        "picture": image,
-    }
-
-
-def csv_rows(scores: Sequence[str], predictions: Iterable[Prediction]) -> Iterator[list[str]]:
+def csv_rows(scores: Sequence[str], predictions: Iterable[dict[str, Any]]) -> Iterator[list[str]]:
     """Header and a row a joint; 9 digits tell all scores apart that single precision does."""
     yield ["path", "score", "threshold", "margin", "label", "rank", *scores]
     for row in predictions:
-        numbers = [f"{row.score:.9g}", repr(row.threshold), f"{row.margin:.9g}"]
-        yield [row.path, *numbers, row.label, f"{row.rank:.6g}", *(f"{row.scores[k]:.9g}" for k in scores)]
+        numbers = [f"{row['score']:.9g}", repr(row["threshold"]), f"{row['margin']:.9g}"]
+        others = (f"{row['scores'][name]:.9g}" for name in scores)
+        yield [row["path"], *numbers, row["label"], f"{row['rank']:.6g}", *others]
 
 
 def write_json(
     path: Path,
     inspector: Inspector,
-    predictions: Sequence[Prediction],
+    predictions: Sequence[dict[str, Any]],
     unreadable: Sequence[Unreadable],
     source: str,
 ) -> None:
@@ -193,7 +181,7 @@ def write_json(
     with path.open("w", encoding="utf-8") as file:  # line by line, as the text of many takes more memory than they do
         file.write(before)
         for number, prediction in enumerate(predictions):
-            file.write((",\n  " if number else "\n  ") + json.dumps(asdict(prediction), allow_nan=False))
+            file.write((",\n  " if number else "\n  ") + json.dumps(prediction, allow_nan=False))
         file.write(f"\n ]{after}\n")
 
 

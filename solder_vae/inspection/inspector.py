@@ -98,6 +98,19 @@ class Verdict:
         """ "normal" or "abnormal"."""
         return ABNORMAL if self.abnormal else NORMAL
 
+    @property
+    def row(self) -> dict[str, Any]:
+        """What the tables and the report say of the joint: all but its pictures."""
+        return {
+            "path": self.name,
+            "score": self.score,
+            "threshold": self.threshold,
+            "margin": self.margin,
+            "label": self.label,
+            "rank": self.rank,
+            "scores": self.scores,
+        }
+
 
 class Inspector:
     """Scores joints and decides on them as a checkpoint says.

@@ -75,7 +75,7 @@ def page(
     """The report as HTML.
 
     Args:
-        joints: of each its ``name``, ``score``, ``margin``, ``label``, ``rank``, ``scores`` and ``picture``.
+        joints: of each its row and its ``picture``.
         unreadable: what could not be inspected.
         normals: scores of the validation normals, sorted.
         threshold: the one that decided.

@@ -78,7 +78,7 @@ def test_tables_and_report_say_what_the_inspector_says(checkpoint, tmp_path, cap
     content = json.loads((out / "predictions.json").read_text())
     cards = Page(out / "report.html").data["joints"]
     assert [card["score"] for card in cards] == sorted((verdict.score for verdict in verdicts), reverse=True)
-    by_name = {card["name"]: card for card in cards}
+    by_name = {card["path"]: card for card in cards}
     for row, entry, verdict in zip(rows_of(out), content["predictions"], verdicts, strict=True):
         assert row["path"] == entry["path"] == verdict.name
         assert row["label"] == entry["label"] == by_name[verdict.name]["label"] == verdict.label
@@ -133,7 +133,7 @@ def test_nothing_is_written_outside_and_no_name_becomes_markup(checkpoint, tmp_p
     report = Page(out / "report.html")
     assert not {"img", "article"} & set(report.tags)
     assert report.tags.count("script") == 2
-    assert {card["name"] for card in report.data["joints"]} == {row["path"] for row in rows_of(out)}
+    assert {card["path"] for card in report.data["joints"]} == {row["path"] for row in rows_of(out)}
     assert len(rows_of(out)) == len(HOSTILE)
     assert "\x1b" not in (out / "predictions.csv").read_text()
 
@@ -248,7 +248,7 @@ def test_the_report_shows_joint_reconstruction_and_map(checkpoint, tmp_path):
     for card in Page(tmp_path / "out" / "report.html").data["joints"]:
         strip = cv2.imdecode(np.frombuffer(base64.b64decode(card["picture"]), np.uint8), cv2.IMREAD_COLOR_RGB)
         assert strip.shape == (SIZE, 3 * SIZE, 3)
-        verdict = verdicts[card["name"]]
+        verdict = verdicts[card["path"]]
         shown = (verdict.image, verdict.recon, overlay(verdict.image, verdict.heat_map))
         for part, expected in zip(np.split(strip, 3, axis=1), shown, strict=True):
             assert np.abs(part.astype(int) - expected).mean() < 12  # WebP loses some
@@ -334,7 +334,7 @@ def report_of(path, count, inspector):
     image = base64.b64encode(b"x" * 1500).decode()
     cards = [
         {
-            "name": f"board{index // 50}/{HOSTILE[index % len(HOSTILE)]}{index}",
+            "path": f"board{index // 50}/{HOSTILE[index % len(HOSTILE)]}{index}",
             "score": threshold + (1.0 if index % 10 == 0 else -1.0) * (index + 1) / count,
             "margin": (1.0 if index % 10 == 0 else -1.0) * (index + 1) / count,
             "label": "abnormal" if index % 10 == 0 else "normal",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 
@@ -15,42 +14,35 @@ from solder_vae.inspection.boards.board import Board, BoardJoint
 _ORANGE, _BLUE = (213, 94, 0), (86, 180, 233)
 
 
-class Decision(Protocol):
-    """What is drawn of a verdict; abnormal iff the margin is positive."""
-
-    @property
-    def margin(self) -> float: ...
-
-
-def verdicts_on_board(board: Board, decisions: Sequence[Decision]) -> Image:
+def verdicts_on_board(board: Board, margins: Sequence[float]) -> Image:
     """The board's picture with each joint in a box: thin and blue if normal, thick and orange with its name if not.
 
     Args:
         board: with N joints.
-        decisions: on each of them, in the same order.
+        margins: of each of them, score minus threshold, in the same order; abnormal iff positive.
 
     Returns:
         ``(H, W, 3)`` uint8, as large as the picture.
     """
     picture = board.image.copy()
     unit = max(1, round(max(picture.shape[:2]) / 1000))
-    drawn = sorted(zip(board.joints, decisions, strict=True), key=lambda pair: pair[1].margin)  # the worst on top
-    for box, decision in drawn:
+    drawn = sorted(zip(board.joints, margins, strict=True), key=lambda pair: pair[1])  # the worst on top
+    for box, margin in drawn:
         corners = (box.x, box.y), (box.x + box.width - 1, box.y + box.height - 1)
-        if decision.margin > 0:
+        if margin > 0:
             cv2.rectangle(picture, *corners, (0, 0, 0), 5 * unit)
             cv2.rectangle(picture, *corners, _ORANGE, 3 * unit)
         else:
             cv2.rectangle(picture, *corners, _BLUE, unit)
-    for box, decision in drawn:
-        if decision.margin > 0:
-            _write(picture, f"{box.name} +{decision.margin:.2g}", box, unit)
+    for box, margin in drawn:
+        if margin > 0:
+            _write(picture, f"{box.name} +{margin:.2g}", box, unit)
     return picture
 
 
-def write_verdicts(path: Path, board: Board, decisions: Sequence[Decision]) -> None:
+def write_verdicts(path: Path, board: Board, margins: Sequence[float]) -> None:
     """Write :func:`verdicts_on_board` as PNG."""
-    path.write_bytes(cv2.imencode(".png", verdicts_on_board(board, decisions)[..., ::-1])[1].tobytes())
+    path.write_bytes(cv2.imencode(".png", verdicts_on_board(board, margins)[..., ::-1])[1].tobytes())
 
 
 def _write(picture: Image, note: str, box: BoardJoint, unit: int) -> None:

@@ -307,14 +307,9 @@ def test_hostile_designators_stay_in_the_folder(folder, tmp_path):
 # verdicts
 
 
-class Margin:
-    def __init__(self, margin):
-        self.margin = margin
-
-
 def test_verdicts_are_drawn_on_their_joints_alone(options):
     board = read_board(options())
-    margins = [Margin(1.0 if box.name == "C4.1" else -1.0) for box in board.joints]
+    margins = [1.0 if box.name == "C4.1" else -1.0 for box in board.joints]
     drawn = verdicts_on_board(board, margins)
     changed = (drawn != board.image).any(axis=2)
     elsewhere = changed.copy()
@@ -341,8 +336,8 @@ def test_predict_inspects_a_board(options, tmp_path, capsys):
     board = read_board(options())
     rows = list(csv.DictReader((out / "predictions.csv").open(encoding="utf-8")))
     assert [row["path"] for row in rows] == [joint.name for joint in board.joints]
-    margins = [Margin(float(row["margin"])) for row in rows]
-    assert 0 < sum(margin.margin > 0 for margin in margins) < 46
+    margins = [float(row["margin"]) for row in rows]
+    assert 0 < sum(margin > 0 for margin in margins) < 46
     assert np.array_equal(read_image(out / "board.png"), verdicts_on_board(board, margins))
     with pytest.raises(UserError, match="either images="):
         predict.run([f"checkpoint={checkpoint}", "images=x", "board=y", f"out={tmp_path / 'more'}"])
