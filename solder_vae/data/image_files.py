@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,3 +138,9 @@ def _over_black(rgba: Image) -> Image:
 def _parts(length: int) -> Iterator[slice]:
     """Slices that cover ``length``: arithmetic in wider types then needs little memory, however large the image."""
     return (slice(start, start + (1 << 20)) for start in range(0, length, 1 << 20))
+
+
+def base64_of_webp(image: NDArray[Any]) -> str:
+    """A picture ``(H, W, 3)`` uint8 for an HTML page."""
+    _, packed = cv2.imencode(".webp", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_WEBP_QUALITY, 90])
+    return base64.b64encode(packed.tobytes()).decode()

@@ -19,6 +19,7 @@ from solder_vae.evaluation.baselines import visible
 from solder_vae.metrics.classification import Metrics, defect_recalls
 from solder_vae.metrics.localisation import CHANCE_AUPRO, FPR_LIMIT
 from solder_vae.metrics.threshold import Threshold
+from solder_vae.utils.document import markdown
 
 #: What :func:`~solder_vae.metrics.classification.evaluate` returned, by the name of the score or baseline.
 Results = Mapping[str, Metrics]
@@ -210,14 +211,9 @@ def _rich(headers: Sequence[str], sections: Sequence[Rows]) -> Table:
 
 
 def _markdown(headers: Sequence[str], rows: Rows) -> str:
-    columns = []
-    for header, *cells in zip(headers, *rows, strict=True):
-        left = _justify(header) == "left"
-        lines = [" ".join(cell.split()).replace("|", r"\|").replace("*", r"\*") for cell in (header, *cells)]
-        width = max(map(len, lines))
-        rule = "-" * (width - 1) + ("-" if left else ":")
-        columns.append([line.ljust(width) if left else line.rjust(width) for line in (lines[0], rule, *lines[1:])])
-    return "".join(f"| {' | '.join(line)} |\n" for line in zip(*columns, strict=True))
+    lines = [[" ".join(cell.split()).replace("*", r"\*") for cell in line] for line in (headers, *rows)]
+    right = [number for number, header in enumerate(headers) if _justify(header) == "right"]
+    return markdown(lines[0], lines[1:], right)
 
 
 def _justify(header: str) -> Literal["left", "right"]:

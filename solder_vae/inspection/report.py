@@ -1,26 +1,22 @@
 """The report of an inspection: one HTML file that needs nothing else, worst joint first.
 
-All that varies is one JSON object inside the page (:func:`page`); its script puts every text in as text, so no file's
-name is ever read as HTML.
+All that varies is one JSON object inside the page (:func:`page`), see :func:`~solder_vae.utils.document.fill_page`.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from solder_vae.data.image_files import base64_of_webp
 from solder_vae.evaluation.baselines import LUMA
 from solder_vae.inspection.inspector import Unreadable, Verdict
 from solder_vae.metrics.threshold import Threshold
-
-TEMPLATE = Path(__file__).resolve().parents[1] / "utils" / "templates" / "predictions.html"
+from solder_vae.utils.document import fill_page
 
 #: The heat map's colours between these multiples of its unit; below the first nothing is drawn.
 HEAT_LOW, HEAT_HIGH = 0.5, 2.0
@@ -37,9 +33,7 @@ def picture(verdict: Verdict) -> str:
     panels = [verdict.image, verdict.recon, overlay(verdict.image, verdict.heat_map)]
     side = min(verdict.image.shape[0], _LARGEST)
     small = [cv2.resize(panel, (side, side), interpolation=cv2.INTER_AREA) for panel in panels]
-    bgr = np.ascontiguousarray(np.hstack(small)[..., ::-1])
-    _, data = cv2.imencode(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, 90])
-    return base64.b64encode(data.tobytes()).decode()
+    return base64_of_webp(np.hstack(small))
 
 
 def overlay(image: NDArray[np.uint8], heat_map: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -99,9 +93,7 @@ def page(
         "unreadable": [{"name": item.name, "reason": item.reason} for item in unreadable],
         "joints": list(joints),
     }
-    # "<" could end the script element or open a comment in it.
-    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", r"\u003c")
-    return TEMPLATE.read_text(encoding="utf-8").replace("@DATA@", text)
+    return fill_page("predictions.html", data)
 
 
 def axis(normals: Sequence[float], threshold: float) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from solder_vae.utils.files import atomic_file
 
-TEMPLATE = Path(__file__).with_name("templates") / "document.html"
+TEMPLATES = Path(__file__).with_name("templates")
 
 
 class Heading(NamedTuple):
@@ -70,23 +71,23 @@ def _markdown(block: Block) -> str:
         case Bullets(items):
             return "\n".join(f"- {text}" for _, text in items)
         case Table(header, rows):
-            cells = [[cell.replace("|", r"\|") for cell in row] for row in (header, *rows)]
-            return markdown(cells[0], cells[1:]).rstrip()
+            return markdown(header, rows).rstrip()
         case Picture(path, caption):
             return f"![{caption}]({path.name})\n\n*{caption}*"
         case Code(title, text):
             return f"{title}:\n\n" + "\n".join(f"    {line}" for line in text.splitlines())
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up in plain text."""
-    widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
-    rule = ["-" * width for width in widths]
-    lines = (
-        " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        for line in (header, rule, *rows)
-    )
-    return "\n".join(f"| {line} |" for line in lines) + "\n"
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+    """A Markdown table whose columns line up in plain text, those of the numbers ``right`` to the right."""
+    columns = []
+    for number, (title, *cells) in enumerate(zip(header, *rows, strict=True)):
+        lines = [cell.replace("|", r"\|") for cell in (title, *cells)]
+        width = max(map(len, lines))
+        rule = "-" * (width - 1) + ":" if number in right else "-" * width
+        lines = [lines[0], rule, *lines[1:]]
+        columns.append([line.rjust(width) if number in right else line.ljust(width) for line in lines])
+    return "".join(f"| {' | '.join(line)} |\n" for line in zip(*columns, strict=True))
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
@@ -99,8 +100,15 @@ def to_html(title: str, blocks: Sequence[Block]) -> str:
         else:
             body.append(_html(block))
     body.append("</section>" * inside)
-    page = TEMPLATE.read_text(encoding="utf-8").replace("@TITLE@", html.escape(title))
+    page = (TEMPLATES / "document.html").read_text(encoding="utf-8").replace("@TITLE@", html.escape(title))
     return page.replace("@BODY@", "\n".join(body))
+
+
+def fill_page(name: str, data: dict[str, Any]) -> str:
+    """A template whose script makes the page of one JSON object. It puts every text in as text, never as HTML."""
+    # "<" could end the script element or open a comment in it.
+    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", r"\u003c")
+    return (TEMPLATES / name).read_text(encoding="utf-8").replace("@DATA@", text)
 
 
 def _html(block: Block) -> str:

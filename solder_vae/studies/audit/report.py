@@ -1,28 +1,23 @@
 """An audit as JSON and as one HTML file that needs nothing else.
 
-As in :mod:`solder_vae.inspection.report`, all that varies is one JSON object inside the page, whose script puts every
-text in as text: no file's or folder's name is ever read as HTML.
+All that varies is one JSON object inside the page, see :func:`~solder_vae.utils.document.fill_page`.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from solder_vae.data.image_files import Image
+from solder_vae.data.image_files import base64_of_webp
 from solder_vae.data.view import PLAIN, RESOLUTION, VIEWS
 from solder_vae.evaluation.baselines import AUROC
 from solder_vae.studies.audit.examine import Audit, Group, class_facts
 from solder_vae.studies.audit.verdict import HEADLINES, measured_on, verdict, worst
+from solder_vae.utils.document import fill_page
 from solder_vae.utils.errors import UserError
-
-TEMPLATE = Path(__file__).resolve().parents[2] / "utils" / "templates" / "audit.html"
 
 SAMPLES = 14
 """So many images of each class are shown."""
@@ -89,9 +84,7 @@ def page(audit: Audit, content: dict[str, Any]) -> str:
         },
         "samples": [_sample(audit, defect) for defect in audit.classes],
     }
-    # "<" could end the script element or open a comment in it.
-    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", r"\u003c")
-    return TEMPLATE.read_text(encoding="utf-8").replace("@DATA@", text)
+    return fill_page("audit.html", data)
 
 
 def _shown(audit: Audit, groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -134,17 +127,7 @@ def _sample(audit: Audit, defect: str) -> dict[str, Any]:
 def _picture(audit: Audit, view: str, row: int) -> str:
     """An item's thumbnail; black where its file has gone or changed since it was examined."""
     try:
-        return thumbnail(audit.pictures[view][row])
+        image = audit.pictures[view][row]
     except UserError:
-        return thumbnail(np.zeros((1, 1, 3), np.uint8))
-
-
-def thumbnail(image: Image) -> str:
-    """Base64 of a WebP image.
-
-    Args:
-        image: ``(S, S, 3)`` uint8.
-    """
-    small = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode(".webp", np.ascontiguousarray(small[..., ::-1]), [cv2.IMWRITE_WEBP_QUALITY, 85])
-    return base64.b64encode(data.tobytes()).decode()
+        image = np.zeros((1, 1, 3), np.uint8)
+    return base64_of_webp(cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA))
