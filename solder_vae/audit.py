@@ -19,13 +19,19 @@ def job(config: DictConfig, directory: Path) -> None:
     """Audit as the config says; ``directory`` is not used, since everything goes to ``out``."""
     from hydra.utils import to_absolute_path
 
-    from solder_vae.studies.audit.examine import audit
-    from solder_vae.studies.audit.report import facts, page
+    from solder_vae.data.layouts import check_root
     from solder_vae.utils.config import build
     from solder_vae.utils.files import atomic_directory, check_new
 
     out = Path(to_absolute_path(config.out))
     check_new(out)
+    if "root" in config.data:
+        check_root(config.data.root)
+
+    # Here, since they bring torch, and the mistakes above should be told at once.
+    from solder_vae.studies.audit.examine import audit
+    from solder_vae.studies.audit.report import facts, page
+
     source = build(config.data).source
     with atomic_directory(out) as folder:
         found = audit(source)

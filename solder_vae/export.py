@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solder_vae.inspection.onnx.export import check_installed, write_onnx
+from solder_vae.models.checkpoint_archive import check_there
 from solder_vae.utils.cli import command, parse
 from solder_vae.utils.errors import UserError
 
@@ -43,6 +44,7 @@ def run(arguments: list[str]) -> int:
         raise UserError(f"out={out} must end in .onnx: name the file so that runtimes know it.")
     if out.is_dir():
         raise UserError(f"out={out} is a folder: name a file.")
+    check_there(Path(options.checkpoint))
     check_installed()
     import torch
 

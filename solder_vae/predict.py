@@ -43,24 +43,31 @@ class Options(BoardOptions):
 def run(arguments: list[str]) -> int:
     """Inspect as the command line says; returns the exit status."""
     options = parse(Options, arguments, USAGE)
-    # torch is imported here, not above, so that --help and mistyped options are answered at once.
-    import torch
-
-    from solder_vae.inspection.batch import board_joints, find_joints, inspect_into, print_summary
+    # Imported where they are needed, so that --help and mistakes are answered at once: first those without torch.
     from solder_vae.inspection.boards.board import read_board
-    from solder_vae.inspection.boards.picture import write_verdicts
-    from solder_vae.inspection.inspector import Inspector
+    from solder_vae.inspection.joints import board_joints, find_joints
+    from solder_vae.models.checkpoint_archive import check_there
 
     out = Path(options.out)
     check_new(out)
     if options.processes < 1:
         raise UserError(f"processes={options.processes} does not fit: use 1 or more.")
-    if options.device not in ("cpu", "cuda") or (options.device == "cuda" and not torch.cuda.is_available()):
-        raise UserError(f"device={options.device} is not there: use cpu, or cuda where there is a GPU.")
+    if options.device not in ("cpu", "cuda"):
+        raise UserError(no_device(options.device))
     if bool(options.images) == bool(options.board):
         raise UserError("Give either images=... or board=IMAGE with pads=CSV: --help shows examples.")
+    check_there(Path(options.checkpoint))
     board = read_board(options) if options.board else None
     joints = board_joints(board) if board else find_joints(options.images)
+
+    import torch
+
+    from solder_vae.inspection.batch import inspect_into, print_summary
+    from solder_vae.inspection.boards.picture import write_verdicts
+    from solder_vae.inspection.inspector import Inspector
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(no_device(options.device))
     inspector = Inspector.load(options.checkpoint, options.device)
     with atomic_directory(out) as directory:
         inspection = inspect_into(directory, inspector, joints, options.checkpoint, options.processes)
@@ -70,6 +77,10 @@ def run(arguments: list[str]) -> int:
         print(board)
     print_summary(inspector, inspection, out)
     return inspection.status
+
+
+def no_device(device: str) -> str:
+    return f"device={device} is not there: use cpu, or cuda where there is a GPU."
 
 
 def main() -> None:

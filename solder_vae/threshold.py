@@ -65,12 +65,17 @@ class Options:
 def run(arguments: list[str]) -> int:
     """Recalibrate as the command line says; returns the exit status."""
     options = parse(Options, arguments, USAGE)
-    # torch is imported here, not above, so that --help and mistyped options are answered at once.
-    from solder_vae.inspection.recalibration import check_options, recalibrate
+    # Imported where they are needed, so that --help and mistakes are answered at once: first those without torch.
+    from solder_vae.inspection.rule_options import check_options
+    from solder_vae.models.checkpoint_archive import check_there
 
     check_options(options.rule, options.parameters, options.labelled)
     out = options.directory
     check_new(out)
+    check_there(Path(options.checkpoint))
+
+    from solder_vae.inspection.recalibration import recalibrate
+
     recalibration = recalibrate(options.checkpoint, options.rule, options.parameters, options.normals, options.labelled)
     with atomic_directory(out) as directory:
         recalibration.write(directory)

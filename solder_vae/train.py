@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 def job(config: DictConfig, directory: Path) -> float:
     """Run one training; the value returned is the best validation loss, for sweepers that minimise it."""
+    from solder_vae.data.layouts import check_root
+    from solder_vae.models.checkpoint_archive import check_there
     from solder_vae.training.finished import finished
     from solder_vae.utils.files import file_lock
 
@@ -25,6 +27,12 @@ def job(config: DictConfig, directory: Path) -> float:
         if config.skip_finished and (loss := finished(config, directory)) is not None:
             logging.getLogger("solder_vae").info("finished already: %s", directory)
             return loss
+
+        # The obvious mistakes are told at once, before torch is imported.
+        if "root" in config.data:
+            check_root(config.data.root)
+        if isinstance(config.resume, str):
+            check_there(Path(config.resume))
 
         from solder_vae.training.run import run
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.image_files import MIN_SIDE, Image
-from solder_vae.data.layouts import LAYOUTS, Record, find_records
+from solder_vae.data.layouts import LAYOUTS, Record, check_root, find_records
 from solder_vae.data.photos import Photo, PhotoImages, decode_all
 from solder_vae.data.splits import PAPER_FRACTIONS, SPLITS, TEST, TRAIN, VAL, assign, leaks, straddling
 from solder_vae.data.table import ImageTable
@@ -70,10 +70,7 @@ class FolderSource:
     cache_mb: float = 1024
 
     def __post_init__(self) -> None:
-        if self.root is None:
-            raise UserError("data.root is not set: give data.root=PATH of your images.")
-        if not Path(self.root).exists():
-            raise UserError(f"{self.root}: does not exist; give data.root=PATH of your images.")
+        check_root(self.root)
         if self.layout not in LAYOUTS:
             raise UserError(f"data.layout={self.layout} is unknown; use one of {', '.join(LAYOUTS)}.")
         if self.image_size < MIN_SIDE:

@@ -5,7 +5,7 @@
                     MVTec AD's train/good/ test/good/ test/<defect>/, without a validation folder
     manifest        a CSV file with the columns path and label, and optionally split and group
 
-Nothing is decoded here.
+Nothing is decoded here, and no torch is imported.
 """
 
 from __future__ import annotations
@@ -51,6 +51,18 @@ class Record:
         return printable(str(self.path))
 
 
+def check_root(root: str | Path | None) -> None:
+    """Check that there is something at ``data.root``.
+
+    Raises:
+        UserError: it is not given, or nothing is there.
+    """
+    if root is None:
+        raise UserError("data.root is not set: give data.root=PATH of your images.")
+    if not Path(root).exists():
+        raise UserError(f"{root}: does not exist; give data.root=PATH of your images.")
+
+
 def find_records(root: Path, layout: str = "auto") -> list[Record]:
     """List the images under ``root``, sorted by path.
 
@@ -62,8 +74,7 @@ def find_records(root: Path, layout: str = "auto") -> list[Record]:
     Raises:
         UserError: the root is missing, has no images, or doesn't fit the layout.
     """
-    if not root.exists():
-        raise UserError(f"{root}: does not exist; give data.root=PATH of your images.")
+    check_root(root)
     manifest = root / MANIFEST if root.is_dir() else root
     if layout == "auto":
         if manifest.is_file():

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import albumentations as A  # type: ignore[import-untyped]
 import cv2
 import numpy as np
 import torch
@@ -21,6 +19,9 @@ from torch import Tensor
 
 from solder_vae.data.image_files import Image
 from solder_vae.utils.errors import UserError
+
+if TYPE_CHECKING:
+    import albumentations as A  # type: ignore[import-untyped]
 
 
 def centre_square(image: NDArray[Any]) -> NDArray[Any]:
@@ -34,11 +35,12 @@ def centre_square(image: NDArray[Any]) -> NDArray[Any]:
     return image[top : top + side, left : left + side]
 
 
-@cache
-def _resize(image_size: int) -> A.Resize:
+def _resize(image: NDArray[Any], image_size: int) -> NDArray[Any]:
+    """The square image ``(H, H, ...)`` at another size."""
     # Averaging over areas when shrinking, as anything else would alias; bilinear when enlarging, as cubic
     # would overshoot and draw bright rims around the highlights of a joint.
-    return A.Resize(image_size, image_size, interpolation=cv2.INTER_LINEAR, area_for_downscale="image")
+    interpolation = cv2.INTER_AREA if image_size < len(image) else cv2.INTER_LINEAR
+    return cv2.resize(image, (image_size, image_size), interpolation=interpolation)
 
 
 def prepare(image: Image, image_size: int = 64) -> Image:
@@ -51,8 +53,7 @@ def prepare(image: Image, image_size: int = 64) -> Image:
     Returns:
         ``(image_size, image_size, 3)`` uint8.
     """
-    # `apply` is the bare operation, without albumentations' random state, so threads may share the transform.
-    return np.ascontiguousarray(_resize(image_size).apply(np.ascontiguousarray(centre_square(image))))
+    return np.asarray(_resize(np.ascontiguousarray(centre_square(image)), image_size))
 
 
 def prepare_mask(mask: NDArray[np.bool_], image_size: int = 64) -> NDArray[np.bool_]:
@@ -66,7 +67,7 @@ def prepare_mask(mask: NDArray[np.bool_], image_size: int = 64) -> NDArray[np.bo
         ``(image_size, image_size)`` bool: a pixel is set if more than half of its area was.
     """
     grey = np.ascontiguousarray(centre_square(mask)).astype(np.uint8) * 255
-    return np.asarray(_resize(image_size).apply(grey)) > 127
+    return _resize(grey, image_size) > 127
 
 
 def to_tensor(images: Image) -> Tensor:
@@ -103,6 +104,8 @@ def augmentation(transforms: Sequence[Any] | None = None) -> A.Compose:
     Raises:
         UserError: one of the transforms changes shape or dtype.
     """
+    import albumentations as A  # here, for it takes as long to import as torch, and an inspection has no use for it
+
     compose = A.Compose([A.HorizontalFlip(p=0.5)] if transforms is None else list(transforms))
     before = np.zeros((97, 97, 3), np.uint8)  # a size that no transform asks for
     after = compose(image=before)["image"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from solder_vae.metrics.classification import Metrics
 from solder_vae.utils.files import atomic_file
+
+if TYPE_CHECKING:
+    from solder_vae.metrics.classification import Metrics
 
 BLUE, VERMILION, GREY, BLACK = "#0072B2", "#D55E00", "#999999", "#222222"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import heapq
 import json
 import sys
@@ -12,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from solder_vae.data.layouts import SUFFIXES, image_files
 from solder_vae.evaluation.tables import rule_sentence
-from solder_vae.inspection.boards.board import Board
-from solder_vae.inspection.inspector import ABNORMAL, Inspector, Joint, Unreadable
+from solder_vae.inspection.inspector import ABNORMAL, Inspector, Unreadable
+from solder_vae.inspection.joints import Joint
 from solder_vae.inspection.predictions import inspect_on_processes, inspect_rows
 from solder_vae.inspection.report import page
-from solder_vae.utils.errors import UserError
-from solder_vae.utils.tables import path_inside, read_table, write_csv
-from solder_vae.utils.text import cell_safe, printable
+from solder_vae.utils.tables import write_csv
+from solder_vae.utils.text import printable
 from solder_vae.utils.threads import tracked
 
 #: Exit status of a command that had to leave images out.
@@ -55,56 +52,6 @@ class Inspection:
     def status(self) -> int:
         """The exit status to report: 0, or :data:`UNREADABLE`."""
         return UNREADABLE if self.unreadable else 0
-
-
-def find_joints(images: str, key: str = "images") -> list[Joint]:
-    """The joints that ``images=`` names, each a file by its path.
-
-    Args:
-        images: a folder, whose images of all depths are meant; a CSV file with a column ``path``; any other file,
-            taken as an image; or a pattern with ``*``, ``?``, ``[...]`` or ``**``, where suffixes tell the images.
-        key: the option's name, for messages.
-
-    Raises:
-        UserError: nothing is there.
-    """
-    path = Path(images)
-    if path.is_dir():
-        paths = image_files(path)
-    elif path.suffix.lower() == ".csv" and path.is_file():
-        paths = listed(path)
-    elif path.is_file():
-        paths = [path]
-    elif glob.has_magic(images):
-        found = (Path(name) for name in glob.glob(images, recursive=True))  # noqa: PTH207 - also absolute patterns
-        paths = sorted(file for file in found if file.suffix.lower() in SUFFIXES and not file.is_dir())
-    else:
-        raise UserError(f"{key}={images} does not exist: give a folder, an image, a pattern in quotes or a CSV file.")
-    if not paths:
-        raise UserError(f"{key}={images} has no images ({' '.join(sorted(SUFFIXES))}).")
-    return [Joint(cell_safe(printable(str(path))), path) for path in paths]
-
-
-def board_joints(board: Board) -> list[Joint]:
-    """The joints of a board's picture, by their names."""
-    return [
-        Joint(cell_safe(printable(joint.name)), crop) for joint, crop in zip(board.joints, board.crops(), strict=True)
-    ]
-
-
-def listed(table: Path) -> list[Path]:
-    """The files that a CSV table's column ``path`` names, relative to the table's folder, which they may not leave.
-
-    Raises:
-        UserError: the table can't be read, has no such column, or names a file elsewhere.
-    """
-    paths = []
-    for line, row in read_table(table, ["path"]):
-        try:
-            paths.append(path_inside(table.parent, row["path"]))
-        except UserError as error:
-            raise UserError(f"{table}, line {line}: {error}.") from error
-    return paths
 
 
 def inspect_into(

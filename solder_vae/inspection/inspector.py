@@ -28,6 +28,7 @@ from solder_vae.data.transforms import to_images, to_tensor
 from solder_vae.data.view import PLAIN, apply_view, check_view
 from solder_vae.evaluation.anomaly_map import anomaly_map
 from solder_vae.evaluation.run_model import run_model
+from solder_vae.inspection.joints import Joint
 from solder_vae.metrics.intervals import finite_number
 from solder_vae.metrics.threshold import Threshold
 from solder_vae.models.autoencoder import Autoencoder
@@ -43,13 +44,6 @@ ABNORMAL = "abnormal"
 UNCALIBRATED = "The checkpoint has no usable calibration: take the best.ckpt of a finished training."
 
 BATCH = 32  # larger batches are no faster on a CPU, and later
-
-
-class Joint(NamedTuple):
-    """A joint to inspect: its picture as a file's path or as ``(H, W, 3)`` uint8 RGB, and the name it goes by."""
-
-    name: str
-    image: Path | Image
 
 
 class Unreadable(NamedTuple):

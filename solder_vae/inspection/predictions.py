@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from solder_vae.inspection.inspector import BATCH, Inspector, Joint, Unreadable
+from solder_vae.inspection.inspector import BATCH, Inspector, Unreadable
+from solder_vae.inspection.joints import Joint
 from solder_vae.inspection.report import picture
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.processes import end_with_parent, ignore_interrupts, share_of_threads

@@ -20,17 +20,17 @@ from solder_vae.evaluation.anomaly_map import SCALE_QUANTILE
 from solder_vae.evaluation.evaluate import Scores, decision_state, fit_thresholds
 from solder_vae.evaluation.plots import trade_off_figure
 from solder_vae.evaluation.tables import rule_sentence
-from solder_vae.inspection.batch import UNREADABLE, find_joints, unreadable_list
-from solder_vae.inspection.inspector import Inspector, Joint, Unreadable
-from solder_vae.metrics.threshold import RULES, Threshold, fit_threshold
+from solder_vae.inspection.batch import UNREADABLE, unreadable_list
+from solder_vae.inspection.inspector import Inspector, Unreadable
+from solder_vae.inspection.joints import Joint, find_joints
+from solder_vae.inspection.rule_options import COST
+from solder_vae.metrics.threshold import Threshold, fit_threshold
 from solder_vae.metrics.trade_off import OperatingPoint, least_cost, operations, trade_off_rows
 from solder_vae.models.checkpoint import read_checkpoint, write_checkpoint
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.tables import write_csv
 from solder_vae.utils.threads import tracked
-
-COST = "cost"
 
 _MAPS_FOR_SCALE = 1000
 
@@ -95,31 +95,6 @@ class Recalibration:
         print(f"\nEverything is in {out}; {out / 'calibrated.ckpt'} decides by the new threshold.")
         if self.unreadable:
             print(unreadable_list(self.unreadable, self.readable), file=sys.stderr)
-
-
-def check_options(rule: str, parameters: Mapping[str, float], labelled: str | None) -> None:
-    """Check what was typed before anything is read.
-
-    Raises:
-        UserError: an unknown rule, a parameter that it lacks or doesn't have, or a number out of range.
-    """
-    if rule == COST:
-        accepted = {"escape_cost", "prevalence"}
-        if missing := sorted(accepted - set(parameters)):
-            raise UserError(f"rule=cost needs {' and '.join(f'{name}=NUMBER' for name in missing)}: --help explains.")
-        if labelled is None:
-            raise UserError("rule=cost needs labelled=PATH: good and bad joints to count false calls and escapes on.")
-    elif rule not in RULES:
-        raise UserError(f"rule={rule} is unknown: use {', '.join([*RULES, COST])}.")
-    else:
-        parameter, default, accepts, domain, _ = RULES[rule]
-        accepted = {parameter}
-        number = parameters.get(parameter, default)
-        if number is None or not accepts(number):
-            got = "nothing" if number is None else f"{number:g}"
-            raise UserError(f"rule={rule} needs {parameter}=NUMBER, {domain}, got {got}.")
-    if surplus := sorted(set(parameters) - accepted):
-        raise UserError(f"rule={rule} has no {surplus[0]}: it takes {' and '.join(sorted(accepted))}.")
 
 
 def recalibrate(

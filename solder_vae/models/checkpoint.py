@@ -22,7 +22,7 @@ from torch import Tensor
 
 from solder_vae.models import vae  # noqa: F401  # registers its models
 from solder_vae.models.autoencoder import Autoencoder
-from solder_vae.models.checkpoint_archive import checked_archive
+from solder_vae.models.checkpoint_archive import check_there, checked_archive
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.files import atomic_file
 from solder_vae.utils.text import printable
@@ -37,8 +37,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         UserError: the file is missing, damaged, holds anything executable, or is no checkpoint of this package.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"No checkpoint at {path}: give the path of a .ckpt file that a training wrote.")
+    check_there(path)
     try:
         checkpoint = torch.load(checked_archive(path), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -1,4 +1,6 @@
-"""A checkpoint's file before torch sees it: refused unless it can only be tensors and plain values, of the file's size.
+"""A checkpoint's file before torch sees it (imports no torch).
+
+It is refused unless it can only be tensors and plain values, of the file's size.
 
 torch's own ``weights_only=True`` keeps code from running, but lets a small file claim any amount of memory
 (a compressed entry, ``bytearray(10**11)``). Here the file is taken apart by another reader of zip archives, held
@@ -14,6 +16,8 @@ import re
 import zipfile
 from pathlib import Path
 
+from solder_vae.utils.errors import UserError
+
 _PICKLE = "data.pkl"
 _ENTRIES = re.compile(
     rf"[^/]+/({re.escape(_PICKLE)}|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id|data/\d+)"
@@ -26,6 +30,16 @@ _GLOBALS = {
     *(f"torch {kind}Storage" for kind in _STORAGES),
 }
 _OTHER_IMPORTS = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
+
+
+def check_there(path: Path) -> None:
+    """Check, before anything slow is imported, that there is a file.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not path.is_file():
+        raise UserError(f"No checkpoint at {path}: give the path of a .ckpt file that a training wrote.")
 
 
 def checked_archive(path: Path) -> io.BytesIO:

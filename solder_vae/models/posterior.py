@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from solder_vae.models.losses import kl_divergence
+from solder_vae.utils.distributed import all_reduce_sum
 
 ACTIVE_VARIANCE = 0.01  # Burda et al., "Importance Weighted Autoencoders" (2016), section 5.2
 COLLAPSED_BELOW = 0.05  # share of active units under which a posterior counts as collapsed
 
 
-class PosteriorStatistics(Metric):
+class PosteriorStatistics:
     """Statistics of the latent units over images, accumulated batch by batch and over ranks.
 
     A unit is *active* when it responds to the input: the variance over images of its posterior mean exceeds 0.01.
     """
 
-    full_state_update = False
-    count: Tensor
-    sum_mu: Tensor
-    sum_square: Tensor
-    sum_kl: Tensor
-
     def __init__(self) -> None:
-        super().__init__()
-        # Scalars at first: the first batch's statistics broadcast them to one value a unit.
-        for name in ("count", "sum_mu", "sum_square", "sum_kl"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        # Scalars at first: the first batch's statistics broadcast them to one value a unit, where the batch is.
+        self.count = self.sum_mu = self.sum_square = self.sum_kl = torch.zeros((), dtype=torch.float64)
 
     def update(self, mu: Tensor, logvar: Tensor) -> None:
         """Take in a batch of posteriors, each ``(B, ...)`` with the number of units in the trailing axes."""
         flat = mu.detach().flatten(1).double()
-        self.count += len(flat)
+        self.count = self.count + len(flat)
         self.sum_mu = self.sum_mu + flat.sum(0)
         self.sum_square = self.sum_square + flat.square().sum(0)
         self.sum_kl = self.sum_kl + kl_divergence(flat, logvar.detach().flatten(1).double()).sum(0)
 
     def compute(self) -> tuple[Tensor, Tensor]:
         """Mean divergence of each unit in nats ``(units,)``, and which units are active ``(units,)`` bool."""
-        variance = self.sum_square / self.count - (self.sum_mu / self.count).square()
-        return self.sum_kl / self.count, variance > ACTIVE_VARIANCE
+        count = all_reduce_sum(self.count.to(self.sum_mu.device))
+        mu, square, kl = (all_reduce_sum(total) / count for total in (self.sum_mu, self.sum_square, self.sum_kl))
+        return kl, square - mu.square() > ACTIVE_VARIANCE

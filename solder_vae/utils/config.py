@@ -1,4 +1,4 @@
-"""A config on one level; apart from what uses it, since reading a sweep's folder must not load Lightning."""
+"""A config on one level, and what it names as objects (imports no torch)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from solder_vae.utils.errors import UserError
@@ -29,6 +28,9 @@ def build(config: DictConfig, **options: Any) -> Any:
     try:
         return instantiate(config, **options, _convert_="all")
     except InstantiationException as error:
+        # Here, since it brings torch, and reading a sweep's folder has no use for that.
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
+
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from None

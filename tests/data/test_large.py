@@ -24,7 +24,8 @@ from solder_vae.evaluation.pseudo_defects import cut_paste
 from solder_vae.inspection import batch as inspection
 from solder_vae.inspection import predictions as prediction
 from solder_vae.inspection.batch import inspect_into
-from solder_vae.inspection.inspector import Inspector, Joint, Verdict
+from solder_vae.inspection.inspector import Inspector, Verdict
+from solder_vae.inspection.joints import Joint
 from solder_vae.training.loggers import content_digest
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.threads import in_threads

@@ -244,6 +244,13 @@ def test_prepare_averages_over_areas_when_shrinking():
     assert np.abs(prepare(image, 64) - blocks).max() <= 0.5
 
 
+@given(st.integers(2, 90), st.sampled_from([8, 16, 64]))
+def test_prepare_resizes_as_albumentations_does(side, size):
+    image = np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    theirs = A.Resize(size, size, interpolation=cv2.INTER_LINEAR, area_for_downscale="image").apply(image)
+    np.testing.assert_array_equal(prepare(image, size), theirs)
+
+
 @given(st.integers(2, 90), st.integers(2, 90), st.integers(0, 255))
 def test_prepare_keeps_plain_colour(height, width, value):
     image = np.full((height, width, 3), value, np.uint8)

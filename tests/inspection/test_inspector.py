@@ -10,7 +10,8 @@ import torch
 from checkpoints import SIZE, pictures, png, write_checkpoint, write_images
 
 from solder_vae.data.transforms import prepare, to_tensor
-from solder_vae.inspection.inspector import Inspector, Joint, Unreadable
+from solder_vae.inspection.inspector import Inspector, Unreadable
+from solder_vae.inspection.joints import Joint
 from solder_vae.utils.errors import UserError
 
 

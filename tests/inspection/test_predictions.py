@@ -7,8 +7,8 @@ import pytest
 from checkpoints import pictures, write_checkpoint, write_images
 from commands import children_of
 
-from solder_vae.inspection.batch import find_joints
 from solder_vae.inspection.inspector import Inspector
+from solder_vae.inspection.joints import find_joints
 from solder_vae.inspection.predictions import inspect_on_processes
 from solder_vae.predict import run as predict
 from solder_vae.utils.errors import UserError

@@ -11,8 +11,8 @@ import pytest
 from checkpoints import pictures, write_checkpoint, write_images
 from commands import on_a_cluster
 
-from solder_vae.inspection.batch import find_joints
 from solder_vae.inspection.inspector import Inspector
+from solder_vae.inspection.joints import find_joints
 
 ROOT = Path(__file__).resolve().parents[2]
 missing = [name for name in ("ray", "pyarrow", "pandas") if importlib.util.find_spec(name) is None]

@@ -6,10 +6,7 @@ import shlex
 from collections import Counter
 from pathlib import Path
 
-from solder_vae.evaluation import style
-from solder_vae.studies.sweeps.plots import figures
 from solder_vae.studies.sweeps.runs import Run, read_runs
-from solder_vae.studies.sweeps.table import cells, flat_rows, rows
 from solder_vae.utils.document import Block, Bullets, Code, Heading, Picture, Table, Text, markdown, write_document
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.tables import write_csv
@@ -31,6 +28,11 @@ def write_report(folder: Path) -> str:
     runs = read_runs(folder)
     if not runs:
         raise UserError(f"No run below {folder}: give the folder of a sweep or a run.")
+    # Here, since they bring torch, and a mistyped folder should be told at once.
+    from solder_vae.evaluation import style
+    from solder_vae.studies.sweeps.plots import figures
+    from solder_vae.studies.sweeps.table import cells, flat_rows, rows
+
     finished = [run for run in runs if run.state == "finished"]
     pictures = []
     for name, figure, caption in figures(rows(finished)):
