@@ -22,6 +22,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.paths import PATHS, at_home, mean_themselves
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -52,6 +53,7 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
     mistakes = (UserError, HydraException, OmegaConfBaseException, OSError)
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own account of an error and exits
+    sys.argv[1:] = mean_themselves(sys.argv[1:])
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
     @functools.wraps(job)
@@ -163,8 +165,8 @@ def parse(schema: type[T], arguments: list[str], usage: str) -> T:
     """Read ``key=value`` arguments into a dataclass whose fields are the keys.
 
     Values are taken as they stand and converted to the field's type: no YAML and no interpolation as Hydra has them, so
-    that ``images=*.png`` or a path with colons, brackets or ``${`` means itself. ``--help`` or ``-h`` among the
-    arguments prints the usage and exits.
+    that ``images=*.png`` or a path with colons, brackets or ``${`` means itself; a path may begin with ``~``, the home
+    folder. ``--help`` or ``-h`` among the arguments prints the usage and exits.
 
     Args:
         schema: dataclass of str, int, float and bool fields (or those ``| None``); a field without a default must be
@@ -192,7 +194,7 @@ def parse(schema: type[T], arguments: list[str], usage: str) -> T:
             raise UserError(f"{key!r} is no option of this command: {hint}")
         if key in values:
             raise UserError(f"{key} is given twice: give it once.")
-        values[key] = convert(key, text, hints[key])
+        values[key] = convert(key, at_home(text) if key in PATHS else text, hints[key])
     required = [name for name, field in fields.items() if dataclasses.MISSING is field.default]
     if missing := [f"{name}=..." for name in required if values.get(name, "") == ""]:
         raise UserError(f"{' and '.join(missing)} must be given: --help shows an example.")

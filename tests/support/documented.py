@@ -16,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from solder_vae.utils.cli import CONF, parse
+from solder_vae.utils.paths import mean_themselves
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -102,7 +103,9 @@ def compose_command(module: str, arguments: list[str]) -> list[DictConfig]:
     """
     flags = {argument for argument in arguments if argument.startswith("-")}
     assert flags <= FLAGS, f"unknown flags {flags - FLAGS}"
-    parsed = OverridesParser.create().parse_overrides([text for text in arguments if text not in flags])
+    parsed = OverridesParser.create().parse_overrides(
+        [text for text in mean_themselves(arguments) if text not in flags]
+    )
     assert "-m" in flags or not any(override.is_sweep_override() for override in parsed), "a sweep needs -m"
     values = [
         [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]

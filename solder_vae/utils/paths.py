@@ -1,0 +1,71 @@
+"""Options that mean themselves on a command line: paths and regular expressions, whatever characters they have.
+
+Hydra reads values by a grammar of its own, in which brackets, commas, equals signs and quotes have a meaning and
+``20240101`` is a number. Folders have such names. So the values of the options below are quoted before Hydra sees them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+#: Paths of all commands. A leading ``~`` is the home folder.
+PATHS = frozenset(
+    (
+        *("data.root", "data.cache_dir", "out", "resume", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"),
+        *("checkpoint", "images", "board", "pads", "fiducials", "footprints", "normals", "labelled"),
+    )
+)
+#: Texts in which commas never separate the values of a sweep; neither do they in Hydra's own options.
+TEXTS = frozenset(("data.group_regex",))
+
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+_SWEEP = re.compile(r"(?:choice|range|interval|glob|shuffle|sort|tag)\(.*\)", re.DOTALL)  # Hydra's functions
+
+
+def mean_themselves(arguments: Sequence[str]) -> list[str]:
+    """A Hydra command line whose paths and texts are read as they were typed.
+
+    What is quoted already, empty or ``null`` stays as it is, and so do interpolations (``${...}``) within a value. With
+    ``-m``, commas separate a path's values and Hydra's ``choice(...)`` and the like keep their meaning.
+    """
+    multirun = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
+    return [_quoted_override(argument, multirun) for argument in arguments]
+
+
+def at_home(text: str) -> str:
+    """The path with a leading ``~`` or ``~user`` replaced by that home folder, where there is one."""
+    try:
+        return str(Path(text).expanduser()) if text.startswith("~") else text
+    except RuntimeError:  # no such user
+        return text
+
+
+def _quoted_override(argument: str, multirun: bool) -> str:
+    key, equals, value = argument.partition("=")
+    name = key.lstrip("+")
+    if not equals or name not in PATHS | TEXTS or (multirun and _SWEEP.fullmatch(value)):
+        return argument
+    swept = multirun and name not in TEXTS and not name.startswith("hydra.")
+    values = _split(value) if swept else [value]
+    return f"{key}={','.join(_quoted(value, path=name in PATHS) for value in values)}"
+
+
+def _split(value: str) -> Iterator[str]:
+    """The parts between commas; one that begins with a quoted text ends with it."""
+    start = 0
+    while start <= len(value):
+        quoted = _QUOTED.match(value, start)
+        end = quoted.end() if quoted and value[quoted.end() : quoted.end() + 1] in ("", ",") else value.find(",", start)
+        end = len(value) if end < 0 else end
+        yield value[start:end].strip()
+        start = end + 1
+
+
+def _quoted(value: str, path: bool) -> str:
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    if not value or value.lower() == "null" or _QUOTED.fullmatch(value):
+        return value
+    return QuotedString(at_home(value) if path else value, Quote.single).with_quotes()
