@@ -37,6 +37,7 @@ from benchmarks import reference as published
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import ImageTable
 from solder_vae.data.transforms import to_tensor
+from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.precision import FULL, MIXED, resolve_precision
 from solder_vae.models.steps import TRAINING
 from solder_vae.models.vae import BetaVAE
@@ -75,13 +76,13 @@ def trained_model(alpha: float) -> BetaVAE:
     return model
 
 
-def bare_step(model: BetaVAE, precision: str = "auto") -> Callable[[Tensor], None]:
+def bare_step(model: Autoencoder, precision: str = "auto") -> Callable[[Tensor], None]:
     """One step of training without Lightning."""
     optimizer = torch.optim.Adam(model.parameters(), 1e-4, weight_decay=1e-4, fused=True)
     mixed = resolve_precision(precision, "auto") == MIXED
 
     def step(x: Tensor) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
             terms, _ = model.loss_terms(x, model.noise(x, TRAINING, 0))
             objective = terms["loss"]
             if model.alpha:
@@ -94,16 +95,18 @@ def bare_step(model: BetaVAE, precision: str = "auto") -> Callable[[Tensor], Non
     return step
 
 
-def training_pair(alpha: float, precision: str = "auto") -> Pair:
-    model = trained_model(alpha)
+def training_pair(alpha: float, precision: str = "auto", x: Tensor | None = None) -> Pair:
+    """Steps on the batch ``x``, where it lies; on the CPU by default."""
+    x = to_tensor(random_images(BATCH)) if x is None else x
+    model = trained_model(alpha).to(x.device)
     network = published.published_twin(model)
     optimizer = torch.optim.Adam(network.parameters(), 1e-4, weight_decay=1e-4)
     means = [published.flipped(mean).contiguous() for mean in model.reference.means]
-    x = to_tensor(random_images(BATCH))
     contiguous = x.contiguous()
+    latent = model.noise(x, TRAINING, 0).shape
 
     def as_published() -> None:
-        noise = torch.randn(BATCH, 10, 8, 8)
+        noise = torch.randn(latent, device=x.device)
         objective = published.objective(network, contiguous, noise, model.beta, alpha, means)
         optimizer.zero_grad()
         objective.backward()
