@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bash benchmarks/gpu.sh: what only a machine with a GPU can tell, in under eight minutes (docs/performance.md).
+# bash benchmarks/gpu.sh: what only a machine with a GPU can tell, in under eight minutes (docs/research/performance.md).
 #
 #   bash benchmarks/gpu.sh                     on the GPU
 #   DEVICE=cpu bash benchmarks/gpu.sh --quick  every part, tiny, where there is none: it shows that the script works
