@@ -13,6 +13,7 @@ quick=${1:-}
 out=${OUT:-benchmarks}
 PYTHON=${PYTHON:-python3}
 export DEVICE=${DEVICE:-cuda} PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+export CUBLAS_WORKSPACE_CONFIG=:4096:8 # for deterministic kernels, with which Lightning sets it, too
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} NO_ALBUMENTATIONS_UPDATE=1 PYTHONUNBUFFERED=1
 work=$(mktemp -d) || exit 1
 export SOLDER_VAE_CACHE=$work/cache
@@ -22,7 +23,7 @@ rm -f "$out/gpu_results.json" "$out/gpu.log"
 [[ $quick ]] && slack=5 || slack=1 # a machine for tests may be busy
 total=$((345 * slack))             # seconds for all before part runs, which has at least two minutes
 
-part() { # part NAME SECONDS [ARGUMENTS]: one part of benchmarks/gpu.py
+part() { # part NAME SECONDS [ARGUMENTS]: one part of the package benchmarks.gpu
   local name=$1 limit=$((slack * $2)) left=$((total - SECONDS + started)) begun=$SECONDS status=0
   shift 2
   ((limit > left)) && limit=$left

@@ -7,6 +7,7 @@ told otherwise: it keeps 10 bits of a factor, hence the tolerance of that row.
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -14,13 +15,14 @@ from torch import Tensor, nn
 
 from benchmarks import reference as published
 from benchmarks.bench import GAMMA, bare_step
-from solder_vae.models.autoencoder import TRAINING
+from benchmarks.gpu.part import Part
 from solder_vae.models.layers.convolution import weight_gradients_loop
 from solder_vae.models.per_image_gradients import (
     dot_and_norm_from_gradients,
     dot_and_norm_from_gram,
     weight_gradients_unfold,
 )
+from solder_vae.models.steps import TRAINING
 from solder_vae.models.vae import BetaVAE
 from solder_vae.training.ensemble import Ensemble
 
@@ -198,3 +200,17 @@ def all_checks(device: torch.device, size: int) -> Iterator[Check]:
     yield from per_image_gradients(device)
     yield from ensemble(device, size)
     yield from repeated(device, size)
+
+
+def checks(part: Part) -> None:
+    """The device's numbers against double precision on the CPU, and ways to compute the same against each other."""
+    rows, wrong = {}, 0
+    for name, difference, tolerance in all_checks(torch.device(part.device), part.size("side")):
+        good = difference <= tolerance  # NaN is not
+        wrong += not good
+        rows[name] = {"difference": difference, "tolerance": tolerance, "good": good}
+        print(f"{name:62} {difference:8.1e}  at most {tolerance:.0e}{'' if good else '  WRONG'}")
+        part.add("checks", rows)
+    print(f"{len(rows)} checks, {wrong} wrong")
+    if wrong:
+        sys.exit(1)
