@@ -232,6 +232,7 @@ def runs(part: Part) -> None:
         if (seconds := [s for training, found in logged.items() if training.constraint == wanted for s in found])
     }
     rate = 3600 * every / epochs / elapsed
+    epochs_alone = sum(3600 / epochs / statistics.mean(seconds) for seconds in logged.values() if any(seconds))
     found: Found = {
         "side_by_side": len(trainings),
         "elapsed_s": elapsed,
@@ -241,6 +242,7 @@ def runs(part: Part) -> None:
         "runs_failed": [str(training) for training in failed],
         "epoch_s": kinds,
         "runs_per_hour": rate,
+        "runs_per_hour_by_epochs_alone": epochs_alone,
         "gpu_use": use,
         "hours_for_scale_paper": total / rate if rate else None,
         "trainings_of_scale_paper": total,
@@ -252,6 +254,7 @@ def runs(part: Part) -> None:
     print("; ".join(f"an epoch {name}: {seconds:.2f} s" for name, seconds in kinds.items()))
     if rate:
         print(f"{rate:.1f} runs an hour, their start counted in: {total / rate:.1f} hours for {total} runs")
+        print(f"{epochs_alone:.1f} runs an hour by their epochs alone")
     if failed:
         sys.exit(1)
 
