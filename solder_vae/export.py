@@ -12,6 +12,7 @@ from solder_vae.inspection.onnx.export import check_installed, write_onnx
 from solder_vae.models.checkpoint_archive import check_there
 from solder_vae.utils.cli import command, parse
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.plugins import import_plugins
 
 USAGE = """\
 Export a checkpoint as one graph: images in, score, label and heat map out.
@@ -32,6 +33,7 @@ class Options:
     checkpoint: str
     out: str
     format: str = "onnx"
+    plugins: str = ""
 
 
 def run(arguments: list[str]) -> int:
@@ -52,6 +54,7 @@ def run(arguments: list[str]) -> int:
     from solder_vae.inspection.onnx.parity import compare, latency_table, load_onnx
     from solder_vae.utils.files import atomic_file
 
+    import_plugins(options.plugins)
     inspector = Inspector.load(options.checkpoint)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from solder_vae.inspection.boards.options import BOARD_USAGE, BoardOptions
 from solder_vae.utils.cli import command, parse
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.files import atomic_directory, check_new
+from solder_vae.utils.plugins import import_plugins
 
 USAGE = f"""\
 Inspect new joints as a checkpoint says.
@@ -23,6 +24,7 @@ Inspect new joints as a checkpoint says.
   out=DIR           a new folder for predictions.csv, predictions.json and report.html
   processes=1       so many share the images and the cores; the tables are the same
   device=cpu        cuda: the network runs on GPUs, of which each process has one
+  plugins=MODULE    of yours, where the checkpoint's model, score or rule is defined; several with commas
 
 Instead of images=, the joints of a board's picture (docs/use/crop.md), whose verdicts are drawn into board.png:
 
@@ -38,6 +40,7 @@ class Options(BoardOptions):
     images: str = ""
     processes: int = 1
     device: str = "cpu"
+    plugins: str = ""
 
 
 def run(arguments: list[str]) -> int:
@@ -68,6 +71,7 @@ def run(arguments: list[str]) -> int:
 
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError(no_device(options.device))
+    import_plugins(options.plugins)
     inspector = Inspector.load(options.checkpoint, options.device)
     with atomic_directory(out) as directory:
         inspection = inspect_into(directory, inspector, joints, options.checkpoint, options.processes)
