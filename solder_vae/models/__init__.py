@@ -7,7 +7,13 @@ is asked for, since ``--help`` must not wait for torch.
 from importlib import import_module
 from typing import Any
 
-_MODULES = {"CAE": "autoencoder", "VAE": "vae", "BetaVAE": "vae"}
+_MODULES = {
+    "CAE": "autoencoder",
+    "VAE": "vae",
+    "BetaVAE": "vae",
+    "BetaTCVAE": "beta_tcvae",
+    "AnnealedVAE": "annealed_vae",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,9 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solder_vae.models import vae  # noqa: F401  # registers its models
+from solder_vae.models import annealed_vae, beta_tcvae, vae  # noqa: F401  # each registers its models
 from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint_archive import check_there, checked_archive
+from solder_vae.models.networks import Network
+from solder_vae.models.scores import Score
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.files import atomic_file
 from solder_vae.utils.text import printable
@@ -53,12 +55,22 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         or not isinstance(checkpoint.get("state_dict"), dict)
     ):
         raise UserError(f"{path} is not a checkpoint of solder_vae: give a file that solder_vae.train wrote.")
-    if checkpoint["model"] not in Autoencoder.registry:
-        raise UserError(
-            f"{path} holds a model={printable(checkpoint['model'])}, which is not known here: "
-            f"{plugin_hint(checkpoint)}."
-        )
+    if missing := unknown_parts(checkpoint):
+        raise UserError(f"{path} holds {printable(missing[0])}, which is not known here: {plugin_hint(checkpoint)}.")
     return checkpoint
+
+
+def unknown_parts(checkpoint: Checkpoint) -> list[str]:
+    """What a checkpoint names that no imported module defines."""
+    found = [] if checkpoint["model"] in Autoencoder.registry else [f"model={checkpoint['model']}"]
+    arguments = checkpoint.get("hyper_parameters")
+    if isinstance(arguments, dict):
+        specs = [arguments.get(key) for key in ("encoder", "decoder")]
+        targets = [spec.get("_target_") for spec in specs if isinstance(spec, dict)]
+        found += [str(target) for target in targets if target not in list(Network.registry)]
+        scores = arguments.get("scores")
+        found += [f"score={name}" for name in scores or {} if name not in list(Score.registry)]
+    return found
 
 
 def plugin_hint(checkpoint: Checkpoint) -> str:
@@ -78,16 +90,10 @@ def load_model(path: str | Path) -> Autoencoder:
     checkpoint = read_checkpoint(path)
     try:
         return model_of(checkpoint)
-    except UserError as error:
-        if checkpoint.get("plugins"):
-            raise UserError(f"{path}: {error} ({plugin_hint(checkpoint)})") from error
+    except UserError:
         raise
     except Exception as error:  # what does not fit can fail anywhere
-        raise UserError(
-            f"{path} holds another architecture than this version's {checkpoint['model']}: {plugin_hint(checkpoint)}."
-            if checkpoint.get("plugins")
-            else f"{path} holds another architecture than this version's {checkpoint['model']}."
-        ) from error
+        raise UserError(f"{path} holds another architecture than this version's {checkpoint['model']}.") from error
 
 
 def model_of(checkpoint: Checkpoint) -> Autoencoder:
