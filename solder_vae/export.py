@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
     import torch
 
     from solder_vae.inspection.inspector import Inspector
-    from solder_vae.inspection.onnx.parity import compare, latency_table, load_onnx
+    from solder_vae.inspection.onnx.parity import compare, load_onnx
     from solder_vae.utils.files import atomic_file
 
     import_plugins(options.plugins)
@@ -60,14 +60,12 @@ def run(arguments: list[str]) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(out) as temporary:
             write_onnx(inspector, temporary)
-            graph = load_onnx(temporary, torch.get_num_threads())
-            parity = compare(inspector, graph)
+            parity = compare(inspector, load_onnx(temporary, torch.get_num_threads()))
             if not parity.holds:
                 raise UserError(f"The graph disagrees with {options.checkpoint}, so it was not kept ({parity}).")
     except OSError as error:
         raise UserError(f"out={out} can't be written ({error.strerror}): name another file.") from error
     print(f"Parity with the checkpoint on {parity}.")
-    print(latency_table(inspector, graph, torch.get_num_threads()))
     print(f"The graph is in {out} ({out.stat().st_size / 2**20:.1f} MiB).")
     return 0
 

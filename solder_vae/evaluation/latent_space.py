@@ -14,25 +14,10 @@ from numpy.typing import NDArray
 
 from solder_vae.data.table import Images
 from solder_vae.data.transforms import to_tensor
-from solder_vae.evaluation.tsne import Embedding, embed
-from solder_vae.metrics.latent_separation import chance_purity, knn_purity, silhouette
 from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.posterior import PosteriorStatistics
 from solder_vae.models.scores import POSTERIOR, Code
 from solder_vae.utils.errors import UserError
-
-__all__ = [
-    "Embedding",
-    "Unit",
-    "chance_purity",
-    "embed",
-    "knn_purity",
-    "posterior_kl",
-    "posterior_means",
-    "silhouette",
-    "strongest_channels",
-    "strongest_units",
-]
 
 Floats = NDArray[np.float64]
 

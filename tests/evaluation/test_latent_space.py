@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from sklearn.manifold import TSNE
 
 from solder_vae.data.transforms import to_tensor
-from solder_vae.evaluation.latent_space import embed, posterior_kl, posterior_means, strongest_channels, strongest_units
+from solder_vae.evaluation.latent_space import posterior_kl, posterior_means, strongest_channels, strongest_units
+from solder_vae.evaluation.tsne import embed
 from solder_vae.metrics.latent_separation import chance_purity, knn_purity, silhouette
 from solder_vae.models.autoencoder import CAE
 from solder_vae.models.losses import kl_divergence

@@ -1,8 +1,7 @@
-"""Does an exported graph decide as its checkpoint does, and how much faster: the checks after an export."""
+"""Does an exported graph decide as its checkpoint does: the check after an export."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,25 +102,3 @@ def _difference(verdicts: list[Verdict], ran: list[Any]) -> _Difference:
         labels=ran[1] != np.array([verdict.abnormal for verdict in verdicts]),
         heat=float(np.abs(ran[2] - maps).max()),
     )
-
-
-def latency_table(inspector: Inspector, graph: Run, threads: int) -> str:
-    """Milliseconds from prepared uint8 images to decisions, PyTorch against ONNX Runtime."""
-    lines = [f"Milliseconds a batch ({threads} threads)     PyTorch   ONNX Runtime"]
-    for size in (1, 64):
-        images = np.zeros((size, inspector.image_size, inspector.image_size, 3), np.uint8)
-        images[:] = np.random.default_rng(0).integers(0, 256, images.shape[1:], np.uint8)
-        torch_ms, onnx_ms = (milliseconds(work, images) for work in (inspector.score, graph))
-        lines.append(f"batch of {size:<4} {torch_ms:34.1f} {onnx_ms:14.1f}")
-    return "\n".join(lines)
-
-
-def milliseconds(work: Callable[[Image], Any], images: Image, seconds: float = 1.0) -> float:
-    """The shortest of at least three runs, after one to warm up."""
-    work(images)
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < seconds:
-        started = time.perf_counter()
-        work(images)
-        times.append(time.perf_counter() - started)
-    return 1000 * min(times)

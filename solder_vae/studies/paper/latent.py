@@ -16,8 +16,9 @@ from solder_vae.data.synthetic.factors import normal_factors
 from solder_vae.data.table import ImageTable
 from solder_vae.evaluation.evaluate import reconstruct
 from solder_vae.evaluation.latent_plots import embedding_figure, numbers_text, traversal_figure
-from solder_vae.evaluation.latent_space import embed, posterior_kl, posterior_means, strongest_channels, strongest_units
+from solder_vae.evaluation.latent_space import posterior_kl, posterior_means, strongest_channels, strongest_units
 from solder_vae.evaluation.reconstruction_plots import reconstructions
+from solder_vae.evaluation.tsne import embed
 from solder_vae.metrics.disentanglement import chance, measure, rotated
 from solder_vae.metrics.latent_separation import chance_purity, knn_purity, silhouette
 from solder_vae.models.checkpoint import load_model
