@@ -1,4 +1,4 @@
-"""The tables at the end of a run: each score beside the floor and the trivial baselines, rich or Markdown.
+"""The tables at the end of a run: each score beside the floor and the trivial baselines.
 
 The text is ASCII (rich itself picks lines that the terminal can draw): it prints anywhere and into any log.
 """
@@ -19,7 +19,6 @@ from solder_vae.evaluation.baselines import visible
 from solder_vae.metrics.classification import Metrics, defect_recalls
 from solder_vae.metrics.localisation import CHANCE_AUPRO, FPR_LIMIT
 from solder_vae.metrics.threshold import Threshold
-from solder_vae.utils.document import markdown
 
 #: What :func:`~solder_vae.metrics.classification.evaluate` returned, by the name of the score or baseline.
 Results = Mapping[str, Metrics]
@@ -57,16 +56,6 @@ def result_table(
     notes = [f"Note: {remark}" for remark in remarks(scores, baselines, primary, threshold, view)]
     parts += [Text(f"\n{_LEGEND}", style="dim"), Text(threshold_sentence(threshold, primary, metrics))]
     return Group(*parts, *(Text(note, style="yellow") for note in notes))
-
-
-def markdown_table(scores: Results, baselines: Results, primary: str) -> str:
-    """The main table of :func:`result_table` in Markdown, for docs and reports."""
-    return _markdown(_HEADERS, [row for rows in _sections(scores, baselines, primary) for row in rows])
-
-
-def markdown_defect_table(scores: Results, primary: str) -> str:
-    """The table of defect types of :func:`result_table` in Markdown."""
-    return _markdown(*_defects(scores, primary))
 
 
 def threshold_sentence(threshold: Threshold, primary: str, metrics: Metrics) -> str:
@@ -208,12 +197,6 @@ def _rich(headers: Sequence[str], sections: Sequence[Rows]) -> Table:
             table.add_row(*map(Text, row), style="bold" if row[0].endswith(" *") else None)
         table.add_section()
     return table
-
-
-def _markdown(headers: Sequence[str], rows: Rows) -> str:
-    lines = [[" ".join(cell.split()).replace("*", r"\*") for cell in line] for line in (headers, *rows)]
-    right = [number for number, header in enumerate(headers) if _justify(header) == "right"]
-    return markdown(lines[0], lines[1:], right)
 
 
 def _justify(header: str) -> Literal["left", "right"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,16 +78,12 @@ def _markdown(block: Block) -> str:
             return f"{title}:\n\n" + "\n".join(f"    {line}" for line in text.splitlines())
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
-    """A Markdown table whose columns line up in plain text, those of the numbers ``right`` to the right."""
-    columns = []
-    for number, (title, *cells) in enumerate(zip(header, *rows, strict=True)):
-        lines = [cell.replace("|", r"\|") for cell in (title, *cells)]
-        width = max(map(len, lines))
-        rule = "-" * (width - 1) + ":" if number in right else "-" * width
-        lines = [lines[0], rule, *lines[1:]]
-        columns.append([line.rjust(width) if number in right else line.ljust(width) for line in lines])
-    return "".join(f"| {' | '.join(line)} |\n" for line in zip(*columns, strict=True))
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up in plain text."""
+    lines = [[cell.replace("|", r"\|") for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "".join(f"| {' | '.join(map(str.ljust, line, widths))} |\n" for line in lines)
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:

@@ -9,8 +9,6 @@ import pytest
 from rich.console import Console
 
 from solder_vae.evaluation.tables import (
-    markdown_defect_table,
-    markdown_table,
     remarks,
     result_table,
     threshold_sentence,
@@ -140,19 +138,3 @@ def test_one_class_prints_and_says_so(labels: list[int], said: str) -> None:
     assert any(said in line for line in lines)
     assert "None" not in "".join(lines)
     assert "nan" not in "".join(lines)
-
-
-def test_markdown_is_a_table_with_the_same_cells() -> None:
-    lines = markdown_table(SCORES, WEAK, "gradcon").splitlines()
-    assert len(lines) == 2 + 3 + 1 + 4
-    assert len({len(line) for line in lines}) == 1
-    assert {line.count("|") for line in lines} == {9}
-    assert lines[0].split("|")[7].strip() == "False calls %"
-    row = next(line for line in printed(SCORES, WEAK, "gradcon") if line.startswith("recon"))
-    assert lines[2].replace("|", " ").split() == row.split()
-    assert markdown_defect_table(SCORES, "gradcon").count("\n") == 2 + 3
-
-
-def test_markdown_escapes_names() -> None:
-    lines = markdown_table({"a|b": SCORES["recon"]}, {}, "a|b").splitlines()
-    assert lines[2].startswith(r"| a\|b \* ")

@@ -78,10 +78,6 @@ class Runs(NamedTuple):
             training.seed: run for training, run in self.finished.items() if training == row.training(training.seed)
         }
 
-    def first_seed(self, row: Row) -> Run | None:
-        runs = self.of(row)
-        return runs[min(runs)] if runs else None
-
 
 class SweepFolder(NamedTuple):
     """Where trainings leave their results, and what all of them are run with.
