@@ -19,11 +19,11 @@ Inspect new joints as a checkpoint says.
 
   checkpoint=PATH   best.ckpt of a training, or what solder_vae.threshold wrote; it holds all there is to know:
                     preprocessing, threshold, scores of the validation normals, reference gradients
-  images=...        a folder (with its folders), one image, a pattern such as 'board7/**/*.png' in quotes, or a CSV
+  images=...        a folder (with its sub-folders), one image, a pattern such as 'board7/**/*.png' in quotes, or a CSV
                     file with a column path, relative to that file's folder
   out=DIR           a new folder for predictions.csv, predictions.json and report.html
-  processes=1       so many share the images and the cores; the tables are the same
-  device=cpu        cuda: the network runs on GPUs, of which each process has one
+  processes=1       how many processes share the images and the cores; the tables stay the same
+  device=cpu        or cuda: the network runs on GPUs, one for each process
   plugins=MODULE    of yours, where the checkpoint's model, score or rule is defined; several with commas
 
 Instead of images=, the joints of a board's picture (docs/use/crop.md), whose verdicts are drawn into board.png:

@@ -5,9 +5,9 @@ Each ``conf/data/NAME.yaml`` names one function that takes all of the group's ke
 for the user (``data.root=PATH data.batch_size=32``), and returns a SolderDataModule with its source:
 :func:`solder_vae.data.folder.folder_data` for images on disk, ``synthetic_data`` for the embedded set.
 
-Order and augmentation of the training images follow from (seed, epoch, image) and from nothing else: not
-from the number of workers or ranks, not from what ran before. So epoch e of a resumed training is the same as
-epoch e of one that was never interrupted. A resumption in mid-epoch starts that epoch's batches anew.
+Order and augmentation of the training images depend on (seed, epoch, image) alone. They do not depend on the number
+of workers or ranks, nor on what ran before. So epoch e of a resumed run is the same as epoch e of one that was never
+interrupted. A run resumed in the middle of an epoch starts that epoch's batches anew.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TableDataset(Dataset[Batch]):
 
     Args:
         table: the images.
-        compose: augments the images of a :class:`SampleKey`; one asked for by its plain row comes as it is.
+        compose: augments the images of a :class:`SampleKey`; images asked for by plain row number are not augmented.
         seed: of the augmentation.
     """
 
@@ -75,7 +75,7 @@ class TableDataset(Dataset[Batch]):
 
 
 def images_dealt(images: int, batch_size: int, world_size: int) -> int:
-    """How many of the training's images an epoch has: all, or all but a last batch that is too small for the ranks."""
+    """How many training images an epoch has: all, or all but a last batch that is too small for the ranks."""
     last = images % batch_size
     return images - last if last < max(2, world_size) and last < images else images
 
@@ -83,8 +83,8 @@ def images_dealt(images: int, batch_size: int, world_size: int) -> int:
 class EpochSampler(DistributedSampler[SampleKey]):
     """Shuffles by (seed, epoch), deals the images out to the ranks and tells the data set which epoch it is.
 
-    Each global batch of ``batch_size`` images is dealt out one image at a time, so its last, smaller one is, too:
-    no image comes twice. It is left out if not every rank would get one, or if it held a single image.
+    Each global batch of ``batch_size`` images is dealt out one image at a time, and so is the smaller last batch. No
+    image comes twice. The last batch is left out if not every rank would get an image, or if it holds a single one.
 
     A DistributedSampler, because Lightning leaves those as they are and calls ``set_epoch`` on them before
     every epoch, resumed ones included.
@@ -116,9 +116,9 @@ class SolderDataModule(pl.LightningDataModule):
     On several ranks, B is a rank's share of ``batch_size``: of the global batch's images 0, 1, 2, ... rank r has
     r, r + ranks, ... in training and validation. Every image is on one rank, and the test is not shared out.
 
-    The last training batch may be smaller. It is left out only if it held a single image (or fewer than there are
-    ranks), whose statistics alone would enter the batch norms' running averages just before validation; it is
-    another one each epoch.
+    The last training batch may be smaller. It is left out only if it holds a single image (or fewer than there are
+    ranks), since the statistics of that image alone would enter the batch norms' running averages just before
+    validation. Another image is left out each epoch.
 
     Args:
         source: makes the tables, at the first :meth:`setup`.
@@ -186,8 +186,8 @@ class SolderDataModule(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             collate_fn=_as_is,
             pin_memory=torch.cuda.is_available(),
-            # Of its own: from torch's global state it would take a number for every pass, and so the model's
-            # noise would depend on how many passes there were.
+            # A generator of its own: otherwise every pass would draw a number from torch's global state, and the
+            # model's noise would depend on the number of passes.
             generator=torch.Generator().manual_seed(self.seed),
         )
 

@@ -1,6 +1,7 @@
-"""Files of few bytes that would take gigabytes or hours to decode, told by their structure before a decoder sees them.
+"""Files of few bytes that would take gigabytes or hours to decode, found by their structure before they are decoded.
 
-Pixels are counted elsewhere (``OPENCV_IO_MAX_IMAGE_PIXELS``); this is about what a header of harmless size can hide.
+The number of pixels is checked elsewhere (``OPENCV_IO_MAX_IMAGE_PIXELS``). This module checks files whose header is
+harmless.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ JPEG = b"\xff\xd8"
 START_OF_SCAN = b"\xff\xda"
 
 MAX_SCANS = 100
-"""Of a JPEG file. Cameras: 1, progressive files some 10; an empty scan is a few bytes and a pass over all pixels."""
+"""Scans of a JPEG file. Cameras write 1, progressive files have about 10. An empty scan has few bytes but costs a pass
+over all pixels."""
 
 INFLATED_UNCHECKED = 1 << 18
-"""PNG pixels compressed to fewer bytes are not inflated to see how many they are: that takes a second at most."""
+"""PNG data of fewer bytes are not inflated for the check: decoding them takes a second at most."""
 
 
 def is_bomb(data: bytes) -> bool:
@@ -39,12 +41,12 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _chunks_fit(data: bytes) -> bool:
-    """OpenCV sets aside as many bytes as a chunk says that it has, up to 4 GiB, before it looks for them."""
+    """Whether chunks are as long as they say: OpenCV allocates that length, up to 4 GiB, before it reads them."""
     return all(end + 4 <= len(data) for _, _, end in _chunks(data))
 
 
 def _inflates_too_much(data: bytes) -> bool:
-    """libpng inflates what follows the last pixel, too, to throw it away: a thousand times the file's size."""
+    """Whether data follow the last pixel: libpng inflates them, too, to up to a thousand times the file's size."""
     pixels = [slice(begin, end) for kind, begin, end in _chunks(data) if kind == b"IDAT"]
     if sum(part.stop - part.start for part in pixels) <= INFLATED_UNCHECKED:
         return False
@@ -60,5 +62,5 @@ def _inflates_too_much(data: bytes) -> bool:
                 if left < 0:
                     return True
     except zlib.error:
-        return False  # the decoder says what is wrong
+        return False  # damaged: the decoder will say so
     return False

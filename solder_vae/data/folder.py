@@ -45,15 +45,15 @@ class FolderSource:
         layout: "auto", "class_folders", "split_folders" or "manifest".
         image_size: side of the prepared images in pixels.
         view: "plain" or "controlled", see :mod:`solder_vae.data.view`.
-        fractions: proportions of the normal images in training, validation and test, where the layout gives
-            no splits. Where it gives all but validation, that is taken from training in the proportion of
-            the first two.
+        fractions: proportions of the normal images in training, validation and test, if the layout gives no
+            splits. If it gives all but validation, validation is taken from training in the proportion of the
+            first two.
         seed: of the split.
         on_bad_file: "error" refuses to go on with unreadable images, "skip" leaves them out with a warning.
         group_regex: searched for in each file's name; what its first parentheses match is the image's group:
             ``^(b\d+)_`` keeps b0001_s1.png and b0001_s2.png in one split.
-        cache_mb: megabytes of prepared images to keep in memory. Where there are more, the others are decoded
-            from their files each time they are needed: slower, the same to the bit, and in bounded memory.
+        cache_mb: megabytes of prepared images to keep in memory. Images beyond are decoded from their files each
+            time they are needed. That is slower, but the same to the bit and in bounded memory.
 
     Raises:
         UserError: a value is not one of those, or the root doesn't exist.
@@ -120,7 +120,7 @@ class FolderSource:
             for split in SPLITS
         }
         if not tables[TEST].labels.any():
-            log.warning("%s: has no defective images, so nothing can tell how well they are found.", self.root)
+            log.warning("%s: has no defective images, so it cannot be measured how well defects are found.", self.root)
         return tables
 
     def _table(self, photos: Sequence[Photo], kept: Mapping[str, Image], all_kept: bool) -> ImageTable:
@@ -134,7 +134,7 @@ class FolderSource:
 
 
 def _good(results: Sequence[Photo | UserError], on_bad_file: str) -> list[Photo]:
-    """The photos among the results; the errors are all told at once, or counted and skipped."""
+    """The photos among the results; errors are all listed at once, or counted and skipped."""
     bad = [f"\n  {printable(str(result))}" for result in results if isinstance(result, UserError)]
     if bad and on_bad_file == "error":
         raise UserError(
@@ -149,7 +149,7 @@ def _good(results: Sequence[Photo | UserError], on_bad_file: str) -> list[Photo]
 def split_photos(photos: Sequence[Photo], fractions: Sequence[float], seed: int) -> list[Photo]:
     """Complete the splits that the layout gives (all, all but validation, or none).
 
-    Where it gives them, copies of test images are dropped from training and validation with a warning, as are
+    If it gives splits, copies of test images are dropped from training and validation with a warning, and so are
     copies of validation images from training.
 
     Raises:

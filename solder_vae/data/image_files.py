@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from solder_vae.data.decompression_bombs import is_bomb
 from solder_vae.utils.errors import UserError
 
-# What is wrong with a file is said once, by UserError, and not by OpenCV on stderr as well.
+# A bad file is reported once, by UserError, and not by OpenCV on stderr as well.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 MAX_PIXELS = 1 << 26
@@ -23,7 +23,7 @@ MAX_PIXELS = 1 << 26
 same limit for a file's header (:mod:`solder_vae`)."""
 
 MIN_SIDE = 2
-"""Images with a side of fewer pixels are refused: a single row of pixels shows nothing."""
+"""Images with a shorter side are refused: a single row of pixels shows nothing."""
 
 Image = NDArray[np.uint8]
 

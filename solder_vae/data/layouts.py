@@ -1,4 +1,4 @@
-"""Where the images lie on disk and what their place says: four layouts, each read into a list of records.
+"""Where the images lie on disk and what their folders say about them: four layouts, each read into a list of records.
 
     class_folders   normal/ and one folder for each defect type; nested folders allowed
     split_folders   train/ validation/ test/normal/ test/anomaly/ as the dataset's authors publish theirs, and
@@ -106,7 +106,7 @@ def split_folders(root: Path) -> list[Record]:
     for split, folder in folders.items():
         defect_in = cache(partial(_defect, root=folder))
         for path in image_files(folder):
-            # Where all are normal, the folder that says so may be left out: train/1.png for train/good/1.png.
+            # If all images are normal, the folder good may be left out: train/1.png for train/good/1.png.
             bare = split != TEST and path.parent == folder
             defect = NORMAL if bare else defect_in(path.parent)
             if split != TEST and defect != NORMAL:
@@ -163,7 +163,7 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
             continue
         path = Path(entry.path)
         link = entry.is_symlink()
-        kind = path if link else entry  # an entry knows what it is from the listing, without a question for each
+        kind = path if link else entry  # the listing tells files from folders, without a system call for each
         if kind.is_dir():
             yield from _walk(path, seen)
         # A broken link is listed, too, so that reading it tells what is wrong.
@@ -176,7 +176,7 @@ def read_manifest(path: Path) -> list[Record]:
 
     Columns: ``path`` relative to the manifest's folder; ``label``, normal (also good, ok) or the defect type;
     optionally ``split`` (train, val or validation, test) and ``group``. Other columns are ignored. Paths may
-    not leave the manifest's folder, so that a manifest from elsewhere can't have other files read.
+    not leave the manifest's folder, so that a manifest from somebody else can't make the command read other files.
 
     Raises:
         UserError: the file can't be read, or some of its lines are wrong; all of these are listed.

@@ -1,4 +1,4 @@
-"""Photographs on disk, once they were decoded: what is known of each, and their pictures, kept or decoded again."""
+"""Photographs on disk that have been decoded once: size and digest of each, and the pictures, kept or decoded again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.threads import in_threads, tracked
 
-_AT_ONCE = 256  # pictures, where all are gone through
+_AT_ONCE = 256  # pictures at a time, in a pass through all
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Photo(Record):
 
     Attributes:
         native_size: height and width in pixels.
-        digest: of all the pixels as decoded, which tells copies whatever their files' names and formats.
+        digest: of all decoded pixels; equal for copies, whatever their files' names and formats.
     """
 
     native_size: tuple[int, int]

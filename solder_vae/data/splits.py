@@ -1,8 +1,8 @@
 """Who trains, who validates, who tests.
 
-Two images belong together if their decoded pixels are equal or if they share a group (a board, say). What
-belongs together, through any number of steps, is a *part* and stays in one split. The assignment depends on
-the images' content, the groups and the seed: not on the order of the files, and not on their names.
+Two images belong together if their decoded pixels are equal or if they share a group (a board, say). Images that
+belong together, through any number of steps, form a *part*, which stays in one split. The assignment depends on the
+images' content, the groups and the seed, but not on the order of the files or their names.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def assign(
 def _targets(free: int, pinned: int, fractions: Sequence[float]) -> dict[str, int]:
     """How many of the free normal images each split should get, with ``pinned`` more in testing already."""
     train, val, test = apportion(free + pinned, fractions)
-    if pinned > test:  # then the surplus is missed by training and validation alike
+    if pinned > test:  # the surplus is then taken from training and validation in proportion
         train, val, test = (*apportion(free, fractions[:2]), pinned)
     return {TRAIN: train, VAL: val, TEST: test - pinned}
 
@@ -123,9 +123,9 @@ def _too_few(free: int, pinned: int, grouped: bool) -> str:
 
 
 def leaks(digests: Sequence[str], splits: Sequence[str]) -> dict[int, int]:
-    """Copies across given splits: which image to leave out, and for the sake of which.
+    """Copies across given splits: which image to leave out, and the copy that is kept.
 
-    Testing keeps its images, validation keeps what testing has not: what is measured must not be trained on.
+    The test keeps its images, and validation keeps those that the test lacks: what is measured must not be trained on.
 
     Returns:
         The index of every training or validation image whose pixels a later split holds too, and the index

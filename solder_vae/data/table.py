@@ -14,7 +14,7 @@ from solder_vae.utils.labels import NORMAL
 
 
 class Images(Protocol):
-    """Images ``(N, S, S, 3)`` uint8 that need not all be in memory: an array, or what is indexed like one."""
+    """Images ``(N, S, S, 3)`` uint8 that need not all be in memory: an array, or an object indexed like one."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -31,7 +31,7 @@ class ImageTable:
     """Decoded, cropped and resized images of one split with what is known of each of them.
 
     Attributes:
-        images: ``(N, S, S, 3)`` uint8, RGB: an array, or what is indexed like one.
+        images: ``(N, S, S, 3)`` uint8, RGB: an array, or an object indexed like one.
         paths: N names that identify the images: a file's path, or ``synthetic/<split>/<index>``.
         defects: N defect types; :data:`NORMAL` for a good joint.
         native_size: ``(N, 2)`` int, height and width in pixels before cropping and resizing.
@@ -61,7 +61,7 @@ class ImageTable:
 
 
 def describe(tables: dict[str, ImageTable]) -> str:
-    """How many images of which class are in which split, a line a split."""
+    """How many images of which class are in which split, one line for each split."""
     lines = []
     for split, table in tables.items():
         counts = ", ".join(f"{count} {defect}" for defect, count in Counter(table.defects).items())

@@ -1,8 +1,8 @@
 """Views: what of a photograph the network gets to see.
 
 ``plain`` is the photograph, cropped and resized. ``controlled`` takes away what often differs between the photographs
-of good and bad joints without having to do with solder: colour, brightness, contrast, resolution. A result that
-survives it does not rest on those. It is made in this order:
+of good and bad joints but is not solder: colour, brightness, contrast, resolution. A result that survives it does not
+rest on those. It is made in this order:
 
 1. crop the central square; grey by ITU-R BT.601's luma;
 2. resize to :data:`RESOLUTION` pixels a side: means over areas, or bilinear where the photograph has fewer;
@@ -27,16 +27,16 @@ from solder_vae.utils.errors import UserError
 PLAIN, CONTROLLED = VIEWS = ("plain", "controlled")
 
 RESOLUTION = 24
-"""Pixels a side that every controlled image is reduced to. A photograph of fewer stays as blurred as it is, which still
-tells its size: on sets of such photographs look at the sharpness baseline (docs/use/audit.md has figures)."""
+"""Pixels a side that every controlled image is reduced to. A smaller photograph stays as blurred as it is, and the blur
+gives away its size: on sets of such photographs look at the sharpness baseline (docs/use/audit.md has figures)."""
 
 MEAN, DEVIATION = 128.0, 48.0
 """Grey levels: about the contrast of photographs, so that the KL divergence keeps its weight beside the squared error.
 Clipping begins at 2.65 standard deviations."""
 
-_ROUNDS = 16  # of clipping and standardising: then both hold to a grey level on dark-field images, too
+_ROUNDS = 16  # rounds of clipping and standardising: enough for a grey level on dark-field images, too
 
-_LEAST_DEVIATION = 1.0  # grey levels: what varies less is noise, which is not to be blown up
+_LEAST_DEVIATION = 1.0  # grey levels: smaller variation is noise, which is not amplified
 
 _LUMA = (299, 587, 114)  # thousandths, as integers, so that grey is exact
 
@@ -53,7 +53,7 @@ def check_view(view: str) -> str:
 
 
 def apply_view(image: Image, image_size: int, view: str) -> Image:
-    """What a view shows of a photograph.
+    """A photograph in a view.
 
     Args:
         image: ``(H, W, 3)`` uint8 of any size.

@@ -15,7 +15,7 @@ from solder_vae.data.transforms import to_tensor
 
 SMOOTHING = 1 / 32  # standard deviation of the Gaussian as a share of the image's side: 2 pixels of 64
 SCALE_QUANTILE = 0.99
-IMAGES_FOR_SCALE = 1000  # 4 million pixels settle a quantile; more would only cost memory
+IMAGES_FOR_SCALE = 1000  # 4 million pixels are enough for a quantile; more would only cost memory
 _AT_ONCE = 64
 
 
@@ -48,7 +48,7 @@ def smooth(maps: Tensor) -> Tensor:
 def mean_image_maps(train: Images, images: Images) -> NDArray[np.float32]:
     """The trivial anomaly map ``(N, S, S)``: what :func:`anomaly_map` makes of the training normals' mean image.
 
-    A network whose reconstructions locate no better than one image for all has not learned where joints differ.
+    If a network's reconstructions locate defects no better than one mean image, it has not learned where joints differ.
     """
     mean = to_tensor(train[:]).mean(0)
     maps = np.empty(images.shape[:3], np.float32)
@@ -61,7 +61,7 @@ def mean_image_maps(train: Images, images: Images) -> NDArray[np.float32]:
 def map_scale(maps: NDArray[np.float32]) -> float:
     """The maps' unit: the value under which 99 % of the pixels of normals lie.
 
-    Maps divided by it mean the same on every image: 1 is as much as a normal joint's hundredth pixel shows.
+    Maps divided by it mean the same on every image: 1 % of the pixels of normal joints are above 1.
 
     Args:
         maps: of validation normals ``(N, S, S)``, N >= 1; some 1000 of them are enough.

@@ -1,7 +1,7 @@
 """Trivial baselines: how far colour, contrast, sharpness or size alone tell defects from normals.
 
-Where one of these does as well as a network, the photographs of normals and defects differ in how they were
-taken, and the network's result proves little. So they stand beside every result.
+If one of these does as well as a network, the photographs of normals and defects may differ in how they were taken, and
+the network's result proves little. So the baselines stand beside every result.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Features = dict[str, Floats]
 BASELINES = MEAN_COLOUR, CONTRAST, SHARPNESS, SIZE = ("mean colour", "contrast", "sharpness", "size")
 
 _SAME_COLOUR = 0.5
-"""Grey levels. Means and deviations closer than this to the training normals' average count as equal to it: finer
-differences are the rounding of 8 bits, which a rank statistic would take for information."""
+"""Grey levels. Means and deviations closer than this to the training normals' average count as equal to it: smaller
+differences come from the rounding to 8 bits, and a rank statistic would take them for information."""
 
 _FEATURES: WeakKeyDictionary[ImageTable, Features] = WeakKeyDictionary()
 
@@ -174,18 +174,18 @@ def shortcuts(measured: Sequence[TrivialAuroc], view: str) -> list[TrivialAuroc]
 
 
 def shortcut_warning(tables: Mapping[str, ImageTable], view: str, root: str | Path | None) -> str | None:
-    """One line for who is about to train on data with a shortcut; None where there is none.
+    """One line of warning before training on data with a shortcut; None if there is none.
 
     Args:
         tables: "train" and "test".
-        view: the training's, see :mod:`solder_vae.data.view`.
+        view: of the run, see :mod:`solder_vae.data.view`.
         root: ``data.root``; None for the embedded set.
     """
     found = shortcuts(measure(tables["train"], tables["test"]), view)
     if not found:
         return None
     data = f"data.root={shlex.quote(str(root))}" if root is not None else "data=synthetic"
-    way_out = "" if view == CONTROLLED else ", and train with data.view=controlled to see what of a result survives"
+    way_out = "" if view == CONTROLLED else ", and train with data.view=controlled to see how much of a result survives"
     return (
         f"Shortcut: AUROC [95 %] on this test set without looking at solder: {', '.join(map(str, found))}. "
         f"See python -m solder_vae.audit {data} out=audit{way_out}."

@@ -146,7 +146,7 @@ def evaluate_model(model: Autoencoder, data: SolderDataModule, rule: dict[str, A
 
 
 def fit_scores(model: Autoencoder, data: SolderDataModule) -> None:
-    """Let the scores that learn see the training normals as the trained model sees them, not augmented."""
+    """Fit the scores that are fitted, on the training normals as the trained model sees them, not augmented."""
     for score in model.scores.values():
         if score.fitted:
             batches = batches_of(data.tables["train"].images, data.batch_size)
@@ -154,7 +154,7 @@ def fit_scores(model: Autoencoder, data: SolderDataModule) -> None:
 
 
 def validate(model: Autoencoder, data: SolderDataModule) -> tuple[dict[str, float], Scores, float]:
-    """What the validation says of a trained model, the scores of its normals, and the unit of the anomaly maps."""
+    """The validation's numbers of a trained model, the scores of its normals, and the unit of the anomaly maps."""
     images = data.tables["val"].images
     every = math.ceil(len(images) / IMAGES_FOR_SCALE)
     terms: dict[str, Tensor] = {}
@@ -165,7 +165,7 @@ def validate(model: Autoencoder, data: SolderDataModule) -> tuple[dict[str, floa
             for name, value in model.validation_terms(output.images, output.code, number).items():
                 terms[name] = terms.get(name, torch.zeros((), device=value.device)) + value * size
         columns.add(output)
-        chosen = slice((size - len(columns)) % every, None, every)  # every so many-th of all images
+        chosen = slice((size - len(columns)) % every, None, every)  # evenly spaced images
         maps.append(anomaly_map(output.images[chosen], output.recon[chosen]).cpu().numpy())
     summary = {f"val/{name}": float(value / len(images)) for name, value in terms.items()}
     return {**summary, **model.validation_summary()}, columns.scores(), map_scale(np.concatenate(maps))

@@ -40,7 +40,7 @@ def embedding_figure(panels: Sequence[Panel]) -> Figure:
     for position, (title, embedding, labels, text) in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, columns, position)
         truth = np.asarray(labels)
-        # In an order that the labels have no part in, so that neither class lies on top of the other.
+        # In an order that does not depend on the labels, so that neither class is drawn on top of the other.
         order = np.random.default_rng(0).permutation(len(truth))
         colours = np.where(truth[order] == 1, VERMILION, BLUE)
         x, y = embedding.points[order].T
@@ -59,7 +59,7 @@ def embedding_figure(panels: Sequence[Panel]) -> Figure:
 
 
 def numbers_text(silhouette: float, purity: float, chance: float, k: int = 5) -> str:
-    """What stands below a t-SNE panel: the separation in the latent space itself."""
+    """The text below a t-SNE panel: the separation in the latent space itself."""
     score = "undefined" if math.isnan(silhouette) else f"{silhouette:.2f}"
     return f"silhouette {score}\n{k}-NN purity {purity:.2f}  (chance {chance:.2f})"
 
@@ -86,7 +86,7 @@ def traversal_figure(
         steps: number of values.
 
     Raises:
-        UserError: the model is a Autoencoder: its code has no prior, so no range to move in.
+        UserError: the model is a CAE: its code has no prior, so there is no range to move in.
     """
     divergence = posterior_kl(model, image[None])
     values = np.linspace(*span, steps)

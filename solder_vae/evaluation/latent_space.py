@@ -1,7 +1,7 @@
 """What the latent space shows of normal and abnormal joints: the paper's t-SNE, and numbers beside the picture.
 
 A t-SNE picture proves nothing by itself: it shows clusters in noise, too, and sizes and distances of clusters mean
-little. So the separation is measured where it is, in the latent space itself, and stated beside its chance level.
+little. So the separation is measured in the latent space itself and stated beside its chance level.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def posterior_kl(model: Autoencoder, images: Images) -> Floats:
     """KL divergence from the prior of each latent unit in nats, ``(10, S/8, S/8)``, mean over images ``(N, S, S, 3)``.
 
     Raises:
-        UserError: the model is a Autoencoder, which has no posterior.
+        UserError: the model is a CAE, which has no posterior.
     """
     if POSTERIOR not in model.provides:
         raise UserError(f"model={model.name} has no posterior, so its latent units have no KL divergence: use a VAE.")
@@ -48,7 +48,7 @@ def posterior_kl(model: Autoencoder, images: Images) -> Floats:
 
 @torch.no_grad()
 def _posteriors(model: Autoencoder, images: Images) -> Iterator[Code]:
-    """The encoder's answers in evaluation mode, batch by batch, on the CPU; the model's mode is restored."""
+    """The encoder's outputs in evaluation mode, batch by batch, on the CPU; the model's mode is restored."""
     training = model.training
     model.eval()
     try:

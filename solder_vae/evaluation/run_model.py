@@ -1,4 +1,4 @@
-"""The one way through a trained network: batches of images in, what the model says of each batch out."""
+"""The one way through a trained network: batches of images in, reconstructions and scores of each batch out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def batches_of(images: Images, size: int = AT_ONCE) -> Iterator[Tensor]:
 def run_model(
     model: Autoencoder, batches: Iterable[Tensor], names: Collection[str] | None = None
 ) -> Iterator[ModelOutput]:
-    """Pass each batch through the network once; scores, maps, pictures and verdicts are read from what it says.
+    """Pass each batch through the network once; scores, maps, pictures and verdicts are all made from the output.
 
     Args:
         model: in evaluation mode.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BLUE, VERMILION, GREY, BLACK = "#0072B2", "#D55E00", "#999999", "#222222"
 
 
-OTHERS = ("#E69F00", "#009E73", "#CC79A7", "#56B4E9")  # of the scores that do not decide
+OTHERS = ("#E69F00", "#009E73", "#CC79A7", "#56B4E9")  # for the scores that do not decide
 
 
 PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")

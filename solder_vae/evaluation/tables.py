@@ -113,7 +113,7 @@ def _located(metrics: Metrics, trivial: Metrics, prefix: str) -> list[str]:
 
 
 def remarks(scores: Results, baselines: Results, primary: str, threshold: Threshold, view: str = PLAIN) -> list[str]:
-    """Plain sentences on what forbids taking the numbers at face value; none where nothing does."""
+    """Plain sentences on why the numbers must not be taken at face value; none if they may."""
     metrics = scores[primary]
     if not metrics["n_abnormal"]:
         return ["The test set has no abnormal joints: only the false-call rate is defined."]
@@ -200,7 +200,7 @@ def _rich(headers: Sequence[str], sections: Sequence[Rows]) -> Table:
 
 
 def _justify(header: str) -> Literal["left", "right"]:
-    """Names, and the values that an interval follows, line up on the left; numbers on the right."""
+    """Names, and values with an interval, are aligned left; numbers are aligned right."""
     return "left" if not header or header.startswith("AUROC") else "right"
 
 

@@ -70,7 +70,7 @@ def embed(
         progress: show a bar where standard error is a terminal.
 
     Raises:
-        UserError: too few points, no run, a perplexity that is none, or codes that are not finite.
+        UserError: too few points, no run, an impossible perplexity, or codes that are not finite.
     """
     points = np.asarray(codes, dtype=np.float64)
     if len(points) < 4:

@@ -24,19 +24,19 @@ from solder_vae.utils.threads import tracked
 UNREADABLE = 3
 
 IN_REPORT = 10_000
-"""So many of the worst joints are in the report, since a browser bears only so much; the tables have all."""
+"""How many of the worst joints are in the report, since browsers are slow with more. The tables have all joints."""
 
 _TOLD = 20
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What came of a batch of joints.
+    """The result of a batch of joints.
 
     Attributes:
         predictions: :attr:`Verdict.row <solder_vae.inspection.inspector.Verdict>` of each, in the order of the joints.
         unreadable: what could not be inspected.
-        seconds: it took, decoding, scoring and drawing together.
+        seconds: time for decoding, scoring and drawing together.
     """
 
     predictions: list[dict[str, Any]]
@@ -60,11 +60,11 @@ def inspect_into(
     """Inspect joints, with a progress bar on a terminal; write predictions.csv, predictions.json and report.html.
 
     Args:
-        directory: where to; it exists.
-        inspector: decides.
+        directory: where to write; it exists.
+        inspector: makes the decisions.
         joints: files or arrays, with names.
         source: names the checkpoint, for the reader.
-        processes: that share the joints out among them.
+        processes: number of processes that share the joints.
     """
     started = time.monotonic()
     predictions: list[dict[str, Any]] = []
@@ -101,7 +101,7 @@ def inspect_into(
 
 
 def csv_rows(scores: Sequence[str], predictions: Iterable[dict[str, Any]]) -> Iterator[list[str]]:
-    """Header and a row a joint; 9 digits tell all scores apart that single precision does."""
+    """Header and one row for each joint; 9 digits are enough for every number of single precision."""
     yield ["path", "score", "threshold", "margin", "label", "rank", *scores]
     for row in predictions:
         numbers = [f"{row['score']:.9g}", repr(row["threshold"]), f"{row['margin']:.9g}"]
@@ -116,7 +116,7 @@ def write_json(
     unreadable: Sequence[Unreadable],
     source: str,
 ) -> None:
-    """The same, and how it was decided and what was left out."""
+    """The rows, how the decision was made, and what was left out."""
     content = {
         "checkpoint": printable(source),
         "score": inspector.primary,
@@ -133,14 +133,14 @@ def write_json(
 
 
 def headline(inspection: Inspection) -> str:
-    """How many joints were called what."""
+    """How many joints were called abnormal."""
     joints, abnormal = len(inspection.predictions), inspection.abnormal
     share = f" ({100 * abnormal / joints:.1f} %)" if joints else ""
     return f"{abnormal} of {joints} joints called abnormal{share}"
 
 
 def origin(inspection: Inspection, source: str, cards: int) -> str:
-    """Where the report's contents come from, and what of them it leaves out."""
+    """Where the report's contents come from, and how many joints it leaves out."""
     text = f"Checkpoint {printable(source)}."
     if cards < len(inspection.predictions):
         text += f" Here are the {cards} worst joints; predictions.csv has all {len(inspection.predictions)}."

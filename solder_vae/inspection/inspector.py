@@ -41,9 +41,9 @@ from solder_vae.utils.threads import in_threads
 
 ABNORMAL = "abnormal"
 
-UNCALIBRATED = "The checkpoint has no usable calibration: take the best.ckpt of a finished training."
+UNCALIBRATED = "The checkpoint has no usable calibration: take the best.ckpt of a finished run."
 
-BATCH = 32  # larger batches are no faster on a CPU, and later
+BATCH = 32  # larger batches are not faster on a CPU, and their results come later
 
 
 class Unreadable(NamedTuple):
@@ -55,7 +55,7 @@ class Unreadable(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known of one joint after inspection.
+    """The result of inspecting one joint.
 
     Attributes:
         name: of the joint: its file's path, or ``image <index>``.
@@ -109,9 +109,8 @@ class Verdict:
 class Inspector:
     """Scores joints and decides on them as a checkpoint says.
 
-    The same image gets the same verdict whatever else is in the batch, in whatever order, from whatever thread
-    (scores agree to the rounding of single precision, about 1e-6). One inspector may be used by several threads
-    at once: they decode side by side and take turns with the network, which uses all cores by itself.
+    An image's verdict does not depend on what else is in the batch, on the order or on the thread (scores agree to
+    the rounding of single precision, about 1e-6). Several threads may use one inspector at once: they decode side by side and take turns with the network, which uses all cores by itself.
 
     Args:
         model: in evaluation mode, calibrated.
@@ -154,7 +153,7 @@ class Inspector:
         """The inspector of a checkpoint.
 
         Args:
-            path: ``best.ckpt`` of a training, or what ``python -m solder_vae.threshold`` wrote.
+            path: ``best.ckpt`` of a run, or ``calibrated.ckpt`` that ``python -m solder_vae.threshold`` wrote.
             device: where the network runs.
 
         Raises:
@@ -170,7 +169,7 @@ class Inspector:
 
     @property
     def threshold(self) -> Threshold:
-        """The one that decides, with its rule and the false-call rate to expect."""
+        """The threshold that decides, with its rule and the false-call rate to expect."""
         return self.thresholds[self.primary]
 
     @property
@@ -231,10 +230,10 @@ class Inspector:
 
 
 def finite(scores: Tensor) -> list[float]:
-    """The scores ``(B,)`` as numbers; one too large for single precision becomes the largest that is not.
+    """The scores ``(B,)`` as numbers; one too large for single precision becomes the largest that fits.
 
     Raises:
-        UserError: one is not a number, which would pass for normal.
+        UserError: a score is NaN, which would count as normal.
     """
     if scores.isnan().any():
         raise UserError("The model's scores are not numbers: its checkpoint is damaged or its training diverged.")

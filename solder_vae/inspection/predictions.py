@@ -32,14 +32,14 @@ def inspect_rows(inspector: Inspector, joints: Iterable[Joint]) -> Iterator[Row]
         yield result if isinstance(result, Unreadable) else (result.row, partial(picture, result))
 
 
-AHEAD = 4  # batches a process that are given out before they are asked for
+AHEAD = 4  # batches that each process gets in advance
 
 
 def inspect_on_processes(inspector: Inspector, joints: Iterable[Joint], processes: int) -> Iterator[Row]:
-    """What :func:`~solder_vae.inspection.predictions.inspect_rows` yields, by several processes.
+    """The same as :func:`~solder_vae.inspection.predictions.inspect_rows`, by several processes.
 
-    Each has a share of the threads. The batches are those of one process, so the scores are, too. On GPUs, each process
-    has the next one of them.
+    Each has a share of the threads. The batches are the same as with one process, and so are the scores. On GPUs, each
+    process has a GPU of its own.
 
     Raises:
         UserError: a process was killed, or a score is not a number.
@@ -50,7 +50,7 @@ def inspect_on_processes(inspector: Inspector, joints: Iterable[Joint], processe
         numbers.put(number)
     gpu = inspector.model.device.type == "cuda"
     folder = tempfile.TemporaryDirectory(prefix="solder_vae_")
-    # In a file: as an argument, the tensors would be moved to memory that all share, and each process would have to
+    # By a file: as an argument, the tensors would be moved to shared memory, and each process would have to
     # take it in, after its imports, before the next one starts.
     model = Path(folder.name) / "model"
     model.write_bytes(pickle.dumps(inspector.model.cpu()))
@@ -100,5 +100,5 @@ def inspect_batch(joints: list[Joint]) -> list[Row]:
 
 
 def drawn(row: Row) -> Row:
-    """The row with its picture drawn already: here several are at it, and the picture is smaller than what it shows."""
+    """The row with its picture drawn already, since several processes draw, and a picture is smaller than its arrays."""
     return row if isinstance(row, Unreadable) else (row[0], partial(str, row[1]()))

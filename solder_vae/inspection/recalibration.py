@@ -54,7 +54,7 @@ class Recalibration:
         old, new: the primary score's threshold before and after.
         primary: name of the primary score.
         normals: its scores of the good joints that false calls are counted on.
-        abnormals: its scores of the bad joints that escapes are counted on; maybe none.
+        abnormals: its scores of the bad joints that escapes are counted on; may be empty.
         unreadable: images that were left out.
         readable: number of images that were not.
     """
@@ -103,7 +103,7 @@ def recalibrate(
     """Set a checkpoint's thresholds anew; nothing is written.
 
     The rule holds for the primary score; the other scores get the same rule on their own scores, as in training.
-    False calls are counted on the labelled set's good joints if there are such, else on the normals.
+    False calls are counted on the labelled set's good joints if there are any, else on the normals.
 
     Args:
         path: the checkpoint.
@@ -111,10 +111,10 @@ def recalibrate(
             (:func:`~solder_vae.metrics.trade_off.least_cost`).
         parameters: the rule's, as :func:`check_options` accepts them.
         normals: good joints to calibrate on instead of the checkpoint's; as ``images=`` of solder_vae.predict.
-        labelled: good and bad joints, as ``data.root`` of a training.
+        labelled: good and bad joints, as ``data.root`` of a run.
 
     Raises:
-        UserError: a file cannot be used, or the rule does not fit what is there.
+        UserError: a file cannot be used, or the rule does not fit the data.
     """
     checkpoint = read_checkpoint(path)
     inspector = Inspector.load(path)
@@ -176,7 +176,7 @@ def score_normals(inspector: Inspector, joints: list[Joint]) -> tuple[Scores, fl
 
 
 def score_labelled(inspector: Inspector, root: str) -> tuple[Labelled, list[Unreadable]]:
-    """Scores and labels of a labelled set, and what of it could not be read."""
+    """Scores and labels of a labelled set, and the images that could not be read."""
     if not Path(root).exists():
         raise UserError(f"labelled={root} does not exist: give a folder with good and bad joints, or a manifest.")
     records = find_records(Path(root))

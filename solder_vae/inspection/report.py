@@ -21,7 +21,7 @@ from solder_vae.utils.document import fill_page
 #: The heat map's colours between these multiples of its unit; below the first nothing is drawn.
 HEAT_LOW, HEAT_HIGH = 0.5, 2.0
 _COLOURS = np.array([[255, 237, 120], [253, 141, 60], [227, 26, 28], [177, 0, 110]])
-_FULL_AT = 0.25  # share of the ramp after which the colour is as opaque as it gets ...
+_FULL_AT = 0.25  # share of the ramp after which the colour is most opaque ...
 _OPACITY = 0.85  # ... which lets the joint shine through
 
 _LARGEST = 128  # pixels a side in the report
@@ -99,8 +99,8 @@ def page(
 def axis(normals: Sequence[float], threshold: float) -> dict[str, Any]:
     """The axis on which joints are shown among the normals: its ends, and the normals' histogram, highest bar 1.
 
-    It ends half its length past the threshold and nearly all normals, so that far-off scores don't squeeze those
-    that matter; they are marked as lying beyond it.
+    It ends half its length past the threshold and nearly all normals, so that far-off scores do not squeeze the others.
+    Scores beyond the axis are marked.
     """
     scores = np.asarray(normals, dtype=np.float64)
     low = min(float(scores.min()), threshold)

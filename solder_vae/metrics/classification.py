@@ -38,9 +38,9 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Metrics:
-    """Every number that is reported of one score on the test set.
+    """All numbers that are reported for one score on the test set.
 
-    The keys, always all there but for the last kind:
+    The keys, of which only the last kind may be missing:
 
     - ``n``, ``n_normal``, ``n_abnormal``, ``prevalence`` (share of abnormal joints);
     - at the threshold: ``threshold``, ``tp``, ``fp``, ``fn``, ``tn``, ``precision``, ``recall``, ``f1``,
@@ -53,14 +53,14 @@ def evaluate(
       ``floor_average_precision`` = p of a random order, p the prevalence;
     - of each defect type: ``defect/<type>/n``, ``/caught``, ``/recall``, ``/recall_low``, ``/recall_high``.
 
-    None stands for what is undefined: rates of normals where the test set has none, every number about
-    abnormals where it has none of them, the ranking numbers where either is missing. Precision and F1 are 0
-    where nothing is called abnormal though there is something to call.
+    Undefined numbers are None: rates of normals if the test set has no normals, numbers about abnormals if it has
+    no abnormals, ranking numbers if it lacks either. Precision and F1 are 0 if nothing is called abnormal although
+    there are abnormal joints.
 
     Args:
         scores: ``(N,)``, higher = more anomalous.
         labels: ``(N,)``, 1 = abnormal, 0 = normal.
-        defects: N defect types; those of normal joints are not looked at.
+        defects: N defect types; those of normal joints are ignored.
         threshold: abnormal is called iff ``score > threshold``.
         resamples: bootstrap resamples.
         seed: of the bootstrap; the same input gives the same bits.

@@ -2,14 +2,14 @@
 
 Definitions follow Locatello et al., "Challenging Common Assumptions in the Unsupervised Learning of Disentangled
 Representations" (ICML 2019), appendix C, and their code, disentanglement_lib. Departures, each because the latent has
-640 units here, many of them dead, and factors are of both kinds:
+640 units here, many of them dead, and factors are both continuous and categorical:
 
 * Dead units are left out first (:func:`active`). They would raise completeness, whose entropy is relative to the
   number of units; scaled up, a dead unit's last digits could win the gaps.
-* Continuous and categorical factors stand side by side. Floating-point factors are continuous, all others (names,
+* Continuous and categorical factors are measured together. Floating-point factors are continuous, all others (names,
   integers, booleans) categorical. MIG counts continuous ones in 20 bins of equal width, as it does the codes.
 * SAP scores a unit for a continuous factor by R^2, the squared correlation, as disentanglement_lib does; for a
-  categorical factor by what a nearest-class-mean classifier on the unit gets right of held-out images. Their linear
+  categorical factor by the accuracy of a nearest-class-mean classifier on the unit on held-out images. Their linear
   SVM, one class against the rest, cannot single out the middle one of three classes on a line.
 * Accuracies are balanced over the classes and chance-corrected, (a - 1/K) / (1 - 1/K), so that 0 is guessing and 1
   perfect for any number K of classes, as it is for R^2. disentanglement_lib takes the plain accuracy: there SAP of a
@@ -37,7 +37,7 @@ Factors = dict[str, Factor]
 BINS = 20  # as in disentanglement_lib
 TREES = 20
 LEAF = 5  # images at least in a leaf: smaller ones fit noise, and spread importance over useless units
-_CONSTANT = 1e-12  # variance under which a unit says nothing, as in disentanglement_lib's SAP
+_CONSTANT = 1e-12  # variance below which a unit carries no information, as in disentanglement_lib's SAP
 
 
 def measure(codes: ArrayLike, factors: Mapping[str, ArrayLike], seed: int = 0) -> dict[str, float]:
@@ -67,9 +67,9 @@ def measure(codes: ArrayLike, factors: Mapping[str, ArrayLike], seed: int = 0) -
 
 
 def chance(codes: ArrayLike, factors: Mapping[str, ArrayLike], seed: int = 0) -> dict[str, float]:
-    """:func:`measure` of the same codes dealt out to the images at random: what the measures make of nothing.
+    """:func:`measure` of the same codes dealt out to the images at random: the chance level of the measures.
 
-    With few images or many units that is not 0: trees find something to split on, each factor somewhere else.
+    With few images or many units it is not 0: trees find random splits, others for each factor.
     """
     units = np.asarray(codes, dtype=np.float64)
     return measure(units[np.random.default_rng(seed).permutation(len(units))], factors, seed)

@@ -14,14 +14,14 @@ from solder_vae.utils.errors import UserError
 Floats = NDArray[np.float64]
 
 _RESAMPLES_AT_ONCE = 100
-_COUNTS_AT_ONCE = 1_000_000  # of distinct scores times resamples: bounds the bootstrap's memory to about 50 MB
+_COUNTS_AT_ONCE = 1_000_000  # distinct scores times resamples in one block: bounds the memory to about 50 MB
 
 
 def finite_number(value: Any) -> float:
-    """``value`` as a float if it is a number.
+    """``value`` as a float.
 
     Raises:
-        ValueError: it is none, or NaN or infinite.
+        ValueError: it is not a number, or NaN or infinite.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{value!r} is no finite number")

@@ -30,8 +30,8 @@ def silhouette(codes: ArrayLike, labels: ArrayLike) -> float:
 def knn_purity(codes: ArrayLike, labels: ArrayLike, k: int = 5) -> float:
     """Mean share of a point's k nearest neighbours in the latent space that are of its class, itself left out.
 
-    Of neighbours equally far as the k-th, each counts in part: the expectation under random choice among them. So
-    codes that are all the same, a collapsed posterior's, have exactly the chance level.
+    Neighbours at the same distance as the k-th count in part, as if some of them were chosen at random. So codes that
+    are all the same, as after a posterior collapse, have exactly the chance level.
 
     Args:
         codes: ``(N, D)``, N >= 2; Euclidean distances.
@@ -57,7 +57,7 @@ def knn_purity(codes: ArrayLike, labels: ArrayLike, k: int = 5) -> float:
 
 
 def chance_purity(labels: ArrayLike) -> float:
-    """:func:`knn_purity` to expect of codes that know nothing of the labels ``(N,)``, N >= 2.
+    """Expected :func:`knn_purity` of codes that are independent of the labels ``(N,)``, N >= 2.
 
     For class sizes n_c it is the sum over c of n_c (n_c - 1) / (N (N - 1)).
     """

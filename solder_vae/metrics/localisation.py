@@ -26,12 +26,12 @@ Masks = NDArray[np.bool_]
 
 
 def evaluate_localisation(maps: Maps, masks: Masks, defects: Sequence[str]) -> Metrics:
-    """Every number that is reported of the anomaly maps of a test set.
+    """All numbers that are reported for the anomaly maps of a test set.
 
     The keys: ``pixel_auroc``, ``aupro`` and ``regions`` over all images, and for each defect type
     ``defect/<type>/pixel_auroc``, ``/aupro``, ``/regions`` (connected defect regions) and ``/n`` (images), over
-    the images of that type and all normals, as if the set held no other defect. None = undefined, for want of
-    defect pixels or of others.
+    the images of that type and all normals, as if the set held no other defect. None = undefined, since
+    there are no defect pixels or no others.
 
     Args:
         maps: ``(N, S, S)``, higher = more anomalous, comparable between images.

@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 Verdict = Literal["holds", "does not hold", "not shown"]
 
 LEVEL = 0.05
-FEWEST_SEEDS = 3  # a spread estimated from two differences is no estimate
+FEWEST_SEEDS = 3  # with fewer seeds the spread cannot be estimated
 
 
 class PairedTest(NamedTuple):
@@ -35,7 +35,7 @@ def paired_test(differences: ArrayLike) -> PairedTest:
         differences: ``(n,)``, one for each seed.
 
     Returns:
-        Where all differences are the same, so that there is no spread to go by, the p-value is that of the sign test:
+        If all differences are the same, there is no spread, so the p-value is that of the sign test:
         2 / 2^n, or 1 if all are 0.
     """
     values = np.asarray(differences, dtype=np.float64)
@@ -98,9 +98,9 @@ def bootstrap_intervals(
 
     Two levels: seeds are drawn with replacement, as in the ordinary bootstrap; images get the random weights of the
     Bayesian bootstrap (Rubin 1981), normals and abnormals apart, since whole draws can leave a small set without a
-    class. An image that several seeds share has one weight in all of them: it is no new evidence. Where each seed has
-    images of its own, drawing the seed draws them, too, so the intervals are too wide, up to sqrt(2) times; drawing
-    from few seeds makes them too narrow, by about sqrt((n - 1) / n). Percentiles.
+    class. An image that several seeds share has one weight in all of them, since it is no new evidence. If each seed
+    has images of its own, drawing the seed draws them, too, so the intervals are up to sqrt(2) times too wide. Drawing
+    from few seeds makes them too narrow, by about sqrt((n - 1) / n). The intervals are percentiles.
 
     Args:
         tests: one a seed, each with normals and abnormals.

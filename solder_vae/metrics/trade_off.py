@@ -41,8 +41,8 @@ def operations(normals: ArrayLike, abnormals: ArrayLike, chosen: float) -> list[
     """The trade-off in steps of :data:`FALSE_CALL_STEPS`, and at the chosen threshold, by falling false calls.
 
     Args:
-        normals: ``(n,)`` scores of good joints, n >= 1. Steps finer than they can tell (fewer than one of them
-            above) are left out.
+        normals: ``(n,)`` scores of good joints, n >= 1. Steps with less than one of these joints above the
+            threshold are left out.
         abnormals: ``(m,)`` scores of bad joints, or none.
         chosen: the threshold that was set.
     """

@@ -1,4 +1,4 @@
-"""What every command shares: where the configs are, and how a run's failure is told.
+"""What every command shares: where the configs are, how options are read, and how a failure is reported.
 
 A mistake that the user can mend ends in one sentence on stderr and exit status 2; its traceback goes to the run's log.
 Anything else is a bug: status 1, with the traceback.
@@ -40,7 +40,7 @@ traceback_log = logging.getLogger("solder_vae.traceback")  # goes to the run's l
 def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None:
     """Compose a config from the command line, run ``job(config, run directory)``, and exit.
 
-    With ``-m`` the job runs once for each combination; a failing one leaves its traceback in its own log and the
+    With ``-m`` the job runs once for each combination. A job that fails leaves its traceback in its own log; the
     others go on.
     """
     import hydra
@@ -52,7 +52,7 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
     # OSError: the run's directory cannot be made or written.
     mistakes = (UserError, HydraException, OmegaConfBaseException, OSError)
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own account of an error and exits
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints errors in its own way and exits
     sys.argv[1:] = mean_themselves(sys.argv[1:])
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
@@ -91,7 +91,7 @@ def check_whole_number(key: str, value: object, least: int) -> None:
     """Check an option that counts something.
 
     Raises:
-        UserError: it is no whole number, or less than ``least``.
+        UserError: it is not a whole number, or less than ``least``.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UserError(f"{key}={value} does not fit: use a whole number, {least} or more.")
@@ -118,7 +118,7 @@ def mistake_of_hydra(error: Exception) -> str | None:
 
 
 def missing_plugin(error: RuntimeError) -> str | None:
-    """What to install, if Hydra's error says that a launcher or sweeper is not there."""
+    """What to install, if Hydra's error says that a launcher or sweeper is missing."""
     found = re.fullmatch(r"Unknown plugin class : 'hydra_plugins\.hydra_(\w+)_(launcher|sweeper)\..*'", str(error))
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""A config on one level, and what it names as objects (imports no torch)."""
+"""Configs: flatten one, and build what it names (imports no torch)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def build(config: DictConfig, **options: Any) -> Any:
 
 
 def import_target(target: str) -> None:
-    """Import what a config's ``_target_`` names, so that it is known.
+    """Import what a config's ``_target_`` names, so that its class is registered.
 
     Raises:
         UserError: there is no such thing.

@@ -1,10 +1,10 @@
 """The mathematics of data-parallel training: what the processes (*ranks*) must know of each other's images.
 
 Each rank holds its share of the global batch. DistributedDataParallel averages the ranks' gradients, which is all
-that an ordinary loss needs. Two things here are no means over images: batch norm's statistics and GradCon's cosine.
-Both are functions of *sums* over the global batch, so ranks exchange those sums by :func:`all_reduce_sum`, which
-autograd sees through as often as it is asked to. Differentiating the sum of all ranks' losses, as that does, and then
-averaging over the ranks gives the gradient of the mean loss: exactly that of one process with the global batch.
+that an ordinary loss needs. Two things here are not means over images: batch norm's statistics and GradCon's cosine.
+Both are functions of *sums* over the global batch. So ranks exchange those sums by :func:`all_reduce_sum`, which
+autograd can differentiate any number of times. It differentiates the sum of all ranks' losses. The average of these
+gradients over the ranks is the gradient of the mean loss, exactly that of one process with the global batch.
 
 In a single process there is one rank, and nothing is exchanged. Starting the processes is
 :mod:`solder_vae.training.data_parallel`.

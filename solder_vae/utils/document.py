@@ -23,7 +23,7 @@ class Text(NamedTuple):
 
 
 class Bullets(NamedTuple):
-    """A list; an item's kind, if any, is one of the template's classes: it colours the item."""
+    """A list. An item's kind, if any, is one of the template's classes, which colours the item."""
 
     items: Sequence[tuple[str, str]]  # kind, text
 
@@ -41,7 +41,7 @@ class Picture(NamedTuple):
 
 
 class Code(NamedTuple):
-    """Text as it stands, behind a title that opens it."""
+    """Preformatted text, folded away under a title that opens it."""
 
     title: str
     text: str

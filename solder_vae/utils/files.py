@@ -14,9 +14,9 @@ from solder_vae.utils.errors import UserError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` to write to; it takes the name ``path`` once the block has ended well.
+    """Give a temporary path beside ``path`` to write to; renamed to ``path`` when the block ends without error.
 
-    Whoever reads ``path`` meanwhile sees the old file or the new one, never a part of it.
+    A reader of ``path`` sees the old file or the new one, never a part of one.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -30,7 +30,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``path`` to fill; it takes the name ``path`` once the block has ended well.
+    """Give a temporary folder beside ``path`` to fill; it is renamed to ``path`` when the block ends without an error.
 
     Raises:
         UserError: ``path`` is a file or a folder that holds something, or cannot be made.
@@ -65,7 +65,7 @@ def check_new(path: Path) -> None:
 
 @contextlib.contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Let one process at a time render a set, so that the others find it done. Does nothing where locks fail."""
+    """Let one process at a time into the block. Does nothing on file systems without locks."""
     with contextlib.ExitStack() as stack:
         try:
             import fcntl
@@ -74,5 +74,5 @@ def file_lock(path: Path) -> Iterator[None]:
             lock = stack.enter_context(path.with_suffix(".lock").open("w"))
             fcntl.flock(lock, fcntl.LOCK_EX)
         except (ImportError, OSError):
-            pass  # each process renders for itself: slower, not wrong
+            pass  # every process does the work itself then: slower, not wrong
         yield

@@ -1,4 +1,4 @@
-"""Modules outside this package whose models, scores and rules a command is to know (imports no torch by itself)."""
+"""Modules outside this package that define models, scores or rules for a command (this module imports no torch)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GROUP = "solder_vae.plugins"  # entry points of installed distributions, by name
 
 
 def import_plugins(names: str | Iterable[str]) -> None:
-    """Import modules, so that the classes they define are registered; never because a checkpoint says so.
+    """Import modules, so that the classes they define are registered. A checkpoint never causes such an import.
 
     Args:
         names: modules in the working directory or installed, or names of entry points in the group

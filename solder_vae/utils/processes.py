@@ -19,8 +19,8 @@ def share_of_threads(processes: int) -> int:
 
 @contextmanager
 def ignore_interrupts() -> Iterator[None]:
-    """Processes started inside the block do not hear Ctrl-C: their parent does, and ends them."""
-    if threading.current_thread() is not threading.main_thread():  # others may not set signals
+    """Processes started inside the block ignore Ctrl-C. Their parent reacts to it and ends them."""
+    if threading.current_thread() is not threading.main_thread():  # other threads may not set signals
         yield
         return
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -31,7 +31,7 @@ def ignore_interrupts() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Let this process end when its parent does, which may come without a word."""
+    """Let this process end when its parent does, even if the parent is killed."""
 
     def wait() -> None:
         parent = multiprocessing.parent_process()

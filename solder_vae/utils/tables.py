@@ -21,8 +21,8 @@ Row = dict[str, str]
 def read_table(path: Path, required: Sequence[str] = ()) -> list[tuple[int, Row]]:
     """The rows of a CSV file in UTF-8 with a header, each with the number of its line in the file; at least one.
 
-    Commas, semicolons or tabs separate the columns: what the header has most of. The columns' names are in lower case,
-    everything is stripped; cells that a line lacks at its end are empty, blank lines are left out.
+    Commas, semicolons or tabs separate the columns, whichever the header has most of. The columns' names are put in
+    lower case and all cells are stripped. Cells missing at the end of a line are empty; blank lines are left out.
 
     Args:
         path: the file.
@@ -64,7 +64,7 @@ def read_table(path: Path, required: Sequence[str] = ()) -> list[tuple[int, Row]
 
 
 def path_inside(folder: Path, name: str) -> Path:
-    """The path that a table names, relative to the table's folder, so that no table can have files elsewhere read.
+    """The path that a table names, relative to the table's folder. So no table can make a command read other files.
 
     Raises:
         UserError: it is empty or leads out of the folder; the message does not name the table.

@@ -11,7 +11,7 @@ def cell_safe(name: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape what neither a terminal nor a report should get: control characters, bytes outside UTF-8."""
+    """Escape what could harm a terminal or a report: control characters and bytes outside UTF-8."""
     if text.isprintable():  # nearly always, and a hundred times faster
         return text
     unsafe = {"Cc", "Cs", "Zl", "Zp"}

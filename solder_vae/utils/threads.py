@@ -1,4 +1,4 @@
-"""Long sequences, item by item: work done in threads a little ahead, a progress bar; memory bears any length."""
+"""Long sequences, item by item, in bounded memory: work done in threads a little ahead, and a progress bar."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _AHEAD = 12  # tasks begun before their results are asked for
 
 
 def in_threads(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
-    """``work`` of each item, in their order, done in threads some hundred items ahead of who takes the results.
+    """``work`` of each item, in their order, done in threads some hundred items ahead of the caller.
 
-    joblib's generator is as fast, but goes on to the last item whether or not anybody takes the results.
+    joblib's generator is as fast, but goes on to the last item even if the caller has stopped.
     """
     source = iter(items)
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decode")
@@ -44,7 +44,7 @@ def in_threads(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
             submit()
             yield from results
     finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the rest
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C the rest is dropped
 
 
 def tracked(results: Iterable[T], description: str, total: int) -> Iterator[T]:

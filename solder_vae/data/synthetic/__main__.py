@@ -1,7 +1,7 @@
 """``python -m solder_vae.data.synthetic --out DIR -n 200 --defect bridge``: rendered joints as files.
 
-Writes ``images/TYPE/TYPE_00000.png`` at native size (a folder that ``data=folder`` reads), ``masks/`` alike,
-``factors.csv`` with one row an image, and ``sheet.png``, a labelled contact sheet of the first hundred.
+Writes ``images/TYPE/TYPE_00000.png`` at native size (a folder that ``data=folder`` reads), ``masks/`` likewise,
+``factors.csv`` with one row for each image, and ``sheet.png``, a labelled contact sheet of the first hundred.
 """
 
 from __future__ import annotations

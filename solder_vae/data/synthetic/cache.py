@@ -25,7 +25,7 @@ Arrays = dict[str, NDArray[np.generic]]
 
 log = logging.getLogger(__name__)
 
-# What only moves the pictures about; all other modules here decide how they look.
+# Modules that do not change how the pictures look; all other modules here do.
 _NOT_GENERATOR = {
     "__init__.py", "__main__.py", "layout.py", "factors.py", "cache.py", "data.py", "sheet.py",
     "source.py", "worker.py",
@@ -34,7 +34,7 @@ _NOT_GENERATOR = {
 
 @cache
 def generator_version() -> str:
-    """Name of the renderer's present state: a hash of its source and of the libraries that do its arithmetic."""
+    """The renderer's version: a hash of its source and of the versions of NumPy and OpenCV."""
     digest = hashlib.sha256(f"numpy {np.__version__} opencv {cv2.__version__}".encode())
     here = Path(__file__).parent
     modules = [
@@ -78,7 +78,7 @@ def load(path: Path, identity: str) -> Arrays | None:
 
 
 def store(path: Path, identity: str, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-    """Write a cache file in one move. A directory that can't be written costs a warning, not the run."""
+    """Write a cache file in one move. A directory that can't be written causes a warning."""
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     body = buffer.getvalue()
@@ -87,7 +87,7 @@ def store(path: Path, identity: str, arrays: Mapping[str, NDArray[np.generic]]) 
         with atomic_file(path) as temporary:
             temporary.write_bytes(f"{identity}\n{_checksum(body)}\n".encode() + body)
     except OSError as error:
-        log.warning("the rendered images can't be cached in %s (%s): going on without.", path.parent, error)
+        log.warning("the rendered images can't be cached in %s (%s): going on without a cache.", path.parent, error)
 
 
 def _checksum(body: bytes) -> str:

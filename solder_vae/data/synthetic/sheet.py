@@ -23,7 +23,7 @@ def contact_sheet(joints: Sequence[Rendered], columns: int = 10) -> NDArray[np.u
     Returns:
         ``(H, W, 3)`` uint8 RGB.
     """
-    from solder_vae.data.transforms import prepare, prepare_mask  # brings torch: not for rendering processes
+    from solder_vae.data.transforms import prepare, prepare_mask  # imports torch, which rendering processes do not need
 
     columns = min(columns, len(joints))
     rows = -(-len(joints) // columns)

@@ -80,7 +80,7 @@ class SyntheticSource:
             raise UserError(f"render_workers is {render_workers}: give 1 or more, or null for one per CPU.")
         if not self.defects:
             raise UserError(f"no defects are chosen: name some of {', '.join(DEFECTS)}.")
-        # Here and not above: it brings torch, which takes seconds to import, and rendering processes need none.
+        # Imported here and not above: it imports torch, which takes seconds, and rendering processes do not need it.
         from solder_vae.data.view import check_view
 
         self.view = check_view(view)
@@ -119,7 +119,7 @@ class SyntheticSource:
         if (found := cache.load(path, identity)) is not None:
             return found
         with files.file_lock(path):
-            if (found := cache.load(path, identity)) is not None:  # somebody else rendered it meanwhile
+            if (found := cache.load(path, identity)) is not None:  # another process rendered it meanwhile
                 return found
             arrays = self._render()
             cache.store(path, identity, arrays)
@@ -154,7 +154,7 @@ class SyntheticSource:
 
 def _prepared(joints: list[Rendered], size: int, view: str) -> Arrays:
     """What is cached: ``images`` (N, S, S, 3), ``masks`` (N, S, S), ``native_size`` (N, 2), ``factor/NAME`` (N,)."""
-    from solder_vae.data.transforms import prepare_mask  # here, for it brings torch
+    from solder_vae.data.transforms import prepare_mask  # here, since it imports torch
     from solder_vae.data.view import apply_view
 
     count = len(joints)

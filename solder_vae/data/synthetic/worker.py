@@ -1,4 +1,4 @@
-"""Rendering many images: here, or shared out among processes.
+"""Rendering many images: in this process, or shared among several.
 
 A worker is a plain ``python -m solder_vae.data.synthetic.worker``: it inherits neither threads nor locks nor the
 parent's main module, so it is safe after torch has started and needs no ``__main__`` guard in the caller.
@@ -49,7 +49,7 @@ def render_many(order: Order, workers: int, advance: Callable[[int], None]) -> l
     """Render with up to ``workers`` processes; the result does not depend on how many.
 
     Raises:
-        RuntimeError: a worker failed; the message carries its last words.
+        RuntimeError: a worker failed; the message has its last output.
     """
     workers = min(workers, len(order.jobs) // (_WORTH_PROCESSES // 2))
     if workers < 2:

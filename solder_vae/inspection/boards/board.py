@@ -29,7 +29,7 @@ from solder_vae.utils.text import printable
 FAR = 1e9  # pixels: more than any picture has
 
 SMALLEST = 8
-"""Boxes with a side of fewer pixels show nothing of a joint: the units are wrong."""
+"""Boxes with a shorter side cannot show a joint, so the units must be wrong."""
 
 _TOLD = 5
 
@@ -52,7 +52,7 @@ class Board:
     """A board's picture ``(H, W, 3)``, its joints, and how they were located: None for pixel boxes.
 
     Attributes:
-        left_out: what of the placement file is no joint of this picture, in words.
+        left_out: rows of the placement file that are not joints of this picture, in words.
     """
 
     image: Image

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _LONGEST_NAME = 80
 
 
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows keeps to itself
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows reserves
 
 
 def write_crops(board: Board, directory: Path) -> None:

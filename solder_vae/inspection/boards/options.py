@@ -19,7 +19,7 @@ BOARD_USAGE = """\
 
 @dataclass(frozen=True)
 class BoardOptions:
-    """What says where the joints of a board picture are, see :data:`BOARD_USAGE`."""
+    """The options that say where the joints of a board picture are, see :data:`BOARD_USAGE`."""
 
     _: KW_ONLY
     board: str = ""

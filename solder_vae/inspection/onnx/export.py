@@ -47,7 +47,7 @@ def write_onnx(inspector: Inspector, path: Path) -> None:
     chatter = logging.getLogger("torch.onnx")
     level = chatter.level
     with torch.no_grad(), warnings.catch_warnings():
-        graph(example)  # constants that are made once, such as the upsampling's matrices, are to be made of numbers
+        graph(example)  # the exporter needs constants, such as the upsampling's matrices, as plain numbers
         warnings.simplefilter("ignore")
         chatter.setLevel(logging.ERROR)  # it misses optional packages
         try:
@@ -74,7 +74,7 @@ def write_onnx(inspector: Inspector, path: Path) -> None:
 
 
 def metadata(inspector: Inspector) -> dict[str, str]:
-    """What a reader of the graph may want to know, as text."""
+    """The graph's metadata, as text."""
     model, threshold = inspector.model, inspector.threshold
     facts = {
         "version": __version__,

@@ -40,7 +40,7 @@ class InspectionGraph(nn.Module):
         self.model = inspector.model
         self.score = self.model.scores[inspector.primary]
         self.image_size, self.view, self.map_scale = inspector.image_size, inspector.view, inspector.map_scale
-        # In double precision, as everywhere: rounded to single, it could end up below a score that it came from.
+        # In double precision, as everywhere: rounded to single, the threshold could fall below the score that set it.
         self.register_buffer("threshold", torch.tensor(inspector.threshold.value, dtype=torch.float64))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,7 +77,7 @@ class InspectionGraph(nn.Module):
 
 
 class Step(NamedTuple):
-    """One decoder block as it went: what the convolution took in, and d output / d convolution's output."""
+    """One decoder block after the forward pass: the convolution's input, and d output / d convolution's output."""
 
     inputs: Tensor
     slope: Tensor

@@ -1,13 +1,13 @@
 """Centre crop and resize of whole batches as tensor operations, as :func:`~solder_vae.data.transforms.prepare` does it.
 
-``prepare`` hands one image at a time to OpenCV; a graph that is to run elsewhere needs the same in operations of its
-own, and to the bit: an interpolation that is merely exact differs from OpenCV's by a grey level in every eighth pixel.
+``prepare`` hands one image at a time to OpenCV. An exported graph needs the same in its own operations, and to the bit:
+exact bilinear interpolation differs from OpenCV's by a grey level in every eighth pixel.
 
 * Shrinking averages over areas: two products with matrices of overlaps between target and source pixels.
 * Enlarging interpolates bilinearly in OpenCV's fixed-point arithmetic: weights of 11 bits, two truncations on the way.
 
-What is left are area means within 1e-4 of half a grey level, which may round either way: no pixel in most images, one
-in some. Sizes stay symbolic, so that an exported graph takes images of any size.
+The only difference left: area means within 1e-4 of half a grey level may round either way. That is no pixel in most
+images and one in some. Sizes stay symbolic, so that an exported graph takes images of any size.
 """
 
 from __future__ import annotations
