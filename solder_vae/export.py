@@ -19,7 +19,7 @@ Export a checkpoint as one graph: images in, score, label and heat map out.
 
   python -m solder_vae.export checkpoint=PATH out=FILE.onnx [format=onnx]
 
-  checkpoint=PATH   best.ckpt of a training, or what solder_vae.threshold wrote
+  checkpoint=PATH   best.ckpt of a run, or calibrated.ckpt of solder_vae.threshold
   out=FILE.onnx     the graph; preprocessing, threshold and heat map's unit are inside (docs/use/export.md)
   format=onnx       the only one
 

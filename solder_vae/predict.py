@@ -17,8 +17,8 @@ Inspect new joints as a checkpoint says.
   python -m solder_vae.predict checkpoint=PATH images=DIR|FILE|GLOB|CSV out=DIR
   python -m solder_vae.predict checkpoint=PATH board=IMAGE pads=CSV out=DIR
 
-  checkpoint=PATH   best.ckpt of a training, or what solder_vae.threshold wrote; it holds all there is to know:
-                    preprocessing, threshold, scores of the validation normals, reference gradients
+  checkpoint=PATH   best.ckpt of a run, or calibrated.ckpt of solder_vae.threshold; it holds preprocessing, threshold,
+                    scores of the validation normals and reference gradients
   images=...        a folder (with its sub-folders), one image, a pattern such as 'board7/**/*.png' in quotes, or a CSV
                     file with a column path, relative to that file's folder
   out=DIR           a new folder for predictions.csv, predictions.json and report.html

@@ -110,7 +110,8 @@ class Inspector:
     """Scores joints and decides on them as a checkpoint says.
 
     An image's verdict does not depend on what else is in the batch, on the order or on the thread (scores agree to
-    the rounding of single precision, about 1e-6). Several threads may use one inspector at once: they decode side by side and take turns with the network, which uses all cores by itself.
+    the rounding of single precision, about 1e-6). Several threads may use one inspector at once: they decode side by
+    side and take turns with the network, which uses all cores by itself.
 
     Args:
         model: in evaluation mode, calibrated.

@@ -100,5 +100,5 @@ def inspect_batch(joints: list[Joint]) -> list[Row]:
 
 
 def drawn(row: Row) -> Row:
-    """The row with its picture drawn already, since several processes draw, and a picture is smaller than its arrays."""
+    """The row with its picture drawn already: several processes draw, and a picture is smaller than its arrays."""
     return row if isinstance(row, Unreadable) else (row[0], partial(str, row[1]()))

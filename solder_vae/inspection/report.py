@@ -1,4 +1,4 @@
-"""The report of an inspection: one HTML file that needs nothing else, worst joint first.
+"""The report of an inspection: one self-contained HTML file, worst joint first.
 
 All that varies is one JSON object inside the page (:func:`page`), see :func:`~solder_vae.utils.document.fill_page`.
 """

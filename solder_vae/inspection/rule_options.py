@@ -11,7 +11,7 @@ COST = "cost"
 
 
 def check_options(rule: str, parameters: Mapping[str, float], labelled: str | None) -> None:
-    """Check what was typed before anything is read.
+    """Check the options before anything is read.
 
     Raises:
         UserError: an unknown rule, a parameter that it lacks or doesn't have, or a number out of range.
