@@ -6,12 +6,16 @@ harmless.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8"
 START_OF_SCAN = b"\xff\xda"
+SCAN, END = 0xDA, 0xD9
+_BARE = {0x01, 0xD8}  # markers that nothing belongs to
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # between pixels are 0xff00 and 0xffd0 to 0xffd7
 
 MAX_SCANS = 100
 """Scans of a JPEG file. Cameras write 1, progressive files have about 10. An empty scan has few bytes but costs a pass
@@ -25,7 +29,35 @@ def is_bomb(data: bytes) -> bool:
     """Whether a PNG or JPEG file is not what its header says (False for other formats)."""
     if data.startswith(PNG):
         return not _chunks_fit(data) or _inflates_too_much(data)
-    return data.startswith(JPEG) and data.count(START_OF_SCAN) > MAX_SCANS
+    # What looks like the start of a scan may be a thumbnail's or lie behind the end: only many are looked at closely.
+    return (
+        data.startswith(JPEG)
+        and data.count(START_OF_SCAN) > MAX_SCANS
+        and sum(kind == SCAN for kind, _ in _segments(data)) > MAX_SCANS
+    )
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether a PNG or JPEG file goes on to its end, whatever may follow that (True for other formats)."""
+    if data.startswith(PNG):
+        return any(kind == b"IEND" for kind, _, _ in _chunks(data))
+    return not data.startswith(JPEG) or any(kind == END for kind, _ in _segments(data))
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and place of each segment of a JPEG up to its end; cameras append raw data behind that, and phones a film.
+
+    As libjpeg does: a segment is as long as it says, and what lies between segments is passed over, as are the pixels
+    behind the header of a scan.
+    """
+    found = _MARKER.search(data, len(JPEG))
+    while found:
+        kind, at = found[0][-1], found.end()
+        yield kind, at
+        if kind == END:
+            return
+        length = 0 if kind in _BARE else max(2, int.from_bytes(data[at : at + 2], "big"))
+        found = _MARKER.search(data, at + length)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

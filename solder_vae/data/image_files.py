@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solder_vae.data.decompression_bombs import is_bomb
+from solder_vae.data.other_formats import as_declared
+from solder_vae.data.tiff_files import decode_tiff, is_tiff
 from solder_vae.utils.errors import UserError
 
 # A bad file is reported once, by UserError, and not by OpenCV on stderr as well.
@@ -32,12 +36,12 @@ def read_image(path: str | Path) -> Image:
     """Read an image file as it is meant to be seen: upright, RGB, 8 bit.
 
     Grey is repeated over the three channels. 16 bit is scaled by 1/257, so that 65535 becomes 255.
-    Transparency is composited over black, since the colour stored under it is arbitrary. EXIF rotation is
-    applied (except to images with transparency, which no camera writes). Of several pages or frames the
-    first is taken.
+    Transparency is composited over black, since the colour stored under it is arbitrary; a fourth channel is
+    transparency only where the file says so and it doesn't hide everything. EXIF rotation is applied (except to
+    images with transparency, which no camera writes). Of several pages or frames the first is taken.
 
     Args:
-        path: PNG, JPEG, TIFF, BMP or WebP file; its content decides, not its suffix. Any name will do.
+        path: PNG, JPEG, TIFF, BMP, WebP, JPEG 2000 or PNM file; its content decides, not its suffix. Any name will do.
 
     Returns:
         ``(H, W, 3)`` uint8, RGB.
@@ -50,31 +54,59 @@ def read_image(path: str | Path) -> Image:
     return to_rgb(decode_raw(data, path), data, path)
 
 
-def decode_raw(data: Image, path: str | Path) -> NDArray[Any]:
-    """The pixels as the file has them: ``(H, W)`` or ``(H, W, C)``, BGR or BGRA, uint8 or uint16, not turned upright.
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An image's pixels.
+
+    Attributes:
+        pixels: ``(H, W)``, ``(H, W, 3)`` BGR or ``(H, W, 4)`` BGRA, uint8 or uint16; a fourth channel only where the
+            file declares it to be alpha, and it is not 0 everywhere.
+        plain: whether OpenCV's colour modes give the same, turned upright.
+    """
+
+    pixels: NDArray[Any]
+    plain: bool
+
+
+def decode_raw(data: Image, path: str | Path) -> Decoded:
+    """The pixels as the file means them; where they are plain, not turned upright yet.
 
     Raises:
         UserError: see :func:`read_image`.
     """
-    if is_bomb(data.tobytes()):
+    content = data.tobytes()
+    if is_bomb(content):
         raise UserError(f"{path}: is cut short or corrupt; copy it again or remove it.")
-    raw = _decode(data, cv2.IMREAD_UNCHANGED, path)
+    if is_tiff(content):
+        raw, plain = decode_tiff(content, partial(_decode_bytes, path=path), path)
+    else:
+        whole = _decode(data, cv2.IMREAD_UNCHANGED, path)
+        raw = as_declared(whole, content, path)
+        plain = raw is whole
     if raw.dtype not in (np.uint8, np.uint16):
         raise UserError(f"{path}: has {raw.dtype} pixels of unknown range; save it with 8 or 16 bits.")
     if min(raw.shape[:2]) < MIN_SIDE:
         height, width = raw.shape[:2]
         raise UserError(f"{path}: is {width}x{height} px, but a side needs at least {MIN_SIDE}; remove it.")
-    return raw
+    if raw.ndim == 3 and raw.shape[2] == 4:
+        plain = False
+        if not raw[..., 3].any():  # then it hides all there is, which nobody means
+            raw = np.ascontiguousarray(raw[..., :3])
+    return Decoded(raw, plain)
 
 
-def to_rgb(raw: NDArray[Any], data: Image, path: str | Path) -> Image:
+def to_rgb(decoded: Decoded, data: Image, path: str | Path) -> Image:
     """What :func:`read_image` returns, from what :func:`decode_raw` made of the same bytes."""
+    raw = decoded.pixels
     if raw.ndim == 3 and raw.shape[2] == 4:
         return _over_black(_to_8_bit(cv2.cvtColor(raw, cv2.COLOR_BGRA2RGBA)))
-    # OpenCV turns EXIF-rotated images upright in its colour modes only; these drop alpha, hence the two ways.
-    # IMREAD_COLOR_RGB would save the conversion, but scrambles TIFF of 16 bits (OpenCV 5.0).
-    bgr = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, path)
-    return _to_8_bit(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+    if decoded.plain:
+        # OpenCV turns EXIF-rotated images upright in its colour modes only; these drop alpha, hence the two ways.
+        # IMREAD_COLOR_RGB would save the conversion, but scrambles TIFF of 16 bits (OpenCV 5.0).
+        raw = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, path)
+    return _to_8_bit(
+        cv2.cvtColor(np.ascontiguousarray(raw), cv2.COLOR_GRAY2RGB if raw.ndim == 2 else cv2.COLOR_BGR2RGB)
+    )
 
 
 def read_bytes(path: str | Path) -> Image:
@@ -112,6 +144,10 @@ def _decode(data: Image, flags: int, path: str | Path) -> NDArray[Any]:
     if image is None:
         raise UserError(f"{path}: is no readable image (corrupt, cut short or of unknown format); remove it.")
     return np.asarray(image)
+
+
+def _decode_bytes(content: bytes, path: str | Path) -> NDArray[Any]:
+    return _decode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED, path)
 
 
 def _to_8_bit(image: NDArray[Any]) -> Image:

@@ -26,7 +26,7 @@ from solder_vae.utils.tables import write_csv
 def write_artefacts(
     directory: Path, model: Autoencoder, evaluation: Evaluation, numbers: Mapping[str, Any], pictures: bool = True
 ) -> None:
-    """Write predictions.csv, the pictures and metrics.json of a run.
+    """Write predictions.csv, metrics.json and the pictures of a run.
 
     Args:
         directory: the run's; it holds the CSV logger's ``metrics.csv``.
@@ -39,12 +39,12 @@ def write_artefacts(
     for name, values in model.diagnostics().items():
         rows = [[str(unit), f"{value:.9g}"] for unit, value in enumerate(values.tolist())]
         write_csv(directory / f"{name}_per_unit.csv", [["unit", name], *rows])
+    # A run is finished once this is there: before the pictures, without which its result is just as good.
+    with atomic_file(directory / "metrics.json") as path:
+        path.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     if pictures:
         for name, figure in figures(directory, model, evaluation):
             style.save(figure, directory / f"{name}.png")
-    # Last: a run is finished once this is there.
-    with atomic_file(directory / "metrics.json") as path:
-        path.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def figures(directory: Path, model: Autoencoder, evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:

@@ -64,7 +64,7 @@ def test_16_bit_is_scaled_not_cut(tmp_path, suffix, channels):
     np.testing.assert_array_equal(got, np.broadcast_to(expected, got.shape))
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("suffix", [".png", ".bmp"])
 def test_transparency_is_composited_over_black(tmp_path, suffix):
     rgba = RNG.integers(0, 256, (6, 9, 4), dtype=np.uint8)
     rgba[0, :, 3], rgba[1, :, 3] = 0, 255

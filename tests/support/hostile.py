@@ -21,6 +21,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import tifffile
 
 from solder_vae.data.image_files import MAX_PIXELS, read_image
 from solder_vae.utils.errors import UserError
@@ -63,6 +64,18 @@ def image_seeds() -> list[bytes]:
         options = [cv2.IMWRITE_TIFF_COMPRESSION, compression]
         seeds += [cv2.imencode(".tif", image, options)[1].tobytes() for image in (colour, wide)]
     seeds += [cv2.imencode(".bmp", image)[1].tobytes() for image in (colour, grey, alpha)]
+    seeds += [cv2.imencode(suffix, colour)[1].tobytes() for suffix in (".ppm", ".ras", ".webp")]
+    seeds += [cv2.imencode(".jp2", np.kron(colour, np.ones((4, 4, 1), np.uint8)))[1].tobytes()]
+    for samples, kind in ((alpha, "rgb"), (wide, "rgb"), (wide[..., :2], "minisblack"), (wide[..., :1], "miniswhite")):
+        for planar in ("contig", "separate"):
+            stored = np.ascontiguousarray(samples if planar == "contig" else np.moveaxis(samples, 2, 0))
+            extra = ("unassalpha",) if samples.shape[2] in (2, 4) else ()
+            more = {"planarconfig": planar, "extrasamples": extra} if samples.shape[2] > 1 else {}
+            for big in (False, True):
+                file = io.BytesIO()
+                image = stored if more else stored.reshape(12, 10)
+                tifffile.imwrite(file, image, photometric=kind, bigtiff=big, metadata=None, compression="zlib", **more)
+                seeds.append(file.getvalue())
     return seeds
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from solder_vae.data.decompression_bombs import is_whole
 from solder_vae.data.folder import FolderSource
 from solder_vae.data.image_files import Image, decode_raw, read_bytes, to_rgb
 from solder_vae.data.layouts import Record
@@ -31,11 +32,28 @@ ASPECT = 4.0
 """From here on the central square, which alone is used, is a quarter of the image or less."""
 
 _SUFFIXES = {
-    "png": {".png"},
-    "jpeg": {".jpg", ".jpeg"},
+    "png": {".png", ".apng"},
+    "jpeg": {".jpg", ".jpeg", ".jpe", ".jfif", ".jif"},
     "tiff": {".tif", ".tiff"},
-    "bmp": {".bmp"},
+    "bmp": {".bmp", ".dib"},
     "webp": {".webp"},
+    "jpeg 2000": {".jp2", ".j2k", ".j2c", ".jpc"},
+    "pnm": {".pbm", ".pgm", ".ppm", ".pnm"},
+    "sun raster": {".ras", ".sr"},
+}
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"\xff\xd8\xff": "jpeg",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+    b"II+\0": "tiff",
+    b"MM\0+": "tiff",
+    b"BM": "bmp",
+    b"\0\0\0\x0cjP  ": "jpeg 2000",
+    b"\xff\x4f\xff\x51": "jpeg 2000",
+    b"\x59\xa6\x6a\x95": "sun raster",
+    b"GIF8": "gif",
+    **{b"P%d" % kind: "pnm" for kind in range(1, 7)},
 }
 
 
@@ -110,30 +128,22 @@ def examine(record: Record, image_size: int) -> tuple[ExaminedFile, Image | None
     data: Image = np.empty(0, np.uint8)
     try:
         data = read_bytes(record.path)
-        raw = decode_raw(data, record.path)
-        image = to_rgb(raw, data, record.path)
+        decoded = decode_raw(data, record.path)
+        image = to_rgb(decoded, data, record.path)
     except UserError as error:
         return ExaminedFile(record, format_of(data), None, None, printable(str(error)), ()), None
     controlled = apply_view(image, image_size, CONTROLLED)
     looks = looks_of(apply_view(image, image_size, PLAIN), controlled)
-    odd = tuple(file_warnings(data, raw, image, record.path))
+    odd = tuple(file_warnings(data, decoded.pixels, image, record.path))
     return ExaminedFile(record, format_of(data), photo_of(record, image), looks, None, odd), controlled
 
 
 def format_of(data: Image) -> str:
     """The format that the file's first bytes tell."""
     head = data[:16].tobytes()
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if head.startswith(b"\xff\xd8\xff"):
-        return "jpeg"
-    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return "tiff"
-    if head.startswith(b"BM"):
-        return "bmp"
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "webp"
-    return "gif" if head.startswith(b"GIF8") else "unknown"
+    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "unknown")
 
 
 def file_warnings(data: Image, raw: NDArray[Any], image: Image, path: Path) -> list[str]:
@@ -141,7 +151,7 @@ def file_warnings(data: Image, raw: NDArray[Any], image: Image, path: Path) -> l
 
     Args:
         data: the file's bytes.
-        raw: see :func:`solder_vae.data.image_files.decode_raw`.
+        raw: see :class:`solder_vae.data.image_files.Decoded`.
         image: ``(H, W, 3)`` uint8.
         path: the file's.
     """
@@ -174,10 +184,8 @@ def file_warnings(data: Image, raw: NDArray[Any], image: Image, path: Path) -> l
 
 def cut_short(data: Image, kind: str) -> bool:
     """Whether the end of a file that decodes is missing, as its format tells (of TIFF it doesn't)."""
-    if kind == "png":
-        return b"IEND" not in data[-4096:].tobytes()
-    if kind == "jpeg":
-        return b"\xff\xd9" not in data[-4096:].tobytes()
+    if kind in ("png", "jpeg"):
+        return not is_whole(data.tobytes())
     if kind in ("bmp", "webp"):
         start, more = (2, 0) if kind == "bmp" else (4, 8)
         return len(data) < int.from_bytes(data[start : start + 4].tobytes(), "little") + more
