@@ -37,9 +37,9 @@ from benchmarks import reference as published
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import ImageTable
 from solder_vae.data.transforms import to_tensor
-from solder_vae.models.autoencoder import Autoencoder
+from solder_vae.models.autoencoder import TRAINING, Autoencoder
 from solder_vae.models.precision import FULL, MIXED, resolve_precision
-from solder_vae.models.steps import TRAINING
+from solder_vae.models.steps import TrainingModule
 from solder_vae.models.vae import BetaVAE
 from solder_vae.training.trainer import quiet_lightning
 from solder_vae.utils.files import atomic_file
@@ -89,7 +89,7 @@ def bare_step(model: Autoencoder, precision: str = "auto") -> Callable[[Tensor],
                 objective = objective + model.alpha * model.gradient_constraint(terms["recon"])
         optimizer.zero_grad()
         objective.backward()
-        model.on_before_optimizer_step(optimizer)
+        model.update_reference()
         optimizer.step()
 
     return step
@@ -208,11 +208,11 @@ def epoch_overhead(threads: int, images: int = 320) -> dict[str, float]:
                 enable_model_summary=False, precision=precision, callbacks=[Stopwatch()], limit_val_batches=0,
                 num_sanity_val_steps=0,
             )  # fmt: skip
-            model = BetaVAE()
-            optimizer = torch.optim.Adam(model.parameters(), 1e-4, weight_decay=1e-4, fused=True)
-            model.configure_optimizers = lambda optimizer=optimizer: optimizer  # type: ignore[method-assign]
-            model.on_train_epoch_end = lambda: None  # type: ignore[method-assign]  # no validation, no schedule
-            trainer.fit(model, train_dataloaders=data.train_dataloader())
+            module = TrainingModule(BetaVAE())
+            optimizer = torch.optim.Adam(module.parameters(), 1e-4, weight_decay=1e-4, fused=True)
+            module.configure_optimizers = lambda optimizer=optimizer: optimizer  # type: ignore[method-assign]
+            module.on_train_epoch_end = lambda: None  # type: ignore[method-assign]  # no validation, no schedule
+            trainer.fit(module, train_dataloaders=data.train_dataloader())
             step = bare_step(BetaVAE())
             for _ in range(2):
                 start = clock()

@@ -1,18 +1,20 @@
-"""What every model has in common, as a LightningModule, and the convolutional autoencoder.
+"""What every model has in common, and the convolutional autoencoder.
 
 A model of your own is a subclass of :class:`Autoencoder`: docs/project/extending.md.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from solder_vae.models.gradcon import GradCon
 from solder_vae.models.losses import squared_error
 from solder_vae.models.networks import HEADS, LATENT_CHANNELS, WIDTH, Decoder, Encoder, make_network
 from solder_vae.models.precision import FULL
@@ -26,10 +28,11 @@ from solder_vae.models.scores import (
     average_draws,
     make_score,
 )
-from solder_vae.models.steps import Steps
 from solder_vae.utils.errors import UserError
 
 log = logging.getLogger(__name__)
+
+TRAINING, VALIDATION = 0, 1  # streams of the reparameterisation noise
 
 
 def is_number(value: object) -> bool:
@@ -37,8 +40,8 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
 
 
-class Autoencoder(Steps):
-    """The base of all models: encoder, decoder, training steps, scores.
+class Autoencoder(GradCon, nn.Module):
+    """The base of all models: encoder, decoder, objective, scores. How it is trained: :mod:`solder_vae.models.steps`.
 
     A subclass says its name, ``class VQVAE(Autoencoder, name="vq_vae")``, and what its objective is
     (:meth:`loss_terms`). It takes plain values, by keyword, and hands those that it does not know to this class.
@@ -74,12 +77,18 @@ class Autoencoder(Steps):
     name: ClassVar[str]
     provides: ClassVar[frozenset[str]] = frozenset({GRADIENTS})  # to scores, see solder_vae.models.scores.Score.needs
     heads: ClassVar[int] = 1  # of the paper's encoder
+    hparams: dict[str, Any]  # what makes the model anew from a checkpoint, which holds plain values only
 
     def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if name is not None:  # checkpoints hold the name, not a path: loading must not import what a file says
             cls.name = name
             Autoencoder.registry[name] = cls
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        model = super().__new__(cls)
+        model.hparams = arguments(cls, args, kwargs)
+        return model
 
     def __init__(
         self,
@@ -121,8 +130,6 @@ class Autoencoder(Steps):
         }.items():
             if not is_number(number):
                 raise UserError(f"{key} must be a number, 0 or more, got {number!r}.")
-        # Plain values only, so that checkpoints load with weights_only=True; the run's config is logged elsewhere.
-        self.save_hyperparameters(logger=False)
         self.primary_score, self.alpha = score, alpha
         self.latent, self.draws = latent, draws if latent == "sample" else 1
         self.seed = seed
@@ -141,7 +148,7 @@ class Autoencoder(Steps):
         self.track_gradients()
         self.scores = self.make_scores(scores or {}, gamma)
         # Convolutions are fastest with the channels last in memory.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def make_scores(self, extra: Mapping[str, Mapping[str, Any]], gamma: float) -> dict[str, Score]:
         """The scores that the model is tested under: the paper's that it admits, and further ones.
@@ -168,6 +175,11 @@ class Autoencoder(Steps):
     def admitted_scores(self) -> tuple[str, ...]:
         """Names of the scores that the model is tested under."""
         return tuple(self.scores)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct images ``(B, 3, H, W)`` in [-1, 1] from the mean latent."""
@@ -211,6 +223,15 @@ class Autoencoder(Steps):
             pixels: number of values in an image, ``C * H * W``.
         """
         return None
+
+    def validation_terms(self, x: Tensor, code: Code, step: int) -> dict[str, Tensor]:
+        """The objective's terms on the ``step``-th validation batch."""
+        terms, _ = self.loss_terms(x, self.noise(x, VALIDATION, step), code)
+        return terms
+
+    def validation_summary(self) -> dict[str, float]:
+        """What a validation says beside the means of its terms; the next one starts anew."""
+        return {}
 
     def diagnostics(self) -> dict[str, NDArray[Any]]:
         """What the latest validation says of the latent units, by name, one value a unit; each becomes a CSV file."""
@@ -269,6 +290,20 @@ class Autoencoder(Steps):
     def reconstruct(self, x: Tensor) -> Tensor:
         """The reconstructions of :meth:`score` without its scores, which take far longer for GradCon."""
         return self.score(x, names=()).recon
+
+
+def arguments(kind: type[Autoencoder], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model is called with, by name, and the defaults of what it is not called with, its bases' included."""
+    values: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        if issubclass(base, Autoencoder) and "__init__" in vars(base):
+            parameters = inspect.signature(vars(base)["__init__"]).parameters
+            values |= {name: item.default for name, item in parameters.items() if item.default is not item.empty}
+    signature = inspect.signature(kind.__init__)
+    bound = signature.bind_partial(None, *args, **kwargs).arguments
+    for name, value in list(bound.items())[1:]:
+        values |= value if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+    return values
 
 
 class CAE(Autoencoder, name="cae"):

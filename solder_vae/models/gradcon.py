@@ -9,13 +9,12 @@ The idea in three steps:
 3. In testing, an image whose own gradient points elsewhere asks for updates that no normal image asked for: its
    grad_loss is high (gamma = its weight in the score).
 
-:class:`GradCon` is the mixin that gives a LightningModule all three; the functions above it are the mathematics.
+:class:`GradCon` is the mixin that gives a model all three; the functions above it are the mathematics.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +23,6 @@ from torch import Tensor, nn
 from solder_vae.models.networks import Network
 from solder_vae.models.per_image_gradients import decode_with_gradient_loss
 from solder_vae.utils.distributed import all_reduce_sum, world_size
-
-if TYPE_CHECKING:
-    from torch.optim import Optimizer
 
 
 def gradient_loss(gradients: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
@@ -75,7 +71,7 @@ class ReferenceGradients(nn.Module):
 
 
 class GradCon:
-    """Mixin for a LightningModule with a ``decoder``: the reference, the constraint and the per-image score.
+    """Mixin for a model with a ``decoder``: the reference, the constraint and the per-image score.
 
     Call :meth:`track_gradients` in ``__init__`` once the decoder exists. The reference is kept whether or not the
     constraint is trained (alpha = 0), so that every trained model can be scored by GradCon.
@@ -102,10 +98,10 @@ class GradCon:
         gradients = torch.autograd.grad(recon_loss, weights, create_graph=True)
         return gradient_loss([all_reduce_sum(gradient) / world_size() for gradient in gradients], self.reference.means)
 
-    def on_before_optimizer_step(self, optimizer: Optimizer | Any) -> None:
+    def update_reference(self) -> None:
         """Update the reference from dJ/dtheta as the optimizer is about to see it.
 
-        Here ``.grad`` is complete (micro-batches accumulated, averaged over the ranks) and not yet clipped, so the
+        By then ``.grad`` is complete (micro-batches accumulated, averaged over the ranks) and not yet clipped, so the
         reference stays equal on all ranks.
         """
         self.reference.update([conv.weight.grad for conv in self.decoder.convolutions])  # type: ignore[misc]

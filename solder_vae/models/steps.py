@@ -4,48 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from solder_vae.models.gradcon import GradCon
+from solder_vae.models.autoencoder import TRAINING, Autoencoder
 from solder_vae.utils.distributed import loss_weight, world_size
 from solder_vae.utils.errors import UserError
 
-if TYPE_CHECKING:
-    from solder_vae.models.scores import Code, ModelOutput
 
-TRAINING, VALIDATION = 0, 1  # streams of the reparameterisation noise
+class TrainingModule(pl.LightningModule):
+    """The loop around a model, which it trains in place.
 
+    Its state and its checkpoints are the model's own, see :mod:`solder_vae.models.checkpoint`. The model itself knows
+    nothing of Lightning, which takes longer to import than torch: an inspection does without.
+    """
 
-class Steps(GradCon, pl.LightningModule):
-    """The loop's side of a model; what it computes is :class:`solder_vae.models.autoencoder.Autoencoder`'s matter."""
+    def __init__(self, model: Autoencoder) -> None:
+        super().__init__()
+        self.model = model
+        self.save_hyperparameters(model.hparams, logger=False)
 
-    alpha: float  # weight of the gradient constraint
+    def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override]
+        """The model's."""
+        state: dict[str, Any] = self.model.state_dict(*arguments, **options)
+        return state
 
-    def encode(self, x: Tensor) -> Code:
-        raise NotImplementedError
+    def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
+        """The model's."""
+        return self.model.load_state_dict(*arguments, **options)
 
-    def noise(self, x: Tensor, stream: int, step: int) -> Tensor:
-        raise NotImplementedError
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[self.CHECKPOINT_HYPER_PARAMS_NAME] = "kwargs"  # Lightning's word: they are arguments of a class
+        self.model.on_save_checkpoint(checkpoint)
 
-    def loss_terms(self, x: Tensor, noise: Tensor, code: Code | None = None) -> tuple[dict[str, Tensor], Code]:
-        raise NotImplementedError
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.model.on_load_checkpoint(checkpoint)
 
-    def score(self, x: Tensor) -> ModelOutput:
-        raise NotImplementedError
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        self.model.update_reference()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         x = batch["image"]
-        terms, _ = self.loss_terms(x, self.noise(x, TRAINING, self.global_step))
+        terms, _ = self.model.loss_terms(x, self.model.noise(x, TRAINING, self.global_step))
         weight = loss_weight(x)
         objective = weight * terms["loss"]  # J = L + alpha * L_grad
-        if self.alpha > 0:
-            terms["grad_loss"] = self.gradient_constraint(weight * terms["recon"])
-            objective = objective + self.alpha * terms["grad_loss"]
+        if self.model.alpha > 0:
+            terms["grad_loss"] = self.model.gradient_constraint(weight * terms["recon"])
+            objective = objective + self.model.alpha * terms["grad_loss"]
         self.log_means("train", terms, x)
         return objective
 
@@ -68,25 +77,16 @@ class Steps(GradCon, pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         x = batch["image"]
-        self.log_means("val", self.validation_terms(x, self.encode(x), batch_idx), x)
-
-    def validation_terms(self, x: Tensor, code: Code, step: int) -> dict[str, Tensor]:
-        """The objective's terms on the ``step``-th validation batch."""
-        terms, _ = self.loss_terms(x, self.noise(x, VALIDATION, step), code)
-        return terms
+        self.log_means("val", self.model.validation_terms(x, self.model.encode(x), batch_idx), x)
 
     def on_validation_epoch_end(self) -> None:
-        for name, value in self.validation_summary().items():
+        for name, value in self.model.validation_summary().items():
             self.log(name, value, sync_dist=True)
 
-    def validation_summary(self) -> dict[str, float]:
-        """What a validation says beside the means of its terms; the next one starts anew."""
-        return {}
-
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Score a batch: ``trainer.test(model, data)`` logs each score's AUROC as ``test/<score>/auroc``."""
+        """Score a batch: ``trainer.test(module, data)`` logs each score's AUROC as ``test/<score>/auroc``."""
         with torch.inference_mode(False):  # GradCon needs gradients, also where the Trainer has switched them off
-            output = self.score(batch["image"].clone())
+            output = self.model.score(batch["image"].clone())
         self._tested.append({"label": batch["label"], **output.scores})
 
     def on_test_epoch_start(self) -> None:
@@ -101,7 +101,7 @@ class Steps(GradCon, pl.LightningModule):
             self.log(f"test/{name}/auroc", binary_auroc(ranks / ranks.max().clamp_min(1), labels))
 
     def configure_optimizers(self) -> Any:
-        hparams = self.hparams
+        hparams = self.model.hparams
         if hparams["optimizer"] is None:
             optimizer: Any = torch.optim.Adam(
                 self.parameters(), hparams["lr"], weight_decay=hparams["weight_decay"], fused=True
@@ -157,7 +157,7 @@ class Steps(GradCon, pl.LightningModule):
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Every score of a batch's images, beside their places in the table."""
         with torch.inference_mode(False):
-            return {"index": batch["index"].clone(), **self.score(batch["image"].clone()).scores}
+            return {"index": batch["index"].clone(), **self.model.score(batch["image"].clone()).scores}
 
 
 def named(spec: Mapping[str, Any], key: str) -> Any:

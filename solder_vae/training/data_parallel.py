@@ -33,7 +33,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import distributed
 
 from solder_vae.data.datamodule import SolderDataModule
-from solder_vae.models.autoencoder import Autoencoder
+from solder_vae.models.steps import TrainingModule
 from solder_vae.training.checks import on_gpu, rank_count
 from solder_vae.training.trainer import fit, quiet_lightning
 from solder_vae.utils.cli import traceback_log
@@ -46,14 +46,14 @@ GRACE = 10  # seconds for the other ranks to tell what they saw of a failure
 class Run(NamedTuple):
     """What each rank needs to know of the run."""
 
-    model: Autoencoder
+    module: TrainingModule
     data: SolderDataModule
     config: DictConfig
     directory: Path
 
 
 def fit_on_ranks(
-    model: Autoencoder, data: SolderDataModule, config: DictConfig, directory: Path, loggers: Sequence[Logger]
+    module: TrainingModule, data: SolderDataModule, config: DictConfig, directory: Path, loggers: Sequence[Logger]
 ) -> str:
     """What :func:`solder_vae.training.trainer.fit` does, by :func:`rank_count` processes that share each batch.
 
@@ -69,7 +69,7 @@ def fit_on_ranks(
         # In a file: as an argument, the tensors would be moved to memory that all ranks share, and each rank would
         # have to take it in, after its imports, before the next one starts.
         run = Path(folder) / "run"
-        run.write_bytes(pickle.dumps(Run(model, data, config, directory)))
+        run.write_bytes(pickle.dumps(Run(module, data, config, directory)))
         try:
             for rank in range(count):
                 receiver, sender = spawn.Pipe(duplex=False)
@@ -190,7 +190,7 @@ def train_as_rank(rank: int, count: int, threads: int, store: Path, run: Path, p
     messages = Messages(pipe)
     relay_logging(rank, messages)
     try:
-        model, data, config, directory = pickle.loads(run.read_bytes())
+        module, data, config, directory = pickle.loads(run.read_bytes())
         gpu = on_gpu(config)
         if gpu:
             torch.cuda.set_device(rank)
@@ -198,7 +198,7 @@ def train_as_rank(rank: int, count: int, threads: int, store: Path, run: Path, p
         backend = "nccl" if gpu else "gloo"
         distributed.init_process_group(backend, init_method=store.as_uri(), rank=rank, world_size=count)
         best = fit(
-            model,
+            module,
             data,
             config,
             directory,

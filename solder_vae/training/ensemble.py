@@ -25,9 +25,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from solder_vae.data.datamodule import Batch, SolderDataModule
-from solder_vae.models.autoencoder import Autoencoder
+from solder_vae.models.autoencoder import TRAINING, VALIDATION, Autoencoder
 from solder_vae.models.precision import FULL
-from solder_vae.models.steps import TRAINING, VALIDATION
 from solder_vae.utils.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -24,6 +24,7 @@ from solder_vae.metrics.threshold import check_rule
 from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint import Checkpoint, member_checkpoint, model_of, read_checkpoint, write_checkpoint
 from solder_vae.models.precision import FULL
+from solder_vae.models.steps import TrainingModule
 from solder_vae.training.checks import check_tables, check_values, training_precision
 from solder_vae.training.data_parallel import fit_on_ranks
 from solder_vae.training.ensemble import ensemble_configs, log_members, train_ensemble
@@ -86,7 +87,7 @@ def run(config: DictConfig, directory: Path) -> float:
         if resumed is not None:
             carry_over(Path(config.resume).parent / "metrics.csv", resumed, loggers)
         fit_model = fit_on_ranks if config.trainer.devices > 1 else fit
-        best = read_checkpoint(fit_model(model, data, config, directory, loggers))
+        best = read_checkpoint(fit_model(TrainingModule(model), data, config, directory, loggers))
         return finish(best, data, config, directory, loggers)
 
 

@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
 from pytorch_lightning.loggers import Logger
 
 from solder_vae.data.datamodule import SolderDataModule
-from solder_vae.models.autoencoder import Autoencoder
+from solder_vae.models.steps import TrainingModule
 from solder_vae.training.callbacks import EpochLog, StopOnNaN, checkpoints, plain_fit_errors, progress_bar
 from solder_vae.utils.config import build
 
@@ -24,17 +24,17 @@ OWN_KEYS = ("strategy", "devices", "ensemble", "betas")
 
 
 def fit(
-    model: Autoencoder,
+    module: TrainingModule,
     data: SolderDataModule,
     config: DictConfig,
     directory: Path,
     loggers: Sequence[Logger],
     **options: Any,
 ) -> str:
-    """Train ``model`` in this process.
+    """Train a model in this process.
 
     Args:
-        model: not trained yet.
+        module: with a model that is not trained yet.
         data: set up.
         config: the run's.
         directory: the run's.
@@ -50,10 +50,10 @@ def fit(
     best, last = checkpoints(directory)
     own = [build(callback) for callback in config.callbacks.values()]
     callbacks = [EpochLog(), *progress_bar(), LearningRateMonitor("epoch"), StopOnNaN(), *own, best, last]
-    options = {"precision": model.precision, "logger": list(loggers), "callbacks": callbacks, **options}
+    options = {"precision": module.model.precision, "logger": list(loggers), "callbacks": callbacks, **options}
     trainer = make_trainer(config, directory, **options)
     with plain_fit_errors():
-        trainer.fit(model, datamodule=data, ckpt_path=config.resume, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
     return best.best_model_path
 
 

@@ -1,4 +1,4 @@
-"""The three LightningModules: what they admit, what they refuse, and that training follows the equations."""
+"""The three models: what they admit, what they refuse, and that training follows the equations."""
 
 import copy
 
@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from solder_vae.models.autoencoder import CAE, Autoencoder
 from solder_vae.models.checkpoint import load_model, read_checkpoint
 from solder_vae.models.losses import kl_divergence, squared_error
+from solder_vae.models.steps import TrainingModule
 from solder_vae.models.vae import VAE, BetaVAE
 from solder_vae.training.resume import check_resumable
 from solder_vae.utils.errors import UserError
@@ -37,7 +38,7 @@ def make_trainer(tmp_path, **options):
 def test_every_model_trains_saves_loads_and_scores_the_same(name, alpha, tmp_path):
     model = Autoencoder.registry[name](alpha=alpha, score="gradcon", lr=1e-3)
     trainer = make_trainer(tmp_path)
-    trainer.fit(model, loader(), loader())
+    trainer.fit(TrainingModule(model), loader(), loader())
     assert model.reference.steps == 3
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     loaded = load_model(tmp_path / "a.ckpt")
@@ -48,7 +49,7 @@ def test_every_model_trains_saves_loads_and_scores_the_same(name, alpha, tmp_pat
     assert set(before.scores) == set(model.admitted_scores)
     assert torch.equal(before.recon, after.recon)
     assert all(torch.equal(before.scores[key], after.scores[key]) for key in before.scores)
-    predicted = trainer.predict(loaded, loader())
+    predicted = trainer.predict(TrainingModule(loaded), loader())
     torch.testing.assert_close(predicted[0]["gradcon"], after.scores["gradcon"])
 
 
@@ -60,7 +61,7 @@ def test_two_steps_of_training_by_hand(tmp_path):
     batches = [batch["image"].double() for batch in loader(n=8)]
     items = [{"image": b, "label": torch.zeros(4), "index": torch.arange(4)} for b in batches]
     data = DataLoader(items, batch_size=None)
-    make_trainer(tmp_path, precision="64-true").fit(model, data, data)
+    make_trainer(tmp_path, precision="64-true").fit(TrainingModule(model), data, data)
 
     weights = [conv.weight for conv in twin.decoder.convolutions]
     optimizer = torch.optim.Adam(twin.parameters(), lr=1e-3)
@@ -125,7 +126,9 @@ def test_gradients_are_clipped_after_the_reference_has_seen_them(precision, algo
 
     clip = {"gradient_clip_val": 1e-5, "gradient_clip_algorithm": algorithm}
     model = CAE(alpha=0.0, lr=1e-3)
-    make_trainer(tmp_path, precision=precision, callbacks=[Looking()], **clip).fit(model, loader(), loader())
+    make_trainer(tmp_path, precision=precision, callbacks=[Looking()], **clip).fit(
+        TrainingModule(model), loader(), loader()
+    )
     assert seen
     for gradients in seen:
         size = gradients.norm() if algorithm == "norm" else gradients.abs().max()
@@ -207,7 +210,7 @@ def test_checkpoints_of_other_models_or_settings_are_refused(tmp_path):
     model = BetaVAE(beta=3)
     model.preprocessing = {"image_size": 16}
     trainer = make_trainer(tmp_path, max_epochs=0)
-    trainer.fit(model, loader(), loader())
+    trainer.fit(TrainingModule(model), loader(), loader())
     path = tmp_path / "beta.ckpt"
     trainer.save_checkpoint(path)
     check_resumable(path, BetaVAE(beta=3), max_epochs=5)

@@ -81,7 +81,7 @@ def auroc(alpha, score, images, bfloat16, seed):
                     objective = objective + model.alpha * model.gradient_constraint(terms["recon"])
             optimizer.zero_grad()
             objective.backward()
-            model.on_before_optimizer_step(optimizer)
+            model.update_reference()
             optimizer.step()
             step += 1
     scores = model.eval().score(to_tensor(images["test"].images)).scores[score]

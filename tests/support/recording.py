@@ -13,8 +13,7 @@ from pytorch_lightning.loggers import CSVLogger
 
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import ImageTable
-from solder_vae.models.autoencoder import CAE
-from solder_vae.models.vae import BetaVAE
+from solder_vae.models.steps import TrainingModule
 from solder_vae.utils.distributed import rank
 from solder_vae.utils.labels import NORMAL
 
@@ -37,8 +36,8 @@ class Pictures:
         }  # fmt: skip
 
 
-class Recording:
-    """Mixin: writes ``rank0.pt``, ``rank1.pt`` ... into the folder ``records``.
+class Recording(TrainingModule):
+    """Writes ``rank0.pt``, ``rank1.pt`` ... into the folder ``records``.
 
     Attributes:
         records: the folder.
@@ -73,20 +72,12 @@ class Recording:
         torch.save({"seen": self.seen, "metrics": metrics, "state": state}, self.records / f"rank{rank()}.pt")
 
 
-class RecordingCAE(Recording, CAE):
-    pass
-
-
-class RecordingVAE(Recording, BetaVAE):
-    pass
-
-
 def trained(how, folder, model, epochs=10, precision="64-true", resume=None, fault=None, **options):
     """What is in ``folder`` after a training: ``last.ckpt``, ``metrics.csv`` and a record of each process."""
     folder.mkdir()
     pl.seed_everything(0, verbose=False)
-    network = model(lr=1e-3, **options)
-    network.records, network.fault, network.precision, network.preprocessing = folder, fault, precision, {}
+    module = Recording(model(lr=1e-3, **options))
+    module.records, module.fault, module.model.precision, module.model.preprocessing = folder, fault, precision, {}
     data = SolderDataModule(Pictures(TRAIN, VAL), batch_size=BATCH)
     data.setup()
     (config,) = compose_command(
@@ -95,5 +86,5 @@ def trained(how, folder, model, epochs=10, precision="64-true", resume=None, fau
     )
     config = OmegaConf.masked_copy(config, ["trainer", "data", "resume"])
     config.resume = None if resume is None else str(resume)
-    how(network, data, config, folder, [CSVLogger(folder, "", "")])
+    how(module, data, config, folder, [CSVLogger(folder, "", "")])
     return folder

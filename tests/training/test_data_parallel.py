@@ -15,9 +15,11 @@ import pytest
 import torch
 from commands import TINY, children_of, train
 from documented import compose_command
-from recording import BATCH, TRAIN, VAL, Pictures, RecordingCAE, RecordingVAE, trained
+from recording import BATCH, TRAIN, VAL, Pictures, trained
 
 from solder_vae.data.datamodule import EpochSampler, SolderDataModule, TableDataset
+from solder_vae.models.autoencoder import CAE
+from solder_vae.models.vae import BetaVAE
 from solder_vae.training.checks import check_tables
 from solder_vae.training.data_parallel import fit_on_ranks
 from solder_vae.training.trainer import fit
@@ -43,7 +45,7 @@ def curves(folder):
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-CASES = [(RecordingCAE, 0.0), (RecordingVAE, 0.03)]
+CASES = [(CAE, 0.0), (BetaVAE, 0.03)]
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0].__name__} alpha={case[1]}")
@@ -83,7 +85,7 @@ def test_all_processes_end_with_the_same_bits(both):
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_in_other_precisions_too_all_processes_end_with_the_same_bits(precision, tmp_path):
-    assert_same_bits(trained(fit_on_ranks, tmp_path / "run", RecordingVAE, epochs=2, precision=precision, alpha=0.03))
+    assert_same_bits(trained(fit_on_ranks, tmp_path / "run", BetaVAE, epochs=2, precision=precision, alpha=0.03))
 
 
 @pytest.mark.slow
@@ -110,7 +112,7 @@ def test_processes_share_each_batch_and_repeat_no_image(both):
 )
 def test_what_ends_one_process_ends_the_training(fault, error, message, tmp_path):
     with pytest.raises(error, match=message):
-        trained(fit_on_ranks, tmp_path / "run", RecordingCAE, fault=fault)
+        trained(fit_on_ranks, tmp_path / "run", CAE, fault=fault)
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4])

@@ -8,6 +8,7 @@ from noise import Noise
 from solder_vae.data.datamodule import SolderDataModule, TableDataset
 from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint import read_checkpoint
+from solder_vae.models.steps import TrainingModule
 from solder_vae.training.callbacks import checkpoints
 from solder_vae.training.ensemble import train_ensemble
 from solder_vae.utils.errors import UserError
@@ -39,7 +40,7 @@ def solo(model, epochs, folder):
         max_epochs=epochs, accelerator="cpu", precision="64-true", logger=False, callbacks=checkpoints(folder),
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
     )  # fmt: skip
-    trainer.fit(model, datamodule=data_module())
+    trainer.fit(TrainingModule(model), datamodule=data_module())
     best = read_checkpoint(folder / "best.ckpt")
     return best["state_dict"], best["epoch"], {key: value.item() for key, value in trainer.callback_metrics.items()}
 

@@ -93,7 +93,7 @@ def test_ten_steps_of_training_stay_together():
         for optimizer, value in ((ours, objective), (theirs, expected)):
             optimizer.zero_grad()
             value.backward()
-        model.on_before_optimizer_step(ours)
+        model.update_reference()
         ours.step()
         theirs.step()
 
