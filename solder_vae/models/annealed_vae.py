@@ -37,7 +37,7 @@ class AnnealedVAE(BetaVAE, name="annealed_vae"):
         """C now, in nats: of the step in training, the final one in evaluation."""
         if not self.training:
             return self.capacity
-        return self.capacity * min(1.0, self.global_step / self.capacity_steps)
+        return self.capacity * min(1.0, self.step / self.capacity_steps)
 
     def loss_terms(self, x: Tensor, noise: Tensor, code: Code | None = None) -> tuple[dict[str, Tensor], Code]:
         """As for the VAE; ``kl`` is the mean divergence of the batch, per pixel, before its target is taken off."""

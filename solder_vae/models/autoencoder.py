@@ -133,6 +133,7 @@ class Autoencoder(GradCon, nn.Module):
         self.primary_score, self.alpha = score, alpha
         self.latent, self.draws = latent, draws if latent == "sample" else 1
         self.seed = seed
+        self.step = 0  # training steps so far, kept by the loop
         # What travels with the weights, see solder_vae.models.checkpoint.
         self.preprocessing: dict[str, Any] | None = None
         self.precision = FULL  # of the training, see solder_vae.models.precision
@@ -223,6 +224,9 @@ class Autoencoder(GradCon, nn.Module):
             pixels: number of values in an image, ``C * H * W``.
         """
         return None
+
+    def start_training(self, images: int) -> None:
+        """What is to be done before the first step of a run, which has so many training images: nothing here."""
 
     def validation_terms(self, x: Tensor, code: Code, step: int) -> dict[str, Tensor]:
         """The objective's terms on the ``step``-th validation batch."""

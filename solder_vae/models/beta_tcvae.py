@@ -61,11 +61,11 @@ class BetaTCVAE(BetaVAE, name="beta_tcvae"):
             raise UserError("model=beta_tcvae weighs sums over the latents: drop model.reduction.")
         self.images = images
 
-    def on_train_start(self) -> None:
+    def start_training(self, images: int) -> None:
         if world_size() > 1:
             raise UserError("model=beta_tcvae estimates q(z) from whole batches: drop trainer=ddp.")
         if self.images is None:
-            self.images = len(self.trainer.train_dataloader.dataset)  # type: ignore[union-attr]
+            self.images = images
 
     def loss_terms(self, x: Tensor, noise: Tensor, code: Code | None = None) -> tuple[dict[str, Tensor], Code]:
         """As for the VAE, with ``mutual_information``, ``total_correlation`` and ``dimension_kl``, each per pixel."""

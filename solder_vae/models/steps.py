@@ -44,11 +44,15 @@ class TrainingModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.model.on_load_checkpoint(checkpoint)
 
+    def on_train_start(self) -> None:
+        self.model.start_training(len(self.trainer.train_dataloader.dataset))  # type: ignore[union-attr]
+
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         self.model.update_reference()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         x = batch["image"]
+        self.model.step = self.global_step
         terms, _ = self.model.loss_terms(x, self.model.noise(x, TRAINING, self.global_step))
         weight = loss_weight(x)
         objective = weight * terms["loss"]  # J = L + alpha * L_grad

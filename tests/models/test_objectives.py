@@ -13,6 +13,7 @@ from solder_vae.models.annealed_vae import AnnealedVAE
 from solder_vae.models.beta_tcvae import BetaTCVAE, decomposed_kl
 from solder_vae.models.checkpoint import load_model
 from solder_vae.models.losses import kl_divergence, squared_error
+from solder_vae.models.steps import TrainingModule
 from solder_vae.utils.errors import UserError
 
 
@@ -87,14 +88,14 @@ def test_they_train_save_and_load(kind, tmp_path):
     targets = []
 
     class Watching(pl.Callback):
-        def on_train_batch_start(self, trainer, module, batch, batch_idx):
-            targets.append(getattr(module, "target", None))
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            targets.append(getattr(module.model, "target", None))
 
     trainer = pl.Trainer(
         max_epochs=3, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, callbacks=[Watching()],
     )  # fmt: skip
-    trainer.fit(model, SolderDataModule(Noise(train=24, size=16), batch_size=8))
+    trainer.fit(TrainingModule(model), SolderDataModule(Noise(train=24, size=16), batch_size=8))
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     if kind is AnnealedVAE:
         assert targets == [4 * min(1, step / 8) for step in range(9)]
