@@ -1,7 +1,7 @@
 """``python -m solder_vae.reproduce``: run what the paper ran and put the results beside the paper's own.
 
-The trainings are ordinary multiruns of ``solder_vae.train`` below ``out``. Interrupted, the same command goes on where
-it stopped. torch is imported by the job, not here, so that ``--help`` answers at once.
+The runs are ordinary multiruns of ``solder_vae.train`` below ``out``. After an interruption, the same command goes on
+where it stopped. torch is imported by the job, not here, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def job(config: DictConfig, directory: Path) -> None:
     """Train what is missing, then write the report.
 
     Raises:
-        UserError: an option does not fit, or trainings failed: the report then says which, and has the others.
+        UserError: an option does not fit, or runs failed: the report then says which, and has the others.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -58,27 +58,27 @@ def job(config: DictConfig, directory: Path) -> None:
     folder = directory / "runs" / f"{choices['scale']}_{choices['data']}"
     site = SweepFolder(folder, choices["experiment"], overrides, directory / "trainings.log")
     missing = site.without_result(trainings)
-    log.info("%d trainings, %d of them with a result already", len(trainings), len(trainings) - len(missing))
+    log.info("%d runs, %d of them with a result already", len(trainings), len(trainings) - len(missing))
     run_sweeps(parts, site, jobs)
     trained = time.time()
     runs = read_runs(trainings, site)
     if not runs.finished:
-        raise UserError(f"All {len(trainings)} trainings failed; the first:\n{runs.failed[0].traceback}")
+        raise UserError(f"All {len(trainings)} runs failed; the first:\n{runs.failed[0].traceback}")
     facts = {
         "Command": " ".join(["python -m solder_vae.reproduce", *hydra.overrides.task]),
         "Data": data_sentence(config, choices["data"], data),
         "Seeds": ", ".join(map(str, range(config.seeds))),
-        "Trainings": f"{len(runs.finished)} finished ({len(trainings) - len(missing)} of them before this call), "
+        "Runs": f"{len(runs.finished)} finished ({len(trainings) - len(missing)} of them before this call), "
         f"{len(runs.failed)} failed",
         "Side by side": jobs,
-        "Wall time of the trainings in this call": duration(trained - started),
+        "Wall time of the runs in this call": duration(trained - started),
         "Versions": versions(),
         "Machine": machine(),
     }
     report(runs, config, data, jobs, directory, facts, started)
     if runs.failed:
         raise UserError(
-            f"{len(runs.failed)} of {len(trainings)} trainings failed ({runs.failed[0].training} is the first): their "
+            f"{len(runs.failed)} of {len(trainings)} runs failed ({runs.failed[0].training} is the first): their "
             f"tracebacks are in {directory / 'report.html'}, and the same command tries them again."
         )
 

@@ -5,7 +5,7 @@ Benchmarking of Perceptual Image Hash Functions", 2010) proposes pairs, and the 
 joints look so much alike that a hash alone would call different ones equal. Six lines with OpenCV's transform serve as
 well as a library here, since the pictures are decoded and made grey and small already.
 
-Mirrored or turned copies are not looked for.
+Mirrored or rotated copies are not searched for.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from solder_vae.data.table import Images
 from solder_vae.utils.threads import tracked
 
 BITS = 14
-"""Pairs whose hashes differ in at most so many of their 63 bits are compared: 99 % and more of the altered copies
-(smaller, JPEG, tint, moved by a pixel) whose correlation suffices (docs/use/audit.md)."""
+"""Pairs whose hashes differ in at most this many of their 63 bits are compared. They are at least 99 % of the altered
+copies (smaller, JPEG, tint, moved by a pixel) whose correlation suffices (docs/use/audit.md)."""
 
 CORRELATION = 0.98
-"""From here on two pictures are near duplicates."""
+"""Pictures with this correlation or more are near duplicates."""
 
 _AT_ONCE = 1 << 22
 """Pixels of pairs of pictures that are compared at once: bounds the memory to less than a hundred megabytes."""

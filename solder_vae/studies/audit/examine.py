@@ -43,8 +43,8 @@ class AuditedImage:
     Attributes:
         name: printable.
         defect: defect type, or "normal".
-        split: "train", "val" or "test": the layout's, else the training's; None where no split is possible.
-        used: False if training leaves it out, as the copy of an image of another given split.
+        split: "train", "val" or "test", as the layout gives it or a run would split; None if no split is possible.
+        used: False if a run would leave it out, as the copy of an image of another given split.
         native_size: height and width in pixels.
         format: of the file; "" where there is none.
         digest: equal iff all pixels are.
@@ -77,14 +77,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Audit:
-    """All that was found out.
+    """All facts that the audit found.
 
     Attributes:
         items: the readable images, normals first, then by class and name.
         pictures: of the items, by view; not all in memory.
         unreadable: name and reason of the others.
         odd: row of an item, and what is suspicious about it.
-        no_split: why training could not split these images; None if it can.
+        no_split: why a run could not split these images; None if it could.
         copies: images with equal pixels.
         near: near duplicates among different pixels.
         plain, controlled: the trivial baselines in both views, see :func:`shortcut_test`.
@@ -229,7 +229,7 @@ def _group(rows: list[int], items: Sequence[AuditedImage]) -> Group:
 
 
 def shortcut_test(items: Sequence[AuditedImage], view: str) -> list[TrivialAuroc]:
-    """The trivial baselines, fitted to the training's normals; measured on all abnormals and the other normals."""
+    """The trivial baselines, fitted to the training normals; measured on all abnormals and the other normals."""
     fitted = [item for item in items if item.used and item.split == TRAIN]
     other = [item for item in items if item.used and item.split in (VAL, TEST)]
     labels = np.array([item.defect != NORMAL for item in other], np.int64)
@@ -246,7 +246,7 @@ def features_of(items: Sequence[AuditedImage], view: str) -> Features:
 
 
 def class_facts(audit: Audit) -> list[dict[str, Any]]:
-    """For each class: counts by split and format, share of small images, and the spread of what a camera decides.
+    """For each class: counts by split and format, share of small images, and the spread of what the camera determines.
 
     "brightness" and "contrast" are the mean and the standard deviation of an image's grey levels, "red", "green" and
     "blue" the mean channels, "sharpness" the logarithm of the variance of the Laplacian, "short side" in pixels; each

@@ -26,10 +26,10 @@ LARGE = 1 << 24
 """Images of more pixels (4096 x 4096) show more than one joint."""
 
 TINY = 8
-"""Images with a side of fewer pixels show no joint."""
+"""Images with a shorter side show no joint."""
 
 ASPECT = 4.0
-"""From here on the central square, which alone is used, is a quarter of the image or less."""
+"""From this ratio of sides on, the central square, which alone is used, is a quarter of the image or less."""
 
 _SUFFIXES = {
     "png": {".png", ".apng"},
@@ -59,7 +59,7 @@ _MAGIC = {
 
 @dataclass(frozen=True, slots=True)
 class ImageFeatures:
-    """What is measured of a picture, so that it need not be kept.
+    """Measurements of a picture, so that the picture need not be kept.
 
     Attributes:
         plain, controlled: :func:`solder_vae.evaluation.baselines.colour_and_edges` of both views.
@@ -85,7 +85,7 @@ def looks_of(plain: Image, controlled: Image) -> ImageFeatures:
 
 @dataclass(frozen=True, slots=True)
 class ExaminedFile:
-    """What is known of one file once it was opened.
+    """What is known about a file that has been opened.
 
     Attributes:
         record: path, class, split and group.

@@ -20,9 +20,9 @@ from solder_vae.utils.document import fill_page
 from solder_vae.utils.errors import UserError
 
 SAMPLES = 14
-"""So many images of each class are shown."""
+"""How many images of each class are shown."""
 
-_GROUPS, _OF_GROUP, _ODD, _UNREADABLE = 60, 12, 200, 500  # so many are shown; audit.json has all
+_GROUPS, _OF_GROUP, _ODD, _UNREADABLE = 60, 12, 200, 500  # how many are shown; audit.json has all
 _SIDE = 64  # pixels of a thumbnail
 
 

@@ -1,4 +1,4 @@
-"""What an audit's findings mean for who is about to train, in plain words, the worst first."""
+"""What an audit's findings mean for a training run, in plain words, the worst first."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def measured_on(audit: Audit) -> str:
     normals, abnormals = audit.not_fitted
     return (
         "Each trivial feature's distance from the training normals (Mahalanobis), fitted to the normals that a "
-        f"training with this seed would train on, measured on all {abnormals} abnormals against the {normals} normals "
+        f"run with this seed would train on, measured on all {abnormals} abnormals against the {normals} normals "
         "that it was not fitted to. 0.5 is guessing, 1 is perfect; in brackets the 95 % bootstrap interval."
     )
 
@@ -117,10 +117,10 @@ def _small_images(audit: Audit) -> str:
 def _unusable(audit: Audit) -> Iterator[Finding]:
     total = len(audit.items) + len(audit.unreadable)
     if audit.no_split is not None:
-        yield Finding(STOP, "Training would refuse these images", audit.no_split)
+        yield Finding(STOP, "A training run would refuse these images", audit.no_split)
     if audit.unreadable:
         title = f"{len(audit.unreadable)} of {total} images cannot be read"
-        yield Finding(STOP, title, "Training refuses them; mend or remove them, or use data.on_bad_file=skip.")
+        yield Finding(STOP, title, "A training run refuses them: repair or remove them, or use data.on_bad_file=skip.")
     if audit.odd:
         title = f"{len(audit.odd)} of {total} images are odd"
         yield Finding(LOOK, title, "They would be used as they are; they are shown below.")
@@ -132,14 +132,14 @@ def _duplicates(audit: Audit) -> Iterator[Finding]:
         yield Finding(
             STOP,
             f"{_images(across)} with equal pixels are in more than one class",
-            "One of the labels is wrong. Training keeps them all for the test.",
+            "One of the labels is wrong. A training run keeps them all for the test.",
         )
     torn = [group for group in audit.copies if len(group.splits) > 1]
     if torn:
         yield Finding(
             LOOK,
             f"{_images(torn)} with equal pixels are in more than one of the given splits",
-            "Training leaves out those that validation or test have, too.",
+            "A training run leaves out those that validation or test have, too.",
         )
     within = [group for group in audit.copies if len(group.classes) == 1 and len(group.splits) <= 1]
     if within:
@@ -162,7 +162,7 @@ def _duplicates(audit: Audit) -> Iterator[Finding]:
         yield Finding(
             LOOK,
             f"{_images(near_torn)} are near duplicates in different splits",
-            "The test is then partly on what was trained on. Give such images one group (data.group_regex, or the "
+            "Part of the test images were then trained on. Give such images one group (data.group_regex, or the "
             "column group of a manifest).",
         )
     if audit.items and not audit.copies and not audit.near:
@@ -185,7 +185,7 @@ def _numbers(audit: Audit) -> Iterator[Finding]:
 
 
 def _formats(audit: Audit) -> Iterator[Finding]:
-    """Formats don't reach the network, but tell that images came by different ways."""
+    """Formats do not reach the network, but show that images were made or stored differently."""
     normals, others = (
         [item.format for item in audit.items if (item.defect == NORMAL) == normal] for normal in (True, False)
     )
@@ -197,7 +197,7 @@ def _formats(audit: Audit) -> Iterator[Finding]:
             LOOK,
             "Normals and defects are stored in different file formats",
             f"{count} of {len(normals)} normals are {usual}, but {others.count(usual)} of {len(others)} defects: they "
-            "came by different ways, which may have left traces in the pixels.",
+            "were made or stored differently, which may have left traces in the pixels.",
         )
 
 

@@ -1,7 +1,7 @@
-"""What has to be trained to repeat the paper, which table reads which training, and what the paper claims.
+"""Which runs repeat the paper, which table reads which run, and what the paper claims.
 
-Each distinct training is made once: the VAE is beta-VAE at beta = 1, so it serves both tables, and Recon and ELBO are
-two scores of one training.
+Each distinct run is done once: the VAE is beta-VAE at beta = 1, so it serves both tables, and Recon and ELBO are two
+scores of one run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Training(NamedTuple):
 
     @property
     def overrides(self) -> list[str]:
-        """What chooses this training alone."""
+        """The overrides that choose this run alone."""
         chosen = [f"model={self.model}", f"score={'gradcon' if self.constraint else 'recon'}", f"seed={self.seed}"]
         return [*chosen, f"beta={self.beta:g}"] if self.model == "beta_vae" else chosen
 
@@ -128,7 +128,7 @@ CLAIMS = _claims()
 
 
 class Sweep(NamedTuple):
-    """One Hydra multirun: the experiment, overrides of its sweep, and the trainings that come of it."""
+    """One Hydra multirun: the experiment, overrides of its sweep, and the runs that it makes."""
 
     experiment: str
     overrides: tuple[str, ...]
@@ -136,7 +136,7 @@ class Sweep(NamedTuple):
 
 
 def sweeps(seeds: int) -> list[Sweep]:
-    """What to run, every training once: those of Table II, the rest of Table III, and for the first seed those that
+    """All runs, each once: those of Table II, the rest of Table III, and for the first seed those that
     Fig. 6 shows and no table has, so that an interruption leaves the tables."""
     numbers = range(seeds)
     every = ",".join(map(str, numbers))

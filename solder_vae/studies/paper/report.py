@@ -34,7 +34,7 @@ def document(
 
     Args:
         results: of the finished runs, one at least.
-        failed: trainings without a result.
+        failed: runs without a result.
         measured: disentanglement, if the data set's factors are known.
         pictures: those that could be made, by ``f1``, ``figure 4``, ``figure 5``, ``figure 6``, ``traversal``.
         facts: name and value, of how this was run.
@@ -62,7 +62,7 @@ def document(
     yield beside_paper(TABLE_3, results)
     yield Heading("The same rows without F1's blind spots")
     yield Text(
-        "Below them what calling every joint abnormal scores, and the trivial baselines under the same threshold rule. "
+        "Below them stand the floor of calling every joint abnormal and the trivial baselines, under the same rule. "
         "Intervals: 95 % bootstrap of the mean, seeds and test images both resampled."
     )
     yield rates_table(results)
@@ -78,12 +78,12 @@ def document(
     yield Heading("Disentanglement")
     yield from disentanglement_blocks(measured)
     if failed:
-        yield Heading("Trainings that failed")
+        yield Heading("Runs that failed")
         for failure in failed:
             yield Code(str(failure.training), failure.traceback)
     yield Heading("How this was made")
     yield Table(["", ""], [[name, str(value)] for name, value in facts.items()])
-    yield Code("Configuration of a training, before the sweep's own values", config)
+    yield Code("Configuration of a run, before the sweep's own values", config)
 
 
 # in words -------------------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def summary(results: Results, failed: Sequence[Failure]) -> Iterator[Block]:
         for claim, by_f1 in zip(CLAIMS, verdicts, strict=True)
     ]
     if failed:
-        items.append(("fails", f"{len(failed)} trainings failed and are missing from all numbers; see below."))
+        items.append(("fails", f"{len(failed)} runs failed and are missing from all numbers; see below."))
     items += [("", text) for text in (*standing(results), *caveats(seeds))]
     yield Bullets(items)
 
@@ -140,7 +140,7 @@ def standing(results: Results) -> Iterator[str]:
 
 
 def caveats(seeds: int) -> Iterator[str]:
-    yield "The paper's images are private: its figures stand beside ours to be read, not to be matched."
+    yield "The paper's images are private, so its figures can be compared with ours but not matched."
     if seeds < FEWEST_SEEDS:
         yield f"With fewer than {FEWEST_SEEDS} seeds nothing can be shown: give seeds={FEWEST_SEEDS} or more."
     if seeds < paper.RUNS:

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("solder_vae")
 
-OWN = ("scale", "out", "jobs", "seeds", "embeddings")  # keys that a training does not have
+OWN = ("scale", "out", "jobs", "seeds", "embeddings")  # keys that a training run does not have
 SWEPT = ("model", "score", "beta", "seed", "experiment", "resume", "skip_finished", "trainer.ensemble", "trainer.betas")
 
 
 def training_overrides(task: Sequence[str]) -> list[str]:
-    """What of the command line is for the trainings.
+    """The overrides on the command line that are for the training runs.
 
     Raises:
         UserError: a key that the sweeps set themselves.
@@ -59,7 +59,7 @@ def check_values(config: DictConfig) -> None:
 
 
 def data_of_seed(config: DictConfig, seed: int) -> SolderDataModule:
-    """The images that trainings of a seed see."""
+    """The images of a seed's runs."""
     from solder_vae.training.checks import check_tables
     from solder_vae.utils.config import build
 
@@ -72,7 +72,7 @@ def data_of_seed(config: DictConfig, seed: int) -> SolderDataModule:
 
 
 def processes(config: DictConfig) -> int:
-    """How many trainings to run side by side: one-thread processes waste nothing on CPU cores; a GPU is one device."""
+    """How many runs to do side by side: one for each CPU core, since one thread wastes nothing there; one on a GPU."""
     import joblib  # type: ignore[import-untyped]
     import torch
 
@@ -83,7 +83,7 @@ def processes(config: DictConfig) -> int:
     try:
         importlib.metadata.version("hydra-joblib-launcher")
     except importlib.metadata.PackageNotFoundError:
-        log.warning("hydra-joblib-launcher is not installed: one training at a time, which takes longer.")
+        log.warning("hydra-joblib-launcher is not installed: one run at a time, which takes longer.")
         return 1
     return int(joblib.cpu_count())
 

@@ -28,11 +28,11 @@ log = logging.getLogger(__name__)
 QUIET = ("pictures=false", "logger.mode=disabled")
 
 _POLL = 1.0  # seconds
-_ENDING = 20  # lines of the log, for trainings that left no traceback of their own
+_ENDING = 20  # lines of the log, for runs that left no traceback of their own
 
 
 class Run(NamedTuple):
-    """A finished training.
+    """A finished run.
 
     Attributes:
         training: which.
@@ -60,14 +60,14 @@ class Run(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A training without a result, and its traceback, or what is known instead."""
+    """A run without a result, and its traceback, or the end of the log."""
 
     training: Training
     traceback: str
 
 
 class Runs(NamedTuple):
-    """What came of all trainings."""
+    """The results of all runs."""
 
     finished: dict[Training, Run]
     failed: list[Failure]
@@ -80,13 +80,13 @@ class Runs(NamedTuple):
 
 
 class SweepFolder(NamedTuple):
-    """Where trainings leave their results, and what all of them are run with.
+    """Where runs leave their results, and the settings of all of them.
 
     Attributes:
         folder: the runs', the same after an interruption.
         experiment: of conf/experiment: the scale's settings.
-        overrides: of every training.
-        log_file: what the trainings print; it is appended to.
+        overrides: of every run.
+        log_file: what the runs print; it is appended to.
     """
 
     folder: Path
@@ -95,14 +95,14 @@ class SweepFolder(NamedTuple):
     log_file: Path
 
     def has_result(self, training: Training) -> bool:
-        """Whether the training's folder holds a result of just these settings, as ``skip_finished`` understands it."""
+        """Whether the run's folder holds a result of these very settings, as ``skip_finished`` decides it."""
         if self.stamp(training) is None:
             return False
         config = compose("train", [f"experiment={self.experiment}", *self.overrides, *training.overrides])
         return finished(config, self.folder / training.folder) is not None
 
     def stamp(self, training: Training) -> int | None:
-        """When the training's latest result was written, whatever its settings; None if there is none."""
+        """When the run's latest result was written, under any settings; None if there is none."""
         try:
             return (self.folder / training.folder / "metrics.json").stat().st_mtime_ns
         except FileNotFoundError:
@@ -115,14 +115,14 @@ class SweepFolder(NamedTuple):
 def run_sweeps(sweeps: Sequence[Sweep], site: SweepFolder, jobs: int) -> None:
     """Run all multiruns, one after the other.
 
-    Trainings that fail don't stop the others. Finished ones are left alone (``skip_finished`` of the experiments). A
-    process that is killed, for want of memory for instance, takes the rest of its multirun with it: that is begun
-    again as long as something gets finished.
+    Runs that fail do not stop the others. Finished ones are left alone (``skip_finished`` of the experiments). If a
+    process is killed, for example when memory runs out, the rest of its multirun ends, too. The multirun is started
+    again as long as further runs get finished.
 
     Args:
         sweeps: what to run.
         site: where, and with which settings.
-        jobs: trainings side by side.
+        jobs: runs side by side.
     """
     trainings = [training for sweep in sweeps for training in sweep.trainings]
     to_do = site.without_result(trainings)
@@ -142,10 +142,10 @@ def run_sweeps(sweeps: Sequence[Sweep], site: SweepFolder, jobs: int) -> None:
 
 
 def run_sweep(sweep: Sweep, site: SweepFolder, jobs: int, trainings: Sequence[Training]) -> Iterator[Training]:
-    """One multirun; yields each training as it finishes.
+    """One multirun; yields each run as it finishes.
 
-    Neither pictures nor dashboard of the single trainings: the report has what counts, and they take a tenth of a short
-    training's time. What was typed for all comes later, so that it wins.
+    Single runs make neither pictures nor dashboards: the report has what counts, and they take a tenth of a short run's
+    time. The overrides for all runs come last, so that they win.
     """
     parallel = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}"] if jobs > 1 else []
     experiments = f"experiment=[{site.experiment},{sweep.experiment}]"
@@ -171,7 +171,7 @@ def run_sweep(sweep: Sweep, site: SweepFolder, jobs: int, trainings: Sequence[Tr
 
 
 def read_runs(trainings: Iterable[Training], site: SweepFolder) -> Runs:
-    """What the trainings left in their folders."""
+    """What the runs left in their folders."""
     log_lines = site.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
     ending = f"It did not get to its end; {site.log_file.name} ends:\n" + "\n".join(log_lines[-_ENDING:])
     finished_runs: dict[Training, Run] = {}
@@ -201,7 +201,7 @@ def read_run(training: Training, folder: Path) -> Run:
 
 
 def run_rows(runs: Runs) -> Iterator[list[str]]:
-    """runs.csv: header, then a line for each training and score, and one for each training that failed."""
+    """runs.csv: header, then a line for each run and score, and one for each run that failed."""
     keys = ("precision", "recall", "f1", "auroc", "average_precision", "false_call_rate", "escape_rate", "threshold")
     yield ["model", "beta", "constraint", "seed", "score", *keys, "val_loss", "status", "folder"]
     for training, run in runs.finished.items():

@@ -2,7 +2,7 @@
 
 A job is a folder with Hydra's ``.hydra`` in it; a job that trained an ensemble counts as its members. A run is finished
 once its ``metrics.json`` is there (that file comes whole, at the end), failed if its log ends in a traceback, and
-unfinished otherwise: still going, or killed without a word.
+unfinished otherwise: still going, or killed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ State = Literal["finished", "failed", "unfinished"]
 #: Names of groups whose choice says more than their values do.
 CHOICES = ("model", "data")
 
-# Without a part in a run's result, or said by another key (conf/train.yaml's interpolations), or the seed itself.
+# Keys that do not change a run's result, repeat another key (conf/train.yaml's interpolations), or are the seed.
 _LEFT_OUT = re.compile(
     r"seed|model\.(seed|beta|score|alpha|gamma|latent|draws|_target_)|score\.name|logger\..*|resume|skip_finished|pictures|"
     r"criterion|data\.(_target_|cache_dir|use_cache|render_workers|num_workers)|trainer\.(_target_|ensemble|betas)"
@@ -41,12 +41,12 @@ _SAID_AGAIN = re.compile(r"^\[\d{4}-[^\]]*\] ERROR solder_vae: job \d.*", re.MUL
 
 @dataclass(frozen=True)
 class Run:
-    """One training of a sweep.
+    """One run of a sweep.
 
     Attributes:
         name: its folder, relative to the sweep's.
         state: see the module's text.
-        settings: what it was run with and what its result can depend on, flat, but for the seed.
+        settings: all that its result can depend on but the seed, flat.
         seed: None if its config cannot be read.
         score: the primary score.
         numbers: its ``metrics.json``, empty if it is not finished.
@@ -75,14 +75,14 @@ def read_runs(folder: Path) -> list[Run]:
     """Every run below ``folder``, in the order of the jobs' numbers.
 
     Raises:
-        UserError: a job's files hold something else than a training writes.
+        UserError: a job's files hold something that no run writes.
     """
     runs: list[Run] = []
     for job in job_folders(folder):
         try:
             runs += job_runs(folder, job)
         except (AttributeError, TypeError, ValueError, RecursionError) as error:
-            raise UserError(f"{job}: its configs or metrics.json are not a training's; move it elsewhere.") from error
+            raise UserError(f"{job}: its configs or metrics.json are not a run's; move it elsewhere.") from error
     return runs
 
 
@@ -185,7 +185,7 @@ def reason(error: str) -> str:
 def read_yaml(path: Path) -> Any:
     """What a YAML file holds; None if it is missing, half-written or refers to itself.
 
-    No training writes references, by which a few bytes can stand for gigabytes.
+    No run writes references, by which a few bytes can stand for gigabytes.
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:

@@ -1,4 +1,4 @@
-"""What a sweep says at its end: which of its jobs failed and why, and a status that tells, whatever ran them."""
+"""The end of a sweep, under any launcher: which of its jobs failed and why, and an exit status that says so."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from solder_vae.studies.sweeps.runs import job_folders, last_error, reason
 
 
 class FailureStatus(Callback):
-    """Names the jobs that failed, each with its reason, as the last words of a sweep; its status is not 0 then.
+    """Prints the jobs that failed, each with its reason, at the end of a sweep; the exit status is not 0 then.
 
     At exit, since Hydra tells callbacks of no sweep that ends in an error: its own sweeper raises the first job's, and
     launchers in other processes show none of the others.
@@ -27,7 +27,7 @@ class FailureStatus(Callback):
         atexit.register(self.tell)
 
     def on_multirun_end(self, config: DictConfig, **others: Any) -> None:
-        if self.failed():  # and the sweeper, Optuna's, takes that in its stride
+        if self.failed():  # and Optuna's sweeper does not treat that as an error
             sys.exit(1)
 
     def tell(self) -> None:

@@ -1,4 +1,4 @@
-"""A sweep's finished runs as a table: each training and score, averaged over seeds, beside floor and baselines."""
+"""A sweep's finished runs as a table: each setting and score, averaged over seeds, beside floor and baselines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS = {
 
 #: Shown whether they differ or not.
 ALWAYS = ("model", "beta")
-# What the floor and the baselines depend on, too.
+# The settings that the floor and the baselines depend on, too.
 _OF_THE_DATA = ("data", "threshold")
 
 
@@ -60,7 +60,7 @@ def spread(values: Sequence[float | None]) -> str:
 def differing(runs: Sequence[Run]) -> list[str]:
     """The settings that are not the same in all runs, those of ALWAYS first.
 
-    What one model has and another has not (a CAE has no reduction) tells nothing that the model does not.
+    A setting that only one of the models has (a CAE has no reduction) is left out, since the model says it already.
     """
     keys = dict.fromkeys([*ALWAYS, *(key for run in runs for key in run.settings)])
     by_model: dict[str, list[Run]] = {}
@@ -76,9 +76,9 @@ def differing(runs: Sequence[Run]) -> list[str]:
 
 
 def rows(runs: Sequence[Run]) -> list[Row]:
-    """A row for each distinct training and score.
+    """A row for each distinct setting and score.
 
-    Runs that differ in the primary score alone are the same training: each seed counts once, by the run whose primary
+    Runs that differ in the primary score alone count as one setting. Each seed counts once, by the run whose primary
     score it is if there is one (a fixed threshold holds for that score alone).
     """
     keys = differing(runs)

@@ -206,7 +206,7 @@ def test_an_interruption_loses_and_repeats_nothing(interrupted):
         assert trained_times(path.parent) == 1
     # Two were killed half-way; the worker took its own training and the other's with it.
     assert sum(trained_times(path.parent) for path in after) <= 11 + 2 + 2
-    assert f"11 trainings, {len(before)} of them with a result already" in output
+    assert f"11 runs, {len(before)} of them with a result already" in output
 
 
 @pytest.mark.slow
@@ -268,13 +268,13 @@ def test_a_failing_training_is_reported_and_the_others_finish(interrupted, tmp_p
     earlier = results_below(tmp_path)
     result = run_command("reproduce", *SMALL, "seeds=1", "out=out", "++model.reduction=mean", cwd=tmp_path)
     assert result.returncode == 2, result.stderr
-    assert "2 of 11 trainings failed" in result.stderr
-    assert "11 trainings, 0 of them with a result already" in result.stderr
+    assert "2 of 11 runs failed" in result.stderr
+    assert "11 runs, 0 of them with a result already" in result.stderr
     trained = [path.parent.name for path, when in results_below(tmp_path).items() if earlier[path] != when]
     assert len(trained) == 9
     assert not any(name.startswith("cae") for name in trained)
     text = (tmp_path / "out/report.md").read_text()
-    assert "## Trainings that failed" in text
+    assert "## Runs that failed" in text
     assert "unexpected keyword argument 'reduction'" in text
     with (tmp_path / "out/runs.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
