@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from pathlib import Path
+from typing import Any, get_type_hints
 
+from solder_vae.metrics.threshold import Rule, make_rule
 from solder_vae.utils.cli import command, parse
+from solder_vae.utils.errors import UserError
 from solder_vae.utils.files import atomic_directory, check_new
+from solder_vae.utils.plugins import import_plugins
 
 USAGE = """\
 Set the threshold of a trained checkpoint anew, without training, and show what it costs.
 
   python -m solder_vae.threshold checkpoint=PATH rule=RULE ... [normals=PATH] [labelled=PATH] [out=DIR]
 
-  rule=quantile q=0.95                the q-quantile of the normals' scores
-  rule=sigma k=2                      their mean plus k standard deviations
-  rule=false_call_rate rate=0.05      at most this share of good joints is called, however few normals there are
-  rule=fixed value=NUMBER             this threshold
-  rule=cost escape_cost=NUMBER prevalence=SHARE labelled=PATH
-                                      least expected cost: an escape costs as much as escape_cost false calls, and
-                                      that share of the line's joints is bad; needs a labelled set
+{rules}
 
   normals=PATH      good joints of today (folder, pattern or CSV with a column path) to calibrate on instead of the
                     validation normals in the checkpoint: for another camera, light or board
   labelled=PATH     good and bad joints (any layout of data.root) to count escapes on
   out=DIR           a new folder for calibrated.ckpt, trade_off.csv and trade_off.png;
                     without it, one named after the rule beside the checkpoint
+  plugins=MODULES   modules of yours that define rules, or what the checkpoint was trained with, separated by commas;
+                    with --help, their rules are shown, too
 
 The checkpoint given is never changed. Exit status as for solder_vae.predict.
 """
@@ -33,50 +34,72 @@ The checkpoint given is never changed. Exit status as for solder_vae.predict.
 
 @dataclass(frozen=True)
 class Options:
+    """What can be given besides the rule's own parameters."""
+
     checkpoint: str
     rule: str
-    q: float | None = None
-    k: float | None = None
-    rate: float | None = None
-    value: float | None = None
-    escape_cost: float | None = None
-    prevalence: float | None = None
     normals: str | None = None
     labelled: str | None = None
     out: str | None = None
+    plugins: str = ""
 
-    @property
-    def parameters(self) -> dict[str, float]:
-        """The rule's parameters as far as given."""
-        names = ("q", "k", "rate", "value", "escape_cost", "prevalence")
-        given = {name: getattr(self, name) for name in names}
-        return {name: number for name, number in given.items() if number is not None}
 
-    @property
-    def directory(self) -> Path:
-        """Where to write."""
-        if self.out is not None:
-            return Path(self.out)
-        checkpoint = Path(self.checkpoint)
-        numbers = [f"{number:g}" for number in self.parameters.values()]
-        return checkpoint.with_name("_".join([checkpoint.stem, self.rule, *numbers]))
+def usage() -> str:
+    """The help, with every rule that is known."""
+    rules = []
+    for name, kind in Rule.registry.items():
+        words = [f"rule={name}"]
+        words += [
+            f"{each.name}={'NUMBER' if each.default is MISSING else f'{each.default:g}'}" for each in fields(kind)
+        ]
+        words += ["labelled=PATH"] * kind.needs_labelled
+        summary = (inspect.getdoc(kind) or "").partition("\n")[0]
+        rules += [f"  {' '.join(words)}", f"      {summary}"]
+    return USAGE.format(rules="\n".join(rules))
+
+
+def read(arguments: list[str]) -> tuple[Options, Rule, Path]:
+    """The options, the rule, and where to write.
+
+    Raises:
+        UserError: a plugin can't be imported, what :func:`~solder_vae.utils.cli.parse` and
+            :func:`~solder_vae.metrics.threshold.make_rule` refuse, or the rule needs a labelled set and there is none.
+    """
+    for argument in arguments:
+        if argument.startswith("plugins="):
+            import_plugins(argument.removeprefix("plugins="))
+    own = {each.name for each in fields(Options)}
+    parameters: dict[str, tuple[str, Any, Any]] = {}
+    # The rule that is asked for comes last: what it says of a parameter's type counts.
+    for kind in sorted(Rule.registry.values(), key=lambda kind: f"rule={kind.name}" in arguments):
+        hints = get_type_hints(kind)
+        parameters |= {each.name: (each.name, hints[each.name], field(default=None)) for each in fields(kind)}
+    surplus = [parameters[name] for name in parameters if name not in own]
+    schema: type[Any] = make_dataclass("WithParameters", surplus, bases=(Options,), frozen=True)
+    options = parse(schema, arguments, usage())
+    given = {name: getattr(options, name) for name in parameters if getattr(options, name) is not None}
+    rule = make_rule(options.rule, **given)
+    if rule.needs_labelled and options.labelled is None:
+        raise UserError(
+            f"rule={rule.name} needs labelled=PATH: good and bad joints to count false calls and escapes on."
+        )
+    checkpoint = Path(options.checkpoint)
+    named = checkpoint.with_name("_".join([checkpoint.stem, rule.name, *(f"{number:g}" for number in given.values())]))
+    return options, rule, named if options.out is None else Path(options.out)
 
 
 def run(arguments: list[str]) -> int:
     """Recalibrate as the command line says; returns the exit status."""
-    options = parse(Options, arguments, USAGE)
+    options, rule, out = read(arguments)
     # Imported where they are needed, so that --help and mistakes are answered at once: first those without torch.
-    from solder_vae.inspection.rule_options import check_options
     from solder_vae.models.checkpoint_archive import check_there
 
-    check_options(options.rule, options.parameters, options.labelled)
-    out = options.directory
     check_new(out)
     check_there(Path(options.checkpoint))
 
     from solder_vae.inspection.recalibration import recalibrate
 
-    recalibration = recalibrate(options.checkpoint, options.rule, options.parameters, options.normals, options.labelled)
+    recalibration = recalibrate(options.checkpoint, rule, options.normals, options.labelled)
     with atomic_directory(out) as directory:
         recalibration.write(directory)
     recalibration.print_summary(out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from solder_vae.evaluation.baselines import trivial_scores
 from solder_vae.evaluation.run_model import batches_of, run_model
 from solder_vae.metrics.classification import Metrics, evaluate
 from solder_vae.metrics.localisation import evaluate_localisation
-from solder_vae.metrics.threshold import Threshold, fit_threshold, refit_rule
+from solder_vae.metrics.threshold import Labelled, Rule, Threshold, fit_threshold, refit_rule
 from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.scores import ModelOutput
 from solder_vae.utils.threads import tracked
@@ -97,14 +97,14 @@ def decision_state(primary: str, thresholds: dict[str, Threshold], normals: Scor
     }
 
 
-def evaluate_model(model: Autoencoder, data: SolderDataModule, rule: dict[str, Any]) -> Evaluation:
+def evaluate_model(model: Autoencoder, data: SolderDataModule, rule: Rule) -> Evaluation:
     """Score validation and test images, each in one pass through the network, under every score of the model.
 
     Args:
         model: trained, in evaluation mode, on the device to use.
         data: set up.
-        rule: the threshold's rule and its parameter, as in ``conf/threshold``. It holds for the primary score; the
-            others and the baselines get the same rule on their own validation scores.
+        rule: the threshold's. It holds for the primary score; the others and the baselines get the same rule on
+            their own validation scores.
 
     Raises:
         UserError: the rule does not fit the data, or scores are not finite.
@@ -112,8 +112,7 @@ def evaluate_model(model: Autoencoder, data: SolderDataModule, rule: dict[str, A
     fit_scores(model, data)
     primary = model.primary_score
     validation, val, unit = validate(model, data)
-    threshold = fit_threshold(val[primary], **rule)
-    thresholds = fit_thresholds(threshold, primary, val)
+    thresholds = fit_thresholds(rule, primary, val)
     table = data.tables["test"]
     test, maps, recons = run_test(model, data)
 
@@ -135,7 +134,8 @@ def evaluate_model(model: Autoencoder, data: SolderDataModule, rule: dict[str, A
         test=test,
         metrics={name: measured(test[name], thresholds[name]) for name in model.admitted_scores if name in test},
         baselines={
-            name: measured(scores, refit_rule(threshold, trivial_val[name])) for name, scores in trivial_test.items()
+            name: measured(scores, refit_rule(rule, thresholds[primary], trivial_val[name]))
+            for name, scores in trivial_test.items()
         },
         table=table,
         recons=recons,
@@ -217,6 +217,20 @@ def reconstruct(model: Autoencoder, images: Images, rows: Sequence[int]) -> Imag
     return np.concatenate([to_images(output.recon) for output in run_model(model, batches_of(images[rows]), names=())])
 
 
-def fit_thresholds(threshold: Threshold, primary: str, normals: Scores) -> dict[str, Threshold]:
-    """The primary score's threshold, and for the other scores the same rule on their own normals."""
-    return {name: threshold if name == primary else refit_rule(threshold, normals[name]) for name in normals}
+def fit_thresholds(
+    rule: Rule, primary: str, normals: Scores, labelled: Mapping[str, Labelled] | None = None
+) -> dict[str, Threshold]:
+    """The primary score's threshold, and for the other scores the same rule on their own normals.
+
+    Args:
+        rule: of the primary score.
+        primary: its name.
+        normals: every score of the normals.
+        labelled: every score of a labelled set, for a rule that needs one.
+    """
+    sets: Mapping[str, Labelled | None] = dict.fromkeys(normals) if labelled is None else labelled
+    threshold = fit_threshold(normals[primary], rule, sets[primary])
+    return {
+        name: threshold if name == primary else refit_rule(rule, threshold, normals[name], sets[name])
+        for name in normals
+    }

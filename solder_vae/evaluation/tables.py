@@ -69,8 +69,8 @@ def threshold_sentence(threshold: Threshold, primary: str, metrics: Metrics) -> 
 
 def rule_sentence(threshold: Threshold, primary: str) -> str:
     """The threshold, how it was set, and the false-call rate to expect of it."""
-    parameters = ", ".join(f"{name} = {number:g}" for name, number in threshold.params.items())
-    rule = "given" if threshold.rule == "fixed" else f"{threshold.rule}, {parameters}"
+    parameters = [f"{name} = {number:g}" for name, number in threshold.params.items()]
+    rule = "given" if threshold.rule == "fixed" else ", ".join([threshold.rule, *parameters])
     low, high = threshold.interval
     expected = f"{_percent(threshold.expected_false_call_rate)} % [{_percent(low)}, {_percent(high)}]"
     return (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,8 @@ from solder_vae.evaluation.tables import rule_sentence
 from solder_vae.inspection.batch import UNREADABLE, unreadable_list
 from solder_vae.inspection.inspector import Inspector, Unreadable
 from solder_vae.inspection.joints import Joint, find_joints
-from solder_vae.inspection.rule_options import COST
-from solder_vae.metrics.threshold import Threshold, fit_threshold
-from solder_vae.metrics.trade_off import OperatingPoint, least_cost, operations, trade_off_rows
+from solder_vae.metrics.threshold import Labelled, Rule, Threshold
+from solder_vae.metrics.trade_off import OperatingPoint, operations, trade_off_rows
 from solder_vae.models.checkpoint import read_checkpoint, write_checkpoint
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
@@ -38,11 +36,15 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledSet:
     """Scores of a labelled set, and which of its joints are bad ``(N,)``."""
 
     scores: Scores
     abnormal: NDArray[np.bool_]
+
+    def by_score(self) -> dict[str, Labelled]:
+        """The good joints' scores and the bad ones', by name of the score."""
+        return {name: Labelled(values[~self.abnormal], values[self.abnormal]) for name, values in self.scores.items()}
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,7 @@ class Recalibration:
             print(unreadable_list(self.unreadable, self.readable), file=sys.stderr)
 
 
-def recalibrate(
-    path: str, rule: str, parameters: Mapping[str, float], normals: str | None = None, labelled: str | None = None
-) -> Recalibration:
+def recalibrate(path: str, rule: Rule, normals: str | None = None, labelled: str | None = None) -> Recalibration:
     """Set a checkpoint's thresholds anew; nothing is written.
 
     The rule holds for the primary score; the other scores get the same rule on their own scores, as in training.
@@ -107,11 +107,9 @@ def recalibrate(
 
     Args:
         path: the checkpoint.
-        rule: one of :data:`~solder_vae.metrics.threshold.RULES`, or "cost"
-            (:func:`~solder_vae.metrics.trade_off.least_cost`).
-        parameters: the rule's, as :func:`check_options` accepts them.
+        rule: how to set the threshold.
         normals: good joints to calibrate on instead of the checkpoint's; as ``images=`` of solder_vae.predict.
-        labelled: good and bad joints, as ``data.root`` of a run.
+        labelled: good and bad joints, as ``data.root`` of a run, for a rule that needs them and to count escapes.
 
     Raises:
         UserError: a file cannot be used, or the rule does not fit the data.
@@ -125,12 +123,13 @@ def recalibrate(
         known, scale, skipped = score_normals(inspector, find_joints(normals, "normals"))
         unreadable += skipped
         readable += len(known[inspector.primary])
-    truth = None
+    truth: LabelledSet | None = None
     if labelled is not None:
         truth, skipped = score_labelled(inspector, labelled)
         unreadable += skipped
         readable += len(truth.abnormal)
-    thresholds = set_thresholds(inspector.primary, known, truth, rule, parameters)
+    sets = truth.by_score() if truth is not None and rule.needs_labelled else None
+    thresholds = fit_thresholds(rule, inspector.primary, known, sets)
     checkpoint["calibration"] = decision_state(inspector.primary, thresholds, known, scale)
     good = known[inspector.primary]
     bad = np.empty(0)
@@ -140,20 +139,6 @@ def recalibrate(
         good = good if truth.abnormal.all() else scores[~truth.abnormal]
     new = thresholds[inspector.primary]
     return Recalibration(checkpoint, inspector.threshold, new, inspector.primary, good, bad, unreadable, readable)
-
-
-def set_thresholds(
-    primary: str, normals: Scores, truth: Labelled | None, rule: str, parameters: Mapping[str, float]
-) -> dict[str, Threshold]:
-    """The threshold of each score by the rule."""
-    if rule == COST and truth is not None:
-        return {
-            name: least_cost(
-                normals[name], truth.scores[name][~truth.abnormal], truth.scores[name][truth.abnormal], **parameters
-            )
-            for name in normals
-        }
-    return fit_thresholds(fit_threshold(normals[primary], rule, **parameters), primary, normals)
 
 
 def score_normals(inspector: Inspector, joints: list[Joint]) -> tuple[Scores, float, list[Unreadable]]:
@@ -175,7 +160,7 @@ def score_normals(inspector: Inspector, joints: list[Joint]) -> tuple[Scores, fl
     return columns(rows), scale, unreadable
 
 
-def score_labelled(inspector: Inspector, root: str) -> tuple[Labelled, list[Unreadable]]:
+def score_labelled(inspector: Inspector, root: str) -> tuple[LabelledSet, list[Unreadable]]:
     """Scores and labels of a labelled set, and the images that could not be read."""
     if not Path(root).exists():
         raise UserError(f"labelled={root} does not exist: give a folder with good and bad joints, or a manifest.")
@@ -192,7 +177,7 @@ def score_labelled(inspector: Inspector, root: str) -> tuple[Labelled, list[Unre
             abnormal.append(record.defect != NORMAL)
     if not rows:
         raise UserError(f"None of the {len(joints)} labelled images can be read; the first: {unreadable[0].reason}")
-    return Labelled(columns(rows), np.array(abnormal)), unreadable
+    return LabelledSet(columns(rows), np.array(abnormal)), unreadable
 
 
 def columns(rows: list[dict[str, float]]) -> Scores:

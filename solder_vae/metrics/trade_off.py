@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from solder_vae.metrics.intervals import clopper_pearson, finite
-from solder_vae.metrics.threshold import Threshold, fit_threshold
-from solder_vae.utils.errors import UserError
 
 Floats = NDArray[np.float64]
 
@@ -90,46 +88,20 @@ def expected_cost(
     return cost
 
 
-def least_cost(
-    calibration: ArrayLike,
-    normals: ArrayLike,
-    abnormals: ArrayLike,
-    escape_cost: float,
-    prevalence: float,
-) -> Threshold:
-    """The threshold of the least expected cost on a labelled set, see :func:`expected_cost`.
+def least_cost(normals: Floats, abnormals: Floats, escape_cost: float, prevalence: float) -> float:
+    """The threshold of the least expected cost on a labelled set.
 
     It lies halfway between neighbouring scores; where several cost the same, the lowest is taken, since an escape
     is worse than its estimate more often than a false call is.
 
     Args:
-        calibration: ``(n,)`` scores of the validation normals, from which the false-call rate to expect comes.
         normals, abnormals, escape_cost, prevalence: as for :func:`expected_cost`.
-
-    Raises:
-        UserError: the labelled set lacks good or bad joints, or a number is out of range.
     """
-    if not escape_cost > 0:
-        raise UserError(f"escape_cost={escape_cost:g} must be more than 0: what an escape costs, in false calls.")
-    if not 0 < prevalence < 1:
-        raise UserError(f"prevalence={prevalence:g} must lie between 0 and 1: the share of bad joints on the line.")
-    good, bad = finite(normals, "labelled normals"), finite(abnormals, "labelled abnormals")
-    if not good.size or not bad.size:
-        missing = "normal" if not good.size else "abnormal"
-        raise UserError(f"rule=cost needs good and bad joints, and the labelled set has no {missing} ones: add some.")
-    levels = np.unique(np.concatenate([good, bad]))
+    levels = np.unique(np.concatenate([normals, abnormals]))
     ends = np.nextafter(levels[0], -np.inf), levels[-1]
     candidates = np.concatenate([[ends[0]], (levels[:-1] + levels[1:]) / 2, [ends[1]]])
-    best = int(np.argmin(expected_cost(candidates, good, bad, escape_cost, prevalence)))
-    fixed = fit_threshold(calibration, "fixed", value=float(candidates[best]))
-    return Threshold(
-        value=fixed.value,
-        rule="cost",
-        params={"escape_cost": escape_cost, "prevalence": prevalence},
-        expected_false_call_rate=fixed.expected_false_call_rate,
-        interval=fixed.interval,
-        n=fixed.n,
-    )
+    best = int(np.argmin(expected_cost(candidates, normals, abnormals, escape_cost, prevalence)))
+    return float(candidates[best])
 
 
 def trade_off_rows(steps: Sequence[OperatingPoint]) -> list[list[str]]:

@@ -8,12 +8,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC
-from solder_vae.metrics.threshold import fit_threshold
+from solder_vae.metrics.threshold import Rule, fit_threshold
 from solder_vae.models.autoencoder import is_number
 from solder_vae.models.checkpoint import Checkpoint
 from solder_vae.models.networks import STRIDE
 from solder_vae.models.precision import check_precision, resolve_precision
 from solder_vae.utils.cli import check_whole_number
+from solder_vae.utils.config import build
 from solder_vae.utils.errors import UserError
 
 #: What must be a whole number, and the least that fits.
@@ -112,7 +113,27 @@ def check_tables(data: SolderDataModule, config: DictConfig) -> None:
     for split, least in (("train", max(2, devices)), ("val", devices), ("test", 1)):
         if len(data.tables[split]) < least:
             raise UserError(f"There are {len(data.tables[split])} {split} images: a run needs {least} or more.")
-    fit_threshold(np.arange(len(data.tables["val"])), **config.threshold)  # too few normals for some rules
+    fit_threshold(np.arange(len(data.tables["val"])), threshold_rule(config))  # too few normals for some rules
+
+
+def threshold_rule(config: DictConfig) -> Rule:
+    """The rule that ``config.threshold`` names.
+
+    Raises:
+        UserError: it names none, a parameter does not fit, or the rule needs more than a training has.
+    """
+    rule = build(config.threshold)
+    if not isinstance(rule, Rule):
+        raise UserError(
+            f"threshold={config.threshold} is no threshold rule: "
+            "its _target_ must be a subclass of solder_vae.metrics.threshold.Rule."
+        )
+    if rule.needs_labelled:
+        raise UserError(
+            f"threshold={rule.name} needs good and bad joints, and a training sets its threshold by good ones alone: "
+            f"train with another rule, then use python -m solder_vae.threshold rule={rule.name} labelled=PATH."
+        )
+    return rule
 
 
 def rank_count(config: DictConfig) -> int:

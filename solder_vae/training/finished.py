@@ -28,4 +28,17 @@ def finished(config: DictConfig, directory: Path) -> float | None:
 def decisive(config: Any) -> dict[str, Any]:
     """What of a run's config its result depends on, in plain containers as they come back from a file."""
     plain: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(config, resolve=True)))  # type: ignore[assignment]
+    if "threshold" in plain:
+        plain["threshold"] = today(plain["threshold"])
     return {key: value for key, value in plain.items() if key not in _WITHOUT_EFFECT}
+
+
+def today(threshold: Any) -> Any:
+    """A threshold's config; one from before rules were named by ``_target_``, as it would be written now."""
+    if not isinstance(threshold, dict) or "rule" not in threshold:
+        return threshold
+    from solder_vae.metrics.threshold import Rule
+
+    kind = Rule.registry.get(threshold["rule"])
+    parameters = {key: value for key, value in threshold.items() if key != "rule"}
+    return threshold if kind is None else {"_target_": f"{kind.__module__}.{kind.__qualname__}", **parameters}

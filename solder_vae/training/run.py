@@ -20,12 +20,11 @@ from solder_vae.evaluation.baselines import shortcut_warning
 from solder_vae.evaluation.evaluate import evaluate_model
 from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC, pseudo_defect_auroc
 from solder_vae.evaluation.tables import localisation_table, result_table
-from solder_vae.metrics.threshold import check_rule
 from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint import Checkpoint, member_checkpoint, model_of, read_checkpoint, write_checkpoint
 from solder_vae.models.precision import FULL
 from solder_vae.models.steps import TrainingModule
-from solder_vae.training.checks import check_tables, check_values, training_precision
+from solder_vae.training.checks import check_tables, check_values, threshold_rule, training_precision
 from solder_vae.training.data_parallel import fit_on_ranks
 from solder_vae.training.ensemble import ensemble_configs, log_members, train_ensemble
 from solder_vae.training.loggers import run_loggers
@@ -56,7 +55,7 @@ def run(config: DictConfig, directory: Path) -> float:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     # What was typed is checked before the data are read.
     model = build_model(config)
-    check_rule(**config.threshold)
+    threshold_rule(config)
     make_trainer(config, directory, precision=FULL, logger=False, callbacks=[])
     members = ensemble_configs(config)
     for member in members:
@@ -115,8 +114,7 @@ def finish(
     """Calibrate, test and report a trained model, write it as ``best.ckpt``; what :func:`run` returns."""
     model = model_of(checkpoint)
     # Scores are computed in single precision, whatever the training used.
-    rule: dict[str, Any] = OmegaConf.to_container(config.threshold)  # type: ignore[assignment]
-    evaluation = evaluate_model(model.to(device_of(config)), data, rule)
+    evaluation = evaluate_model(model.to(device_of(config)), data, threshold_rule(config))
     validation = evaluation.validation
     model.decision_state = evaluation.decision_state()
     model.on_save_checkpoint(checkpoint)
@@ -179,7 +177,7 @@ def run_names(config: DictConfig) -> tuple[str, str | None]:
 
 
 def flat_config(config: DictConfig) -> dict[str, Any]:
-    """The config on one level, where ``model``, ``score`` and ``data`` are the names chosen for them."""
+    """The config on one level, where ``model``, ``score``, ``data``, ``threshold`` are the names chosen for them."""
     container: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     choices = HydraConfig.get().runtime.choices
-    return {**flatten(container), **{group: choices[group] for group in ("model", "score", "data")}}
+    return {**flatten(container), **{group: choices[group] for group in ("model", "score", "data", "threshold")}}

@@ -20,7 +20,7 @@ from solder_vae.evaluation.baselines import trivial_scores
 from solder_vae.evaluation.evaluate import decision_state
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.onnx.graph import InspectionGraph
-from solder_vae.metrics.threshold import fit_threshold
+from solder_vae.metrics.threshold import Quantile, fit_threshold
 from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint import load_model
 from solder_vae.utils.errors import UserError
@@ -189,7 +189,7 @@ def inspector():
     network.preprocessing = {"image_size": SIZE, "view": CONTROLLED}
     seen = np.stack([apply_view(image, SIZE, CONTROLLED) for image in pictures(40, 40, seed=9)])
     scores = {name: values.double().numpy() for name, values in network.score(to_tensor(seen)).scores.items()}
-    limits = {name: fit_threshold(values, "quantile", q=0.5) for name, values in scores.items()}
+    limits = {name: fit_threshold(values, Quantile(0.5)) for name, values in scores.items()}
     network.decision_state = decision_state("gradcon", limits, scores, 1.0)
     return Inspector(network)
 

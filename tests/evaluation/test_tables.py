@@ -14,7 +14,7 @@ from solder_vae.evaluation.tables import (
     threshold_sentence,
 )
 from solder_vae.metrics.classification import Metrics, evaluate
-from solder_vae.metrics.threshold import Threshold, fit_threshold
+from solder_vae.metrics.threshold import Fixed, Threshold, fit_threshold
 
 LABELS = np.repeat([0, 1], [84, 66])
 DEFECTS = ["normal"] * 84 + ["excessive_solder"] * 24 + ["insufficient_solder"] * 20 + ["shifted_component"] * 22
@@ -94,7 +94,7 @@ def test_threshold_sentence() -> None:
     sentence = threshold_sentence(THRESHOLD, "gradcon", SCORES["gradcon"])
     assert f"{THRESHOLD.value:.4g} (quantile, q = 0.95)" in sentence
     assert "from 567 validation normals: 5.1 % [3.5, 7.3]" in sentence
-    given = threshold_sentence(fit_threshold([1.0, 2.0], "fixed", value=1.5), "recon", SCORES["recon"])
+    given = threshold_sentence(fit_threshold([1.0, 2.0], Fixed(1.5)), "recon", SCORES["recon"])
     assert "1.5 (given)" in given
 
 

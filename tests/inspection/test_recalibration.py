@@ -16,8 +16,8 @@ from solder_vae.evaluation.anomaly_map import anomaly_map, map_scale
 from solder_vae.evaluation.plots import trade_off_figure
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.metrics.intervals import clopper_pearson
-from solder_vae.metrics.threshold import fit_threshold
-from solder_vae.metrics.trade_off import expected_cost, least_cost, operations
+from solder_vae.metrics.threshold import Cost, Labelled, Sigma, fit_threshold, make_rule
+from solder_vae.metrics.trade_off import expected_cost, operations
 from solder_vae.threshold import run
 from solder_vae.utils.errors import UserError
 
@@ -40,10 +40,10 @@ def test_a_rule_gives_its_threshold_in_a_new_checkpoint(rule, parameters, traine
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"calibrated.ckpt", "trade_off.csv", "trade_off.png"}
     inspector = Inspector.load(tmp_path / "out" / "calibrated.ckpt")
     normals = model.decision_state["validation_scores"]
-    assert inspector.threshold == fit_threshold(normals["gradcon"], rule, **parameters)
+    assert inspector.threshold == fit_threshold(normals["gradcon"], make_rule(rule, **parameters))
     assert inspector.validation_scores == normals
     if rule != "fixed":  # whose value means nothing in another score's units
-        assert inspector.thresholds["recon"] == fit_threshold(normals["recon"], rule, **parameters)
+        assert inspector.thresholds["recon"] == fit_threshold(normals["recon"], make_rule(rule, **parameters))
     old, new = (torch.load(file, weights_only=True) for file in (path, tmp_path / "out" / "calibrated.ckpt"))
     assert all(torch.equal(old["state_dict"][key], new["state_dict"][key]) for key in old["state_dict"])
     assert {key for key in old if key != "state_dict" and old[key] != new[key]} == {"calibration"}
@@ -72,7 +72,7 @@ def test_new_normals_replace_the_old_ones(trained, tmp_path, capsys):
     scores = output.scores
     for name, values in scores.items():
         np.testing.assert_allclose(inspector.validation_scores[name], np.sort(values.numpy()), rtol=2e-6)
-        assert inspector.thresholds[name].value == pytest.approx(fit_threshold(values, "sigma").value, rel=1e-5)
+        assert inspector.thresholds[name].value == pytest.approx(fit_threshold(values, Sigma()).value, rel=1e-5)
     assert inspector.threshold.n == 33
     assert inspector.map_scale == pytest.approx(map_scale(anomaly_map(output.images, output.recon).numpy()), rel=1e-5)
 
@@ -109,7 +109,8 @@ numbers = st.lists(st.integers(0, 20).map(float), min_size=1, max_size=30)
 @settings(deadline=None, max_examples=60)
 @given(numbers, numbers, st.floats(0.1, 1000), st.floats(0.001, 0.9))
 def test_no_threshold_costs_less(good, bad, escape_cost, prevalence):
-    threshold = least_cost(good, good, bad, escape_cost, prevalence)
+    labelled = Labelled(np.array(good), np.array(bad))
+    threshold = fit_threshold(good, Cost(escape_cost, prevalence), labelled)
     (cost,) = expected_cost([threshold.value], good, bad, escape_cost, prevalence)
     others = np.arange(-0.5, 21)
     slow = [
@@ -118,7 +119,7 @@ def test_no_threshold_costs_less(good, bad, escape_cost, prevalence):
     ]
     assert cost == pytest.approx(min(slow))
     np.testing.assert_allclose(expected_cost(others, good, bad, escape_cost, prevalence), slow)
-    dearer = least_cost(good, good, bad, 2 * escape_cost, prevalence)
+    dearer = fit_threshold(good, Cost(2 * escape_cost, prevalence), labelled)
     assert dearer.value <= threshold.value
     assert threshold.expected_false_call_rate == np.mean(np.array(good) > threshold.value)
 
@@ -151,17 +152,25 @@ def test_the_figure_marks_the_threshold():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["rule=best"], "use quantile, sigma, false_call_rate, fixed, cost"),
+        (["rule=best"], "use quantile, sigma, false_call_rate, fixed, cost, or name its module"),
         ([], "rule=... must be given"),
-        (["rule=quantile", "k=2"], "has no k: it takes q"),
+        (["rule=quantile", "k=2"], "quantile has no k: it takes q"),
         (["rule=quantile", "q=1.2"], "a number from 0 to 1, got 1.2"),
         (["rule=quantile", "q=nan"], "q=nan is no number"),
-        (["rule=fixed"], "needs value=NUMBER"),
+        (["rule=fixed"], "fixed needs value=NUMBER"),
         (["rule=false_call_rate", "rate=0.001"], "at least 999 validation normals"),
-        (["rule=cost", "prevalence=0.1"], "escape_cost=NUMBER"),
+        (["rule=cost", "preval=0.9"], "did you mean prevalence?"),
+        (["q=0.9"], "rule=... must be given"),
+        (["rule=cost", "prevalence=0.1"], "cost needs escape_cost=NUMBER"),
         (["rule=cost", "prevalence=0.1", "escape_cost=2"], "needs labelled=PATH"),
-        (["rule=cost", "prevalence=0.1", "escape_cost=-2", "labelled={set}"], "escape_cost=-2 must be more than 0"),
-        (["rule=cost", "prevalence=1", "escape_cost=2", "labelled={set}"], "prevalence=1 must lie between"),
+        (
+            ["rule=cost", "prevalence=0.1", "escape_cost=-2", "labelled={set}"],
+            "cost needs escape_cost=NUMBER, a number above 0: what an escape costs, in false calls, got -2",
+        ),
+        (
+            ["rule=cost", "prevalence=1", "escape_cost=2", "labelled={set}"],
+            "prevalence=NUMBER, a number between 0 and 1: the share of bad joints on the line, got 1",
+        ),
         (["rule=cost", "prevalence=0.1", "escape_cost=2", "labelled={good}"], "has no abnormal ones"),
         (["rule=sigma", "normals={root}/nowhere"], "normals={root}/nowhere does not exist"),
         (["rule=sigma", "labelled={root}/nowhere"], "labelled={root}/nowhere does not exist"),

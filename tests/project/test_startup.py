@@ -26,7 +26,6 @@ WITHOUT_TORCH = (
     "studies.sweeps.runs",
     "studies.sweeps.report",
     "inspection.joints",
-    "inspection.rule_options",
     *(f"inspection.boards.{name}" for name in ("options", "placement_files", "registration", "board", "crops")),
     *(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"),
 )
@@ -53,6 +52,8 @@ def test_modules_without_torch(module):
         ["predict", "checkpoint=a.ckpt", "board=no.png", "pads=no.csv", "out=new"],
         ["threshold", "checkpoint=no.ckpt", "rule=quantile", "q=0.9"],
         ["threshold", "checkpoint=a.ckpt", "rule=quantle"],
+        ["threshold", "checkpoint=a.ckpt", "rule=quantile", "q=2"],
+        ["threshold", "checkpoint=a.ckpt", "rule=cost", "escape_cost=2", "prevalence=0.1"],
         ["export", "checkpoint=no.ckpt", "out=a.onnx"],
         ["crop", "board=no.png", "pads=no.csv", "out=new"],
         ["train", "model=cea"],

@@ -9,7 +9,7 @@ import torch
 from solder_vae.data.transforms import to_tensor
 from solder_vae.evaluation.anomaly_map import anomaly_map, map_scale
 from solder_vae.evaluation.evaluate import decision_state
-from solder_vae.metrics.threshold import fit_threshold
+from solder_vae.metrics.threshold import Quantile, fit_threshold
 from solder_vae.models.autoencoder import Autoencoder
 
 SIZE = 16
@@ -30,7 +30,7 @@ def write_checkpoint(path, model="beta_vae", score="gradcon", normals=40, **opti
     network.preprocessing = {"image_size": SIZE}
     output = network.score(to_tensor(images))
     scores = {name: values.double().numpy() for name, values in output.scores.items()}
-    thresholds = {name: fit_threshold(values, "quantile", q=0.5) for name, values in scores.items()}
+    thresholds = {name: fit_threshold(values, Quantile(0.5)) for name, values in scores.items()}
     network.decision_state = decision_state(
         score, thresholds, scores, map_scale(anomaly_map(output.images, output.recon).numpy())
     )

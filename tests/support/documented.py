@@ -61,7 +61,9 @@ def check_module(name: str, arguments: list[str]) -> None:
         return  # a tool's options are its own
     implementation = PROJECT["scripts"].get(f"solder-vae-{command}", name).partition(":")[0]
     module = importlib.import_module(f"{name}.__main__" if spec.submodule_search_locations else implementation)
-    if hasattr(module, "Options"):
+    if hasattr(module, "read"):
+        module.read(arguments)
+    elif hasattr(module, "Options"):
         parse(module.Options, arguments, "")
     elif "argparse" in vars(module):
         check_argparse(module.main, arguments)

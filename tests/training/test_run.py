@@ -146,7 +146,7 @@ def test_sweep_goes_on_past_a_failing_job(tmp_path):
         (["model=resnet"], "beta_vae cae vae"),
         (["score=f1"], "elbo gradcon recon"),
         (["threshold=best"], "false_call_rate fixed quantile sigma"),
-        (["threshold.q=1.5"], "threshold=quantile needs a number from 0 to 1"),
+        (["threshold.q=1.5"], "rule quantile needs q=NUMBER, a number from 0 to 1, got 1.5"),
         (["betta=3"], "betta"),
         (["data=folder"], "data.root"),
         (["data=folder", "data.root=nowhere"], "nowhere"),

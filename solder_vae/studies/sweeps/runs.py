@@ -25,12 +25,13 @@ from solder_vae.utils.errors import UserError
 State = Literal["finished", "failed", "unfinished"]
 
 #: Names of groups whose choice says more than their values do.
-CHOICES = ("model", "data")
+CHOICES = ("model", "data", "threshold")
 
 # Keys that do not change a run's result, repeat another key (conf/train.yaml's interpolations), or are the seed.
 _LEFT_OUT = re.compile(
     r"seed|model\.(seed|beta|score|alpha|gamma|latent|draws|_target_)|score\.name|logger\..*|resume|skip_finished|pictures|"
-    r"criterion|data\.(_target_|cache_dir|use_cache|render_workers|num_workers)|trainer\.(_target_|ensemble|betas)"
+    r"criterion|data\.(_target_|cache_dir|use_cache|render_workers|num_workers)|threshold\.(_target_|rule)|"
+    r"trainer\.(_target_|ensemble|betas)"
 )
 # Records of train.log: a failure, any other of this package's but the failure's second mention, and that mention.
 # Launchers write there, too, and also after a job that failed.

@@ -63,6 +63,24 @@ def test_seeds_are_grouped_and_everything_else_is_told_apart(tmp_path):
     assert [line[0] for line in lines if not line[3]] == ["all abnormal", *(f"{name} alone" for name in BASELINES)]
 
 
+def test_rules_are_told_apart_by_their_names(tmp_path):
+    """Whether a run's config names its rule by ``_target_`` or, as runs from before do, by ``rule``."""
+    by_target = {"_target_": "solder_vae.metrics.threshold.Quantile", "q": 0.95}
+    thresholds = [by_target, {"rule": "quantile", "q": 0.95}, {"rule": "sigma", "k": 2.0}]
+    for number, threshold in enumerate(thresholds):
+        job = write_job(tmp_path / str(number), 0.7, seed=number)
+        config = yaml.safe_load((job / "config.yaml").read_text()) | {"threshold": threshold}
+        (job / "config.yaml").write_text(yaml.safe_dump(config))
+        hydra = yaml.safe_load((job / ".hydra/hydra.yaml").read_text())
+        hydra["hydra"]["runtime"]["choices"]["threshold"] = threshold.get("rule", "quantile")
+        (job / ".hydra/hydra.yaml").write_text(yaml.safe_dump(hydra))
+    header, lines = cells(read_runs(tmp_path))
+    column = header.index("threshold")
+    assert not {"threshold._target_", "threshold.rule"} & set(header)
+    recon = [(line[column], line[header.index("seeds")]) for line in lines if line[header.index("score")] == "recon"]
+    assert recon == [("quantile", "2"), ("sigma", "1")]
+
+
 def test_another_primary_score_is_no_other_training(tmp_path):
     """recon and elbo train alike: each seed counts once, and a score is read where it is the primary one."""
     write_job(tmp_path / "0", 0.7, score="recon")
