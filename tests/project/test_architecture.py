@@ -4,6 +4,7 @@
 """
 
 import ast
+import re
 from pathlib import Path
 
 import networkx as nx
@@ -93,3 +94,41 @@ def test_no_file_holds_more_than_one_reads(folder, most):
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.parent.rglob("*.py")}
     inside = {path: length for path, length in lengths.items() if path.is_relative_to(PACKAGE.parent / folder)}
     assert {str(path): length for path, length in inside.items() if length > most} == {}
+
+
+def figures():
+    """What docs/project/architecture.md says of the house, by name; rooms and commands are the top floor."""
+    top = nx.DiGraph()
+    pairs = {(source[0], target[0]) for source, target in GRAPH.edges if source[0] != target[0]}
+    top.add_edges_from(pair for pair in pairs if "__init__" not in pair)
+    upwards = [
+        (source, target) for source, target in top.edges if target in COMMANDS or target not in BELOW.get(source, BELOW)
+    ]
+    circles = [part for part in nx.strongly_connected_components(GRAPH) if len(part) > 1]
+    return {
+        "files on the top floor": len(list(PACKAGE.glob("*.py"))),
+        "rooms": len(BELOW),
+        "rooms in the longest chain of imports": nx.dag_longest_path_length(nx.condensation(top)) + 1,
+        "imports between rooms": top.number_of_edges(),
+        "imports that run upwards": len(upwards),
+        "circles of files": len(circles),
+        "lines of the package, blank ones left out": sum(
+            bool(line.strip()) for path in FILES for line in path.read_text(encoding="utf-8").splitlines()
+        ),
+    }
+
+
+def test_the_document_gives_the_figures():
+    text = (PACKAGE.parent / "docs/project/architecture.md").read_text(encoding="utf-8")
+    cells = {
+        first.strip().partition(":")[0]: last.strip()
+        for first, last in re.findall(r"^\| ([^|]+)\|[^|]+\|([^|]+)\|$", text, re.MULTILINE)
+    }
+    found = figures()
+    for name in ("rooms in the longest chain of imports", "imports that run upwards", "circles of files"):
+        assert cells[name] == str(found[name])
+
+
+if __name__ == "__main__":
+    for name, figure in figures().items():
+        print(f"{figure:6}  {name}")
