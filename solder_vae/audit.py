@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from solder_vae.training.schema import register
 from solder_vae.utils.cli import hydra_main
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def summary(content: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    register()
     hydra_main("audit", job)
 
 

@@ -22,6 +22,7 @@ from solder_vae.studies.paper.reproduce import (
     training_overrides,
     versions,
 )
+from solder_vae.training.schema import register
 from solder_vae.utils.cli import hydra_main
 from solder_vae.utils.errors import UserError
 
@@ -87,6 +88,7 @@ def job(config: DictConfig, directory: Path) -> None:
 
 
 def main() -> None:
+    register()
     hydra_main("reproduce", job)
 
 

@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from solder_vae.training.schema import register
 from solder_vae.utils.cli import hydra_main
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def job(config: DictConfig, directory: Path) -> float:
         # The obvious mistakes are told at once, before torch is imported.
         if "root" in config.data:
             check_root(config.data.root)
-        if isinstance(config.resume, str):
+        if config.resume is not None:
             check_there(Path(config.resume))
 
         from solder_vae.training.run import run
@@ -40,6 +41,7 @@ def job(config: DictConfig, directory: Path) -> float:
 
 
 def main() -> None:
+    register()
     hydra_main("train", job)
 
 

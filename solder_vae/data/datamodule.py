@@ -24,8 +24,8 @@ from torch.utils.data.distributed import DistributedSampler
 
 from solder_vae.data.table import ImageTable
 from solder_vae.data.transforms import augment, augmentation, to_tensor
+from solder_vae.utils.checks import check_whole_number
 from solder_vae.utils.distributed import rank, world_size
-from solder_vae.utils.errors import UserError
 
 Batch = dict[str, Tensor]
 
@@ -145,13 +145,9 @@ class SolderDataModule(pl.LightningDataModule):
         transforms: Sequence[Any] | None = None,
     ) -> None:
         super().__init__()
-        for key, value, least in (
-            ("data.batch_size", batch_size, 1),
-            ("data.num_workers", num_workers, 0),
-            ("seed", seed, 0),
-        ):
-            if value < least:
-                raise UserError(f"{key}={value} is too small: give {least} or more.")
+        check_whole_number("data.batch_size", batch_size, 1)
+        check_whole_number("data.num_workers", num_workers, 0)
+        check_whole_number("data.seed", seed, 0)
         self.source = source
         self.batch_size = batch_size
         self.num_workers = num_workers

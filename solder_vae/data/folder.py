@@ -18,6 +18,7 @@ from solder_vae.data.photos import Photo, PhotoImages, decode_all
 from solder_vae.data.splits import PAPER_FRACTIONS, SPLITS, TEST, TRAIN, VAL, assign, leaks, straddling
 from solder_vae.data.table import ImageTable
 from solder_vae.data.view import PLAIN, check_view
+from solder_vae.utils.checks import check_whole_number
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.text import printable
@@ -73,8 +74,7 @@ class FolderSource:
         check_root(self.root)
         if self.layout not in LAYOUTS:
             raise UserError(f"data.layout={self.layout} is unknown; use one of {', '.join(LAYOUTS)}.")
-        if self.image_size < MIN_SIDE:
-            raise UserError(f"data.image_size={self.image_size} is too small: give {MIN_SIDE} or more.")
+        check_whole_number("data.image_size", self.image_size, MIN_SIDE)
         check_view(self.view)
         if self.on_bad_file not in ("error", "skip"):
             raise UserError(f"data.on_bad_file={self.on_bad_file} is unknown; use error or skip.")

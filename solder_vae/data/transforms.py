@@ -102,11 +102,15 @@ def augmentation(transforms: Sequence[Any] | None = None) -> A.Compose:
         transforms: albumentations that keep an image's shape and dtype; an empty list for none.
 
     Raises:
-        UserError: one of the transforms changes shape or dtype.
+        UserError: they are no transforms, or one changes shape or dtype.
     """
     import albumentations as A  # here, for it takes as long to import as torch, and an inspection has no use for it
 
-    compose = A.Compose([A.HorizontalFlip(p=0.5)] if transforms is None else list(transforms))
+    transforms = [A.HorizontalFlip(p=0.5)] if transforms is None else transforms
+    kinds = (A.BasicTransform, A.BaseCompose)
+    if not isinstance(transforms, Sequence) or not all(isinstance(each, kinds) for each in transforms):
+        raise UserError(f"data.transforms={transforms} does not fit: use a list of albumentations.")
+    compose = A.Compose(list(transforms))
     before = np.zeros((97, 97, 3), np.uint8)  # a size that no transform asks for
     after = compose(image=before)["image"]
     if after.shape != before.shape or after.dtype != before.dtype:

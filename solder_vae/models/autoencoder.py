@@ -28,16 +28,12 @@ from solder_vae.models.scores import (
     average_draws,
     make_score,
 )
+from solder_vae.utils.checks import check_whole_number, is_number
 from solder_vae.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
 TRAINING, VALIDATION = 0, 1  # streams of the reparameterisation noise
-
-
-def is_number(value: object) -> bool:
-    """Whether a config value is a finite number, 0 or greater."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
 
 
 class Autoencoder(GradCon, nn.Module):
@@ -115,13 +111,14 @@ class Autoencoder(GradCon, nn.Module):
         super().__init__()
         if latent not in ("mean", "sample"):
             raise UserError(f"score.latent={latent} is unknown: use mean or sample.")
-        for key, value in {
-            "score.draws": draws,
-            "model.latent_channels": latent_channels,
-            "model.width": width,
-        }.items():
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"{key}={value} does not fit: use 1 or more, a whole number.")
+        for key, value, least in (
+            ("score.draws", draws, 1),
+            ("model.latent_channels", latent_channels, 1),
+            ("model.width", width, 1),
+            ("model.lr_patience", lr_patience, 0),
+            ("model.seed", seed, 0),
+        ):
+            check_whole_number(key, value, least)
         for key, number in {
             "score.alpha": alpha,
             "score.gamma": gamma,
@@ -130,6 +127,16 @@ class Autoencoder(GradCon, nn.Module):
         }.items():
             if not is_number(number):
                 raise UserError(f"{key} must be a number, 0 or more, got {number!r}.")
+        if not is_number(lr_factor) or not 0 < lr_factor < 1:
+            raise UserError(f"model.lr_factor={lr_factor} does not fit: use a number between 0 and 1.")
+        for key, part in {
+            "model.encoder": encoder,
+            "model.decoder": decoder,
+            "model.optimizer": optimizer,
+            "model.scheduler": scheduler,
+        }.items():
+            if not isinstance(part, Mapping | None):
+                raise UserError(f"{key}={part} does not fit: use a _target_ and its arguments, or null.")
         self.primary_score, self.alpha = score, alpha
         self.latent, self.draws = latent, draws if latent == "sample" else 1
         self.seed = seed

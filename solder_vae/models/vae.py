@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from solder_vae.models.autoencoder import Autoencoder, is_number, log
+from solder_vae.models.autoencoder import Autoencoder, log
 from solder_vae.models.losses import check_reduction, kl_divergence, kl_term, reparameterize, squared_error
 from solder_vae.models.posterior import COLLAPSED_BELOW, PosteriorStatistics
 from solder_vae.models.scores import GRADIENTS, POSTERIOR, Code, latent_noise
+from solder_vae.utils.checks import is_number
 from solder_vae.utils.distributed import rank, world_size
 from solder_vae.utils.errors import UserError
 

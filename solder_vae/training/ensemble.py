@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 from solder_vae.data.datamodule import Batch, SolderDataModule
 from solder_vae.models.autoencoder import TRAINING, VALIDATION, Autoencoder
 from solder_vae.models.precision import FULL
+from solder_vae.utils.checks import check_whole_number
 from solder_vae.utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -230,10 +231,9 @@ def ensemble_configs(config: DictConfig) -> list[DictConfig]:
         UserError: the ensemble is not possible.
     """
     seeds, betas = config.trainer.ensemble, config.trainer.betas
-    if betas is not None and (not OmegaConf.is_list(betas) or not betas):
+    if betas is not None and not betas:
         raise UserError(f"trainer.betas={betas} does not fit: use for example trainer.betas=[0.1,1,3].")
-    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
-        raise UserError(f"trainer.ensemble={seeds} is no number of seeds: use 1 or more.")
+    check_whole_number("trainer.ensemble", seeds, 1)
     if seeds == 1 and betas is None:
         return []
     if config.trainer.devices > 1:

@@ -22,7 +22,7 @@ def finished(config: DictConfig, directory: Path) -> float | None:
         numbers = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return float(numbers[config.get("criterion", "val/loss")]) if decisive(then) == decisive(config) else None
+    return float(numbers[config.criterion]) if decisive(then) == decisive(config) else None
 
 
 def decisive(config: Any) -> dict[str, Any]:
@@ -30,6 +30,7 @@ def decisive(config: Any) -> dict[str, Any]:
     plain: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(config, resolve=True)))  # type: ignore[assignment]
     if "threshold" in plain:
         plain["threshold"] = today(plain["threshold"])
+    plain.setdefault("criterion", "val/loss")  # runs from before it was in every config
     return {key: value for key, value in plain.items() if key not in _WITHOUT_EFFECT}
 
 

@@ -12,7 +12,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,20 @@ for _part in ("test", *(f"test/{score}" for score in SCORES)):
     BEST |= {f"{_part}/{key}": "max" for key in _UP} | {f"{_part}/{key}": "min" for key in _DOWN}
 
 
+def check_logging(mode: str, project: str, tags: Sequence[str]) -> None:
+    """Check ``conf/logger``.
+
+    Raises:
+        UserError: an unknown mode, or a name or a tag that is empty.
+    """
+    if mode not in MODES:
+        raise UserError(f"logger.mode={mode} is unknown: use {', '.join(MODES)}.")
+    if not project:
+        raise UserError("logger.project is empty: use a name.")
+    if not all(tags):
+        raise UserError("logger.tags has an empty one: use words, such as [night,line3].")
+
+
 @contextmanager
 def run_loggers(
     directory: Path,
@@ -63,12 +77,7 @@ def run_loggers(
         config: the run's config, flat.
         mode: "offline", "online" or "disabled" (Weights & Biases only).
         project, tags, name, group: as in Weights & Biases; the group is the sweep's name.
-
-    Raises:
-        UserError: an unknown mode.
     """
-    if mode not in MODES:
-        raise UserError(f"logger.mode={mode} is unknown: use {', '.join(MODES)}.")
     loggers: list[Logger] = [CSVLogger(directory, name="", version="")]
     status = 1
     try:

@@ -24,10 +24,10 @@ from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint import Checkpoint, member_checkpoint, model_of, read_checkpoint, write_checkpoint
 from solder_vae.models.precision import FULL
 from solder_vae.models.steps import TrainingModule
-from solder_vae.training.checks import check_tables, check_values, threshold_rule, training_precision
+from solder_vae.training.checks import check_run, check_tables, threshold_rule, training_precision
 from solder_vae.training.data_parallel import fit_on_ranks
 from solder_vae.training.ensemble import ensemble_configs, log_members, train_ensemble
-from solder_vae.training.loggers import run_loggers
+from solder_vae.training.loggers import check_logging, run_loggers
 from solder_vae.training.resume import carry_over, check_resumable
 from solder_vae.training.run_files import log_artefacts, run_metrics, write_artefacts
 from solder_vae.training.trainer import device_of, fit, make_trainer, quiet_lightning
@@ -51,11 +51,7 @@ def run(config: DictConfig, directory: Path) -> float:
         UserError: the config, the data or a checkpoint cannot be used, or the loss stopped being a number.
     """
     quiet_lightning()
-    check_values(config)
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    # What was typed is checked before the data are read.
-    model = build_model(config)
-    threshold_rule(config)
+    model, data = build_parts(config)
     make_trainer(config, directory, precision=FULL, logger=False, callbacks=[])
     members = ensemble_configs(config)
     for member in members:
@@ -64,7 +60,6 @@ def run(config: DictConfig, directory: Path) -> float:
     resumed = check_resumable(config.resume, model, config.trainer.max_epochs) if config.resume is not None else None
     model.precision = training_precision(config, resumed)
 
-    data: SolderDataModule = build(config.data)
     data.setup()
     image_size = data.tables["train"].images.shape[1]
     model.preprocessing = {"image_size": image_size, "view": config.data.view}
@@ -90,6 +85,23 @@ def run(config: DictConfig, directory: Path) -> float:
         return finish(best, data, config, directory, loggers)
 
 
+def build_parts(config: DictConfig) -> tuple[Autoencoder, SolderDataModule]:
+    """The model and the data of a config, all of whose values are checked here, before any data are read.
+
+    Raises:
+        UserError: one does not fit.
+    """
+    if not 0 <= config.seed < 1 << 32:
+        raise UserError(f"seed={config.seed} does not fit: use a whole number from 0 to {(1 << 32) - 1}.")
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    model = build_model(config)
+    data: SolderDataModule = build(config.data)
+    threshold_rule(config)
+    check_logging(**config.logger)
+    check_run(config)
+    return model, data
+
+
 def build_model(config: DictConfig) -> Autoencoder:
     """The model that a config names, not trained yet.
 
@@ -100,7 +112,7 @@ def build_model(config: DictConfig) -> Autoencoder:
     """
     import_plugins(config.plugins)
     for node in (config.model.get("encoder"), config.model.get("decoder"), config.score):
-        if node is not None and "_target_" in node:
+        if OmegaConf.is_dict(node) and "_target_" in node:
             import_target(node._target_)
     own = {key: value for key, value in config.score.items() if key not in SHARED_SCORE_KEYS}
     scores = {config.score.name: own} if "_target_" in config.score else None
@@ -119,7 +131,7 @@ def finish(
     model.decision_state = evaluation.decision_state()
     model.on_save_checkpoint(checkpoint)
     write_checkpoint(checkpoint, directory / "best.ckpt")
-    if (criterion := config.get("criterion", "val/loss")) == PSEUDO_DEFECT_AUROC:
+    if config.criterion == PSEUDO_DEFECT_AUROC:
         normals = evaluation.val[evaluation.primary]
         validation = {**validation, PSEUDO_DEFECT_AUROC: pseudo_defect_auroc(model, data.tables["val"].images, normals)}
     numbers = run_metrics(model, evaluation, validation)
@@ -134,7 +146,7 @@ def finish(
     if evaluation.localisation is not None and evaluation.trivial_localisation is not None:
         console.print(localisation_table(evaluation.localisation, evaluation.trivial_localisation))
     log.info("everything of this run is in %s", directory)
-    return float(validation[criterion])
+    return float(validation[config.criterion])
 
 
 def run_ensemble(configs: list[DictConfig], data: SolderDataModule, config: DictConfig, directory: Path) -> float:

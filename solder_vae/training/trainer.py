@@ -10,14 +10,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
 from pytorch_lightning.loggers import Logger
 
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.models.steps import TrainingModule
 from solder_vae.training.callbacks import EpochLog, StopOnNaN, checkpoints, plain_fit_errors, progress_bar
+from solder_vae.utils.checks import check_whole_number
 from solder_vae.utils.config import build
+from solder_vae.utils.errors import UserError
 
 #: Of the trainer's config; the others are the Trainer's own.
 OWN_KEYS = ("strategy", "devices", "ensemble", "betas")
@@ -58,9 +60,20 @@ def fit(
 
 
 def make_trainer(config: DictConfig, directory: Path, **options: Any) -> pl.Trainer:
-    """The config's Trainer, with what every run of this package needs; on one device unless ``options`` say more."""
+    """The config's Trainer, with what every run of this package needs; on one device unless ``options`` say more.
+
+    Raises:
+        UserError: an option does not fit.
+    """
+    check_whole_number("trainer.max_epochs", config.trainer.max_epochs, 1)
+    clip = config.trainer.gradient_clip_val
+    if clip is not None and not 0 < clip < float("inf"):
+        raise UserError(f"trainer.gradient_clip_val={clip} does not fit: use a number above 0, or null.")
+    others = config.trainer.copy()
+    for key in OWN_KEYS:
+        del others[key]
     trainer: pl.Trainer = build(
-        OmegaConf.masked_copy(config.trainer, [key for key in config.trainer if key not in OWN_KEYS]),
+        others,
         default_root_dir=directory,
         use_distributed_sampler=False,  # the data module shares the images out
         inference_mode=False,  # GradCon needs gradients when testing, too

@@ -7,7 +7,6 @@ Anything else is a bug: status 1, with the traceback.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import logging
 import math
@@ -18,10 +17,10 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from solder_vae.utils.errors import UserError
+from solder_vae.utils.errors import UserError, unknown_key
 from solder_vae.utils.paths import PATHS, at_home, mean_themselves
 
 if TYPE_CHECKING:
@@ -60,6 +59,7 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
     def run(config: DictConfig) -> Any:
         directory = Path(HydraConfig.get().runtime.output_dir)
         try:
+            check_keys(config)
             return job(config, directory)
         except Exception as error:
             traceback_log.exception("the run failed")
@@ -87,16 +87,6 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
         sys.exit(fail("interrupted.", 130))
 
 
-def check_whole_number(key: str, value: object, least: int) -> None:
-    """Check an option that counts something.
-
-    Raises:
-        UserError: it is not a whole number, or less than ``least``.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"{key}={value} does not fit: use a whole number, {least} or more.")
-
-
 def while_composing(error: Exception) -> bool:
     """Whether Hydra's own code raised the error while it read the command line, not a job or a launcher."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -104,7 +94,7 @@ def while_composing(error: Exception) -> bool:
 
 
 def mistake_of_hydra(error: Exception) -> str | None:
-    """What the user can mend about an error that Hydra did not foresee; None if it is a bug."""
+    """What the user can correct about an error that Hydra did not foresee; None if it is a bug."""
     if isinstance(error, RuntimeError):
         return missing_plugin(error)
     if isinstance(error, ValueError) and isinstance(cause := error.__cause__, OSError):
@@ -134,6 +124,8 @@ def readable(error: Exception) -> str:
     """The error's message; Hydra's and OmegaConf's without their search paths, type names and hints to developers."""
     if isinstance(error, UserError):
         return str(error)
+    if mistake := mistake_of_schema(error):
+        return mistake
     technical = (
         "Config search path",
         "full_key:",
@@ -143,9 +135,58 @@ def readable(error: Exception) -> str:
         "Set the environ",
     )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join(line for line in lines if not line.startswith(technical))
-    # Hydra's advice to append an unknown key would silence the error and change nothing.
-    return re.sub(r"To append to your config use \+.*", "There is no such option: --help lists all.", text)
+    return " ".join(line for line in lines if not line.startswith(technical))
+
+
+def mistake_of_schema(error: Exception) -> str | None:
+    """What OmegaConf refused: an unknown key, or a value of another type than the schema's; None for other errors."""
+    from hydra.errors import HydraException
+    from omegaconf import errors
+
+    refused = error.__cause__ or error.__context__ if isinstance(error, HydraException) else error
+    if not isinstance(refused, errors.OmegaConfBaseException) or refused.parent_node is None or not refused.full_key:
+        return None
+    where = f"{file[1]}: " if (file := re.match(r"In '(.+)': ", str(error))) else ""
+    if isinstance(refused, errors.ConfigKeyError | errors.ConfigAttributeError):
+        return where + unknown_key(refused.full_key, [str(name) for name in refused.parent_node if name != "hydra"])
+    if isinstance(refused, errors.InterpolationResolutionError):
+        return f"{refused.full_key} does not fit: {str(refused).splitlines()[0]}."
+    if not isinstance(refused, errors.ValidationError | errors.ConfigTypeError):
+        return None
+    key = refused.full_key.partition("[")[0]  # of a list, not of its element
+    hint: Any = refused.parent_node._get_root()._metadata.object_type
+    for part in key.split("."):
+        if not dataclasses.is_dataclass(hint):
+            return None
+        hint = get_type_hints(hint)[part]
+    given = re.fullmatch(r"Error merging override \+*(.*)", str(error), re.DOTALL)
+    return f"{where}{given[1] if given else key} does not fit: use {in_words(hint)}."
+
+
+def in_words(hint: Any) -> str:
+    """What fits a type."""
+    kinds = set(get_args(hint)) if get_origin(hint) in (Union, UnionType) else {hint}
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    words |= {list[float]: "a list of numbers, such as [0.1,1]", list[str]: "a list of words, such as [one,two]"}
+    kind = float if float in kinds else next(iter(kinds - {NoneType}))
+    return words.get(kind, "its keys one by one") + (", or null" if NoneType in kinds else "")
+
+
+def check_keys(config: DictConfig, prefix: str = "") -> None:
+    """Refuse keys that a schema does not have, which Hydra lets pass when they are given as ``+key=value``.
+
+    Raises:
+        UserError: there is one.
+    """
+    kind = config._metadata.object_type
+    if not dataclasses.is_dataclass(kind) or config._get_node_flag("struct") is False:
+        return
+    fields = [field.name for field in dataclasses.fields(kind)]
+    for name in map(str, config):
+        if name not in [*fields, "hydra"]:
+            raise UserError(unknown_key(f"{prefix}{name}", fields))
+        if name != "hydra" and isinstance(node := config._get_node(name), type(config)):
+            check_keys(node, f"{prefix}{name}.")
 
 
 def command(job: Callable[[list[str]], int]) -> None:
@@ -189,9 +230,7 @@ def parse(schema: type[T], arguments: list[str], usage: str) -> T:
         if not equals:
             raise UserError(f"{argument!r} is not key=value: the keys are {', '.join(fields)} (--help explains them).")
         if key not in fields:
-            close = difflib.get_close_matches(key, fields, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(fields)}."
-            raise UserError(f"{key!r} is no option of this command: {hint}")
+            raise UserError(unknown_key(key, fields))
         if key in values:
             raise UserError(f"{key} is given twice: give it once.")
         values[key] = convert(key, at_home(text) if key in PATHS else text, hints[key])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig
 
-from solder_vae.utils.errors import UserError
+from solder_vae.utils.errors import UserError, unknown_key
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -24,7 +26,11 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def build(config: DictConfig, **options: Any) -> Any:
-    """Instantiate a config's ``_target_``; the user's mistakes come out as they were raised, not wrapped by Hydra."""
+    """Instantiate a config's ``_target_``; the user's mistakes come out as they were raised, not wrapped by Hydra.
+
+    Raises:
+        UserError: a key is no parameter of the target, or a value does not fit.
+    """
     try:
         return instantiate(config, **options, _convert_="all")
     except InstantiationException as error:
@@ -35,6 +41,9 @@ def build(config: DictConfig, **options: Any) -> Any:
         if isinstance(cause, UserError):
             raise cause from None
         if isinstance(cause, TypeError | ValueError | MisconfigurationException):
+            found = re.search(r"unexpected keyword argument '(.+)'", str(cause))
+            if found and found[1] in config:  # else it is of a part's own parts
+                raise UserError(unknown_parameter(config, found[1])) from error
             raise UserError(f"A value does not fit {config.get('_target_')}: {str(cause).rstrip('.!')}.") from error
         raise
 
@@ -49,3 +58,21 @@ def import_target(target: str) -> None:
         get_class(target)
     except (ImportError, ValueError) as error:
         raise UserError(f"_target_: {target} cannot be imported: {error}.") from error
+
+
+def unknown_parameter(config: DictConfig, key: str) -> str:
+    """The sentence for a key that the config's ``_target_`` does not take.
+
+    What it takes is what the config's other keys and its signature say; of a class with ``**others``, those of its
+    bases, too.
+    """
+    target = get_object(config._target_)
+    makers = [vars(base).get("__init__") for base in target.__mro__[:-1]] if isinstance(target, type) else [target]
+    keys = [str(other) for other in config if other != key and not str(other).startswith("_")]
+    for maker in filter(None, makers):
+        taken = inspect.signature(maker).parameters.values()
+        keys += [each.name for each in taken if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+        if all(each.kind is not each.VAR_KEYWORD for each in taken):
+            break
+    keys = sorted(set(keys) - {"self"})
+    return unknown_key(config._get_full_key(key), keys, config._target_)

@@ -193,7 +193,7 @@ def test_noise_depends_on_seed_stream_and_step():
         (lambda: BetaVAE(lr="fast"), r"model\.lr must be a number"),
         (lambda: BetaVAE(reduction="median"), r"use sum .* or mean"),
         (lambda: VAE(latent="mode"), r"use mean or sample"),
-        (lambda: VAE(latent="sample", draws=0), r"use 1 or more"),
+        (lambda: VAE(latent="sample", draws=0), r"score.draws=0 does not fit: use a whole number, 1 or more"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_to_type(build, message):

@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from solder_vae.training.schema import register
 from solder_vae.utils.cli import CONF, parse
 from solder_vae.utils.paths import mean_themselves
 
@@ -116,6 +117,7 @@ def compose_command(module: str, arguments: list[str]) -> list[DictConfig]:
         for override in parsed
     ]
     lines = [[each[min(job, len(each) - 1)] for each in values] for job in range(max(map(len, values), default=1))]
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         configs = [
             compose(config_of(module), [*line, "hydra.job.name=job"], return_hydra_config=True) for line in lines

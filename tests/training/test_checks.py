@@ -1,18 +1,39 @@
 """Options that cannot be right are refused before anything is read, in one sentence."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from documented import compose_command
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from solder_vae.models.precision import FULL
-from solder_vae.training.checks import check_values
+from solder_vae.training.run import build_parts
 from solder_vae.training.trainer import make_trainer
+from solder_vae.utils.cli import check_keys, readable
 from solder_vae.utils.errors import UserError
 
 
 def config_of(*overrides):
     (config,) = compose_command("solder_vae.train", list(overrides))
+    check_keys(config)
     return config
+
+
+def prepare(*overrides):
+    """What a run does before it reads any data."""
+    config = config_of(*overrides)
+    build_parts(config)
+    make_trainer(config, Path(), precision=FULL, logger=False, callbacks=[])
+
+
+def refused(*overrides):
+    """The sentence for options that do not fit."""
+    with pytest.raises((UserError, HydraException, OmegaConfBaseException)) as error:
+        prepare(*overrides)
+    return readable(error.value)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +41,7 @@ def config_of(*overrides):
     [
         (["trainer.devices=2"], "trainer.devices=2 needs data parallelism: add trainer=ddp"),
         (["trainer=ddp", "trainer.devices=0"], "whole number, 1 or more"),
-        (["trainer=ddp", "trainer.devices=auto"], "whole number, 1 or more"),
+        (["trainer=ddp", "trainer.devices=auto"], "trainer.devices=auto does not fit: use a whole number."),
         (["trainer=ddp", "trainer.devices=3"], "data.batch_size=64 cannot be shared out evenly .*=3"),
         (["trainer=ddp", "trainer.strategy=fsdp"], "trainer.strategy=fsdp is unknown"),
         (["trainer=ddp", "trainer.accelerator=gpu", "trainer.devices=64"], r"there are \d+ GPUs"),
@@ -28,25 +49,73 @@ def config_of(*overrides):
         (["trainer.precision=16-mixed"], "float16 scales the loss"),
         (["data.train=1.5"], "data.train=1.5 does not fit: use a whole number, 0 or more"),
         (["data.seed=true"], "data.seed=True does not fit"),
-        (["model.draws=inf"], "model.draws=inf does not fit"),
+        (["model.draws=inf"], "score.draws=inf does not fit"),
         (["data.use_cache=abc"], "data.use_cache=abc does not fit: use true or false"),
         (["trainer.gradient_clip_val=nan"], "trainer.gradient_clip_val=nan does not fit"),
-        (["resume=1"], "resume=1 is no path"),
         (["logger.tags=2"], "logger.tags=2 does not fit: use a list"),
-        (["logger.project=2"], "logger.project=2 does not fit: use a name"),
+        (["logger.tags=['']"], "logger.tags has an empty one"),
+        (["logger.tags=[null]"], r"logger.tags=\[null\] does not fit: use a list"),
+        (["logger.project=''"], "logger.project is empty: use a name"),
+        (["logger.project={a:1}"], "logger.project={a:1} does not fit: use text"),
+        (["logger.mode=of"], "logger.mode=of is unknown: use offline, online, disabled"),
+        (["seed=null"], "seed=null does not fit: use a whole number"),
+        (["seed=-1"], "seed=-1 does not fit"),
+        (["seed=4294967296"], "seed=4294967296 does not fit"),
+        (["seed=true"], "seed=true does not fit"),
+        (["seed=${nope}"], "seed does not fit: Interpolation key 'nope' not found"),
+        (["beta=abc"], "beta=abc does not fit: use a number, or null"),
+        (["pictures=maybe"], "pictures=maybe does not fit: use true or false"),
+        (["criterion=test/auroc"], "criterion=test/auroc is unknown"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0 does not fit: use a whole number, 1 or more"),
+        (["trainer.max_epochs=1.5"], "trainer.max_epochs=1.5 does not fit: use a whole number"),
+        (["trainer.betas=[x]"], r"trainer.betas=\[x\] does not fit: use a list of numbers"),
+        (["trainer.betas={a:1}"], "trainer.betas={a:1} does not fit: use a list of numbers"),
+        (["data.severity=3"], "data.severity=3 does not fit"),
+        (["data.severity=[nan,1]"], r"data.severity=\[nan, 1\] does not fit"),
+        (["data.defects=bridge"], "data.defects=bridge does not fit: use a list"),
+        (["data.transforms=[3]"], r"data.transforms=\[3\] does not fit"),
+        (["model.encoder=3"], "model.encoder=3 does not fit: use a _target_"),
+        (["plugins=my_models"], "plugins=my_models does not fit: use a list of words"),
+        (["model.lr_factor=1"], "model.lr_factor=1 does not fit: use a number between 0 and 1"),
+        (["model.lr_patience=1.5"], "model.lr_patience=1.5 does not fit"),
         (["data.batch_size=1", "data.image_size=8"], "leaves batch norm a single pixel"),
         (["trainer=ddp", "trainer.precision=bf16-true"], "bf16-true is not supported"),
     ],
 )
 def test_what_cannot_be_right_is_refused(overrides, message):
-    with pytest.raises(UserError, match=message):
-        check_values(config_of(*overrides))
+    assert re.search(message, refused(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sede=1", "'sede' is no option of this command: did you mean seed?"),
+        ("+sede=1", "'sede' is no option of this command: did you mean seed?"),
+        ("logger.projct=x", "'logger.projct' is no option of this command: did you mean logger.project?"),
+        ("+logger.projct=x", "'logger.projct' is no option of this command: did you mean logger.project?"),
+        ("model.lrr=1", "'model.lrr' is no option of this command: did you mean model.lr?"),
+        ("+model.lrr=1", "'model.lrr' is no option of solder_vae.models.BetaVAE: did you mean model.lr?"),
+        ("model.lr_patienc=1", "'model.lr_patienc' is no option of this command: did you mean model.lr_patience?"),
+        ("+data.trains=1", "'data.trains' is no option of solder_vae.data.synthetic.data.synthetic_data: did you mean"),
+        ("trainer.max_epoch=3", "'trainer.max_epoch' is no option of pytorch_lightning.Trainer: did you mean"),
+        ("zzz=1", "'zzz' is no option of this command: the keys are seed, "),
+        ("+model.zzz=1", "'model.zzz' is no option of solder_vae.models.BetaVAE: the keys are alpha, beta, "),
+    ],
+)
+def test_unknown_keys_are_refused_with_those_that_there_are(override, message):
+    assert refused(override).startswith(message)
+
+
+def test_values_keep_their_kind():
+    """Names of folders and tables have them: beta=3 is not beta=3.0."""
+    config = config_of("beta=3", "logger.project=2", "trainer.gradient_clip_val=1")
+    assert (repr(config.beta), config.logger.project, config.trainer.gradient_clip_val) == ("3", "2", 1)
 
 
 def test_what_is_right_is_not_refused():
     for devices in (1, 2, 64):
-        check_values(config_of("trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={devices}"))
-    check_values(config_of("+trainer.accumulate_grad_batches=1", "trainer.precision=bf16-mixed"))
+        prepare("trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={devices}")
+    prepare("+trainer.accumulate_grad_batches=1", "trainer.precision=bf16-mixed")
 
 
 @pytest.mark.parametrize(

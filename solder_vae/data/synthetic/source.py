@@ -18,6 +18,7 @@ from solder_vae.data.synthetic.render import Rendered
 from solder_vae.data.synthetic.worker import Job, Order, render_many
 from solder_vae.data.table import ImageTable
 from solder_vae.utils import files
+from solder_vae.utils.checks import check_whole_number, is_number
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.threads import progress_bar
@@ -64,20 +65,21 @@ class SyntheticSource:
         """
         counts = {"train": train, "val": val, "test_normal": test_normal, "test_abnormal": test_abnormal}
         for name, count in counts.items():
-            if count < 0:
-                raise UserError(f"the synthetic set's {name} is {count}: give a number of images, 0 or more.")
-        if image_size < 8:
-            raise UserError(f"image_size is {image_size}: give at least 8 pixels.")
-        if seed < 0:
-            raise UserError(f"the synthetic set's seed is {seed}: give 0 or more.")
-        low_high = tuple(float(value) for value in severity)
-        if len(low_high) != 2 or not 0 <= low_high[0] <= low_high[1] <= 1:
-            raise UserError(f"severity is {list(severity)}: give a lowest and a highest value within 0 and 1.")
+            check_whole_number(f"data.{name}", count, 0)
+        check_whole_number("data.image_size", image_size, 8)
+        check_whole_number("data.seed", seed, 0)
+        numbers = isinstance(severity, Sequence) and len(severity) == 2 and all(map(is_number, severity))
+        if not numbers or not severity[0] <= severity[1] <= 1:
+            raise UserError(f"data.severity={severity} does not fit: use a lowest and a highest one, such as [0.6,1].")
+        if isinstance(defects, str) or not isinstance(defects, Sequence | None):
+            raise UserError(f"data.defects={defects} does not fit: use a list, such as [bridge,pin_holes], or null.")
         self.defects = list(DEFECTS) if defects is None else list(defects)
-        if unknown := sorted(set(self.defects) - set(DEFECTS)):
+        if unknown := sorted(str(defect) for defect in self.defects if defect not in [*DEFECTS]):
             raise UserError(f"unknown defect {', '.join(unknown)}: choose from {', '.join(DEFECTS)}.")
-        if render_workers is not None and render_workers < 1:
-            raise UserError(f"render_workers is {render_workers}: give 1 or more, or null for one per CPU.")
+        if render_workers is not None:
+            check_whole_number("data.render_workers", render_workers, 1)
+        if not isinstance(use_cache, bool):
+            raise UserError(f"data.use_cache={use_cache} does not fit: use true or false.")
         if not self.defects:
             raise UserError(f"no defects are chosen: name some of {', '.join(DEFECTS)}.")
         # Imported here and not above: it imports torch, which takes seconds, and rendering processes do not need it.
@@ -87,7 +89,7 @@ class SyntheticSource:
         self.image_size = image_size
         self.seed = seed
         self.counts = counts
-        self.severity = (low_high[0], low_high[1])
+        self.severity = (float(severity[0]), float(severity[1]))
         self.cache_dir = Path(cache_dir) if cache_dir is not None else cache.default_directory()
         self.use_cache = use_cache
         self.render_workers = render_workers or os.cpu_count() or 1

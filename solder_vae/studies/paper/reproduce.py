@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solder_vae.utils.cli import check_whole_number
+from solder_vae.utils.checks import check_whole_number
 from solder_vae.utils.errors import UserError
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from solder_vae.data.image_files import read_image
 from solder_vae.data.synthetic import DEFECTS, SyntheticSource, render
 from solder_vae.data.synthetic.__main__ import main
 from solder_vae.data.synthetic.sheet import contact_sheet
+from solder_vae.training.schema import register
 from solder_vae.utils.cli import CONF
 
 
@@ -87,6 +88,7 @@ def test_sheets_hold_every_tile(count, columns):
 
 
 def test_the_shipped_config_makes_the_papers_set():
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", overrides=["data=synthetic", "seed=7", "data.severity=[0.4,0.9]"])
     module = instantiate(config.data, _convert_="all")

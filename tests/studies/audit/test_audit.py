@@ -462,7 +462,7 @@ def test_the_command_writes_page_and_json_and_nothing_else(root, tmp_path):
     [
         (["out=x"], "data.root is not set"),
         (["out=x", "data.root=/nowhere"], "does not exist"),
-        (["out=x", "data.rot=y"], "no such option"),
+        (["out=x", "data.rot=y"], "did you mean data.root?"),
         (["data.root=."], "out"),
     ],
 )

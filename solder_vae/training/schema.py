@@ -1,0 +1,91 @@
+"""The types of a command's options; their values, and what they mean, are in ``conf/``.
+
+Hydra refuses what is of another type and keys that are not here. Ranges are checked where a value is used. ``conf/`` is
+composed on top of these, so nothing here has a value of its own; no torch, since ``--help`` needs them, too.
+
+A group that names a class or function by ``_target_`` is open: that one's parameters say which keys there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+Group = dict[str, Any]
+
+
+@dataclass
+class TrainerOptions:
+    """What this package reads of ``conf/trainer``; any other parameter of Lightning's Trainer fits, too."""
+
+    _target_: str = MISSING
+    max_epochs: int = MISSING
+    accelerator: str = MISSING
+    strategy: str = MISSING
+    devices: int = MISSING
+    precision: str = MISSING
+    gradient_clip_val: float | None = MISSING
+    ensemble: int = MISSING
+    betas: list[float] | None = MISSING
+
+
+@dataclass
+class LoggerOptions:
+    """``conf/logger``."""
+
+    mode: str = MISSING
+    project: str = MISSING
+    tags: list[str] = MISSING
+
+
+@dataclass
+class TrainOptions:
+    """``conf/train.yaml``."""
+
+    seed: int = MISSING
+    resume: str | None = MISSING
+    pictures: bool = MISSING
+    skip_finished: bool = MISSING
+    plugins: list[str] = MISSING
+    criterion: str = MISSING
+    beta: float | int | None = MISSING
+    model: Group = field(default_factory=dict)
+    score: Group = field(default_factory=dict)
+    data: Group = field(default_factory=dict)
+    threshold: Group = field(default_factory=dict)
+    callbacks: Group = field(default_factory=dict)
+    trainer: TrainerOptions = field(default_factory=TrainerOptions)
+    logger: LoggerOptions = field(default_factory=LoggerOptions)
+
+
+@dataclass
+class ReproduceOptions(TrainOptions):
+    """``conf/reproduce.yaml``."""
+
+    out: str = MISSING
+    jobs: int | None = MISSING
+    embeddings: int = MISSING
+    seeds: int = MISSING
+
+
+@dataclass
+class AuditOptions:
+    """``conf/audit.yaml``."""
+
+    out: str = MISSING
+    seed: int = MISSING
+    data: Group = field(default_factory=dict)
+
+
+def register() -> None:
+    """Make them known to Hydra, as ``NAME_options`` in a defaults list."""
+    # Hydra copies the store for each group that --help lists: half of its time, and nobody changes what is in there.
+    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
+    for name, options in (("train", TrainOptions), ("reproduce", ReproduceOptions), ("audit", AuditOptions)):
+        node = OmegaConf.structured(options)
+        if "trainer" in node:
+            OmegaConf.set_struct(node.trainer, False)  # open
+        ConfigStore.instance().store(f"{name}_options", node)

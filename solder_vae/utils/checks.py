@@ -1,0 +1,20 @@
+"""What a number must be, checked by the part that uses it."""
+
+from __future__ import annotations
+
+from solder_vae.utils.errors import UserError
+
+
+def check_whole_number(key: str, value: object, least: int) -> None:
+    """Check an option that counts something.
+
+    Raises:
+        UserError: it is no whole number, or less than ``least``.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"{key}={value} does not fit: use a whole number, {least} or more.")
+
+
+def is_number(value: object) -> bool:
+    """Whether a config value is a finite number, 0 or greater."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
