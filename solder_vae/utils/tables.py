@@ -5,62 +5,129 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.files import atomic_file
 from solder_vae.utils.text import printable
 
 _LARGEST_FILE = 1 << 27  # bytes: more than a million lines
+_HEADER_WITHIN = 100  # lines: no preamble is longer
+_NO_TEXT = {
+    b"PK\x03\x04": "an Excel or zip file",
+    b"\xd0\xcf\x11\xe0": "an old Excel or a CAD tool's binary file",
+    b"%PDF": "a PDF file",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+}
 
 Row = dict[str, str]
 
 
-def read_table(path: Path, required: Sequence[str] = ()) -> list[tuple[int, Row]]:
-    """The rows of a CSV file in UTF-8 with a header, each with the number of its line in the file; at least one.
+class Table(NamedTuple):
+    """A table as it stands in a file.
 
-    Commas, semicolons or tabs separate the columns, whichever the header has most of. The columns' names are put in
-    lower case and all cells are stripped. Cells missing at the end of a line are empty; blank lines are left out.
+    Attributes:
+        preamble: the lines before the header.
+        columns: as the header writes them.
+        rows: each with the number of its line in the file; by column, in lower case.
+    """
+
+    preamble: str
+    columns: list[str]
+    rows: list[tuple[int, Row]]
+
+
+def read_table(path: Path, required: Sequence[str] = ()) -> list[tuple[int, Row]]:
+    """The rows of a CSV file with a header, each with the number of its line in the file; at least one.
+
+    Commas, semicolons or tabs separate the columns, whichever the header has most of, unless a line ``sep=;`` before it
+    says which. The columns' names are put in lower case and all cells are stripped. Cells missing at the end of a line
+    are empty; blank lines are left out.
 
     Args:
-        path: the file.
+        path: the file; UTF-8, UTF-16 with its mark, else Windows-1252.
         required: columns that it must have.
 
     Raises:
-        UserError: the file is missing, too large, not UTF-8 or not a table, or has no rows or not all columns.
+        UserError: the file is missing, too large, no text or not a table, or has no rows or not all columns.
     """
-    try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise UserError(f"{path}: has {path.stat().st_size / 1e6:.0f} MB, too large for a table; split it.")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the name
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise UserError(f"{path}: can't be read as a CSV file in UTF-8 ({reason}).") from error
-    header = text.lstrip().partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
-    try:
-        lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader if any(line)]
-    except csv.Error as error:
-        raise UserError(f"{path}: can't be read as a CSV file in UTF-8 ({error}).") from error
-    columns = [printable(name.lower()) for name in lines[0][1]] if lines else []
-    if doubled := [name for name in columns if name and columns.count(name) > 1]:
-        raise UserError(f"{path}: has the column {doubled[0]} twice; drop one.")
+    table = parse_table(path, read_text(path))
+    columns = [column.lower() for column in table.columns]
     if not set(required) <= set(columns):
         raise UserError(
             f"{path}: needs the column{'s' * (len(required) > 1)} {', '.join(required)} in its first line; it has: "
             f"{', '.join(columns) or 'nothing'}."
         )
-    if len(lines) < 2:
+    if not table.rows:
         raise UserError(f"{path}: has no rows; it needs a header and a line for each entry.")
-    for number, line in lines[1:]:
-        if len(line) > len(columns):
-            raise UserError(f"{path}, line {number}: {len(line)} values for {len(columns)} columns.")
-    return [
-        (number, dict(zip(columns, line + [""] * (len(columns) - len(line)), strict=True)))
-        for number, line in lines[1:]
-    ]
+    return table.rows
+
+
+def read_text(path: Path) -> str:
+    """A text file that a table may be in.
+
+    Raises:
+        UserError: it is missing, too large or no text.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise UserError(f"{path}: has {path.stat().st_size / 1e6:.0f} MB, too large for a table; split it.")
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise UserError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error}).") from error
+    for start, what in _NO_TEXT.items():
+        if content.startswith(start):
+            raise UserError(f"{path}: is {what}, no text; save or export it as CSV.")
+    encodings = ("utf-16",) if content.startswith((b"\xff\xfe", b"\xfe\xff")) else ("utf-8-sig", "cp1252", "latin-1")
+    for encoding in encodings:
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            return text
+    raise UserError(f"{path}: is no text; save or export it as CSV.")
+
+
+def parse_table(path: Path, text: str, is_header: Callable[[list[str]], bool] = any) -> Table:
+    """The table in a text: its header is the first line that ``is_header`` takes, by its cells.
+
+    Raises:
+        UserError: a column is there twice, or a line has more values than the header. A table without header is empty.
+    """
+    marked = re.match(r"\s*\"?sep=([,;\t|])\"?\s*?(?:\n|$)", text, re.IGNORECASE)
+    offset = line = 0
+    for start in text.splitlines(keepends=True)[:_HEADER_WITHIN]:
+        mark = marked[1] if marked else max(",;\t", key=start.count)
+        if not (marked and offset < marked.end()) and is_header(_cells(start, mark)):
+            break
+        offset, line = offset + len(start), line + 1
+    else:
+        return Table(text, [], [])
+    reader = csv.reader(io.StringIO(text[offset:], newline=""), delimiter=mark, skipinitialspace=True)
+    try:
+        lines = [(line + reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
+    except csv.Error as error:
+        raise UserError(f"{path}: can't be read as a CSV file ({error}).") from error
+    columns = [printable(name) for name in lines[0][1]]
+    lower = [name.lower() for name in columns]
+    if doubled := [name for name in lower if name and lower.count(name) > 1]:
+        raise UserError(f"{path}: has the column {doubled[0]} twice; drop one.")
+    for number, cells in lines[1:]:
+        if len(cells) > len(columns) and any(cells[len(columns) :]):
+            raise UserError(f"{path}, line {number}: {len(cells)} values for {len(columns)} columns.")
+    rows = [(number, dict(zip(lower, cells + [""] * len(lower), strict=False))) for number, cells in lines[1:]]
+    return Table(text[:offset], columns, rows)
+
+
+def _cells(line: str, mark: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=mark, skipinitialspace=True), [])]
+    except csv.Error:
+        return []
 
 
 def path_inside(folder: Path, name: str) -> Path:
@@ -73,6 +140,8 @@ def path_inside(folder: Path, name: str) -> Path:
         raise UserError("the path is missing")
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in re.split(r"[/\\]", name):
         raise UserError(f"{name} leads out of the table's folder; paths are relative to it and without ..")
+    if "\\" in name and not (folder / name).exists():  # written on Windows
+        name = name.replace("\\", "/")
     return folder / name
 
 

@@ -26,7 +26,8 @@ def test_rows_with_their_lines(tmp_path, mark):
         (b"path,label\n\n,\n", "has no rows"),
         (b"path,label,path\nx,y,z", "the column path twice"),
         (b"path,label\nx,y\nx,y,z", "line 3: 3 values for 2 columns"),
-        (b"path,label\n\xff", "not UTF-8"),
+        (b"path,label\n\0", "is no text"),
+        (b"PK\x03\x04\0\0", "an Excel or zip file"),
         (b'path,label\n"' + b"x" * 200_000, "field larger than field limit"),
     ],
 )
@@ -52,6 +53,29 @@ def test_paths_stay_in_the_folder(tmp_path, name):
 
 def test_paths_in_the_folder(tmp_path):
     assert path_inside(tmp_path, "a/..b.png") == tmp_path / "a" / "..b.png"
+    assert path_inside(tmp_path, "a\\b.png") == tmp_path / "a" / "b.png"  # as Windows writes it
+    (tmp_path / "a\\b.png").touch()
+    assert path_inside(tmp_path, "a\\b.png") == tmp_path / "a\\b.png"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "sep=;\r\nPath;Label\r\nä.png;µ, x\r\n".encode(),
+        '"sep=;"\nPath;Label\nä.png;µ, x'.encode(),
+        "Path\tLabel\nä.png\tµ, x\n".encode("utf-16"),
+        "\ufeffPath\tLabel\nä.png\tµ, x\n".encode("utf-16-be"),
+        "Path;Label\nä.png;µ, x\n".encode("cp1252"),
+        '"Path", "Label"\n"ä.png", "µ, x"\n'.encode(),
+        "Path;Label;;\nä.png;µ, x;;\n".encode(),
+        "Path;Label\nä.png;µ, x;;\n".encode(),
+        "\r\nPath;Label\rä.png;µ, x\r".encode(),
+    ],
+)
+def test_tables_of_other_machines(tmp_path, content):
+    (tmp_path / "t.csv").write_bytes(content)
+    ((_, row),) = read_table(tmp_path / "t.csv", ["path", "label"])
+    assert (row["path"], row["label"]) == ("ä.png", "µ, x")
 
 
 def test_what_is_written_is_read(tmp_path):

@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solder_vae.data.image_files import Image, read_image
+from solder_vae.inspection.boards.cad_tables import BOTTOM, TOP, TURNS, Component
 from solder_vae.inspection.boards.options import BoardOptions
 from solder_vae.inspection.boards.placement_files import (
-    BOTTOM,
-    TOP,
-    Component,
     FootprintPad,
     PixelBox,
     check_names,
@@ -123,6 +121,11 @@ def _outlines(components: Sequence[Component], options: BoardOptions) -> tuple[l
         known = [component for component in here if component.package in footprints]
         if not known:
             raise UserError(f"{options.footprints} has no package of {options.pads}: compare their columns Package.")
+        if options.side == BOTTOM and not all(component.tool for component in known):
+            raise UserError(
+                f"{options.pads}: how its tool counts rotations on the bottom is not documented; give size=MM, or "
+                "rotations as KiCad counts them in columns called Ref, Package, PosX, PosY, Rot, Side."
+            )
         outlines = [
             (f"{component.name}.{pad.name}", _corners(component, pad))
             for component in known
@@ -148,13 +151,14 @@ def _outlines(components: Sequence[Component], options: BoardOptions) -> tuple[l
 def _corners(component: Component, pad: FootprintPad) -> Points:
     """A pad's corners ``(4, 2)`` on the board, as seen from the top.
 
-    A component on the bottom is turned over about its x axis and then rotated, as KiCad does (FOOTPRINT::Flip).
+    A component on the bottom is turned over as its tool does.
     """
     signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float64)
     corners = [pad.x, pad.y] + signs * [pad.width / 2, pad.height / 2]
-    if component.side == BOTTOM:
-        corners = corners * [1, -1]
-    cos, sin = np.cos(np.radians(component.rotation)), np.sin(np.radians(component.rotation))
+    mirror, sense = TURNS[component.tool] if component.side == BOTTOM and component.tool else ((1, 1), 1)
+    corners = corners * mirror
+    angle = np.radians(sense * component.rotation)
+    cos, sin = np.cos(angle), np.sin(angle)
     return np.asarray(corners @ np.array([[cos, sin], [-sin, cos]]) + [component.x, component.y])
 
 

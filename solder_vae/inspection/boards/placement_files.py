@@ -11,21 +11,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from solder_vae.inspection.boards.cad_tables import Component, length, number, read_components
 from solder_vae.inspection.boards.registration import Fiducial
 from solder_vae.utils.errors import UserError
-from solder_vae.utils.tables import Row, read_table
+from solder_vae.utils.tables import Row, parse_table, read_table, read_text
 from solder_vae.utils.text import printable
 
 BOXES = ("name", "x", "y", "width", "height")  # pixels; x, y: the left upper corner
-PLACEMENT = ("ref", "posx", "posy", "rot", "side")  # mm and degrees, y up; KiCad's names
 FOOTPRINTS = ("package", "pad", "x", "y", "width", "height")  # mm from the centroid, unrotated, y up
 FIDUCIALS = ("name", "board_x", "board_y", "pixel_x", "pixel_y")  # mm, y up; pixels, y down
-
-TOP, BOTTOM = "top", "bottom"
-_SIDES = {
-    **dict.fromkeys(("top", "t", "front", "f", "f.cu", "toplayer", "component side"), TOP),
-    **dict.fromkeys(("bottom", "bot", "b", "back", "b.cu", "bottomlayer", "solder side"), BOTTOM),
-}
 
 
 @dataclass(frozen=True)
@@ -37,23 +31,6 @@ class PixelBox:
     y: float
     width: float
     height: float
-
-
-@dataclass(frozen=True)
-class Component:
-    """A placed component: its centroid in millimetres (y up), rotation in degrees counter-clockwise, and side.
-
-    Attributes:
-        line: where it is in its file.
-    """
-
-    name: str
-    package: str
-    x: float
-    y: float
-    rotation: float
-    side: str
-    line: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,18 +52,20 @@ def read_pads(path: Path) -> list[PixelBox] | list[Component]:
     Raises:
         UserError: the file cannot be used; the message names file and line.
     """
-    rows = read_table(path)
-    columns = rows[0][1].keys()
-    if set(PLACEMENT) <= columns:
-        components = [_component(row, path, number) for number, row in rows]
+    text = read_text(path)
+    table = parse_table(path, text, lambda cells: set(BOXES) <= {cell.lower() for cell in cells})
+    if table.rows:
+        check_names(path, [(line, row["name"]) for line, row in table.rows])
+        return [_box(row, f"{path}, line {line}") for line, row in table.rows]
+    if components := read_components(path, text):
         _check_rotations(path, [component.rotation for component in components])
         return components
-    if set(BOXES) <= columns:
-        check_names(path, [(number, row["name"]) for number, row in rows])
-        return [_box(row, f"{path}, line {number}") for number, row in rows]
+    if table.columns:
+        raise UserError(f"{path}: has no rows; it needs a header and a line for each entry.")
+    columns = ", ".join(name for name in parse_table(path, text.strip().partition("\n")[0]).columns)
     raise UserError(
-        f"{path} has the columns {', '.join(columns)}: it needs {', '.join(BOXES)} (pixels) "
-        "or Ref, PosX, PosY, Rot, Side (millimetres, degrees)."
+        f"{path}: has the columns {printable(columns)[:200] or 'of no table'}; it needs {', '.join(BOXES)} (pixels) "
+        "or Ref, PosX, PosY, Rot, Side (millimetres, degrees; docs/use/crop.md has other tools' names)."
     )
 
 
@@ -97,9 +76,9 @@ def read_footprints(path: Path) -> dict[str, list[FootprintPad]]:
         UserError: the file cannot be used; the message names file and line.
     """
     footprints: dict[str, list[FootprintPad]] = {}
-    for number, row in read_table(path, FOOTPRINTS):
-        at = f"{path}, line {number}"
-        x, y, width, height = (_number(row, column, at) for column in FOOTPRINTS[2:])
+    for line, row in read_table(path, FOOTPRINTS):
+        at = f"{path}, line {line}"
+        x, y, width, height = (length(row[column], column, at) for column in FOOTPRINTS[2:])
         _check_size(width, height, at)
         footprints.setdefault(row["package"], []).append(FootprintPad(row["pad"], x, y, width, height))
     return footprints
@@ -112,35 +91,18 @@ def read_fiducials(path: Path) -> list[Fiducial]:
         UserError: the file cannot be used; the message names file and line.
     """
     fiducials = []
-    for number, row in read_table(path, FIDUCIALS):
-        board_x, board_y, pixel_x, pixel_y = (_number(row, key, f"{path}, line {number}") for key in FIDUCIALS[1:])
+    for line, row in read_table(path, FIDUCIALS):
+        at = f"{path}, line {line}"
+        board_x, board_y = (length(row[column], column, at) for column in FIDUCIALS[1:3])
+        pixel_x, pixel_y = (number(row[column], column, at) for column in FIDUCIALS[3:])
         fiducials.append(Fiducial(printable(row["name"]), (board_x, board_y), (pixel_x, pixel_y)))
     return fiducials
 
 
 def _box(row: Row, at: str) -> PixelBox:
-    x, y, width, height = (_number(row, column, at) for column in BOXES[1:])
+    x, y, width, height = (number(row[column], column, at) for column in BOXES[1:])
     _check_size(width, height, at)
     return PixelBox(row["name"], x, y, width, height)
-
-
-def _component(row: Row, path: Path, number: int) -> Component:
-    at = f"{path}, line {number}"
-    side = _SIDES.get(row["side"].lower())
-    if side is None:
-        raise UserError(f"{at}: Side is {printable(row['side'])!r}; use top or bottom.")
-    x, y, rotation = (_number(row, column, at) for column in ("posx", "posy", "rot"))
-    return Component(row["ref"], row.get("package", ""), x, y, rotation, side, number)
-
-
-def _number(row: Row, column: str, at: str) -> float:
-    try:
-        number = math.nan if "_" in row[column] else float(row[column])  # Python would read 1_0 as 10
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise UserError(f"{at}: {column} is {printable(row[column])!r}; use a plain number (point, no unit).")
-    return number
 
 
 def check_names(path: Path, names: Iterable[tuple[int, str]]) -> None:
@@ -150,12 +112,12 @@ def check_names(path: Path, names: Iterable[tuple[int, str]]) -> None:
         UserError: one has no name, or two have the same.
     """
     seen: set[str] = set()
-    for number, name in names:
+    for line, name in names:
         if not name:
-            raise UserError(f"{path}, line {number}: the joint has no name; give it one.")
+            raise UserError(f"{path}, line {line}: the joint has no name; give it one.")
         if name in seen:
             raise UserError(
-                f"{path}, line {number}: {printable(name)} is there twice; give each joint a name of its own."
+                f"{path}, line {line}: {printable(name)} is there twice; give each joint a name of its own."
             )
         seen.add(name)
 

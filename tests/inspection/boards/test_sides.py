@@ -73,6 +73,31 @@ def test_kicads_rotation_on_either_side(board, side, rotation):
         np.testing.assert_allclose(found[f"Q1.{name}"], (seen, place.imag), atol=1 / SCALE)
 
 
+@pytest.mark.parametrize("rotation", [0, 90, 180, 30])
+@pytest.mark.parametrize(("tool", "sense"), [("eagle", -1), ("librepcb", 1)])
+def test_other_tools_turn_the_bottom_their_way(board, tool, sense, rotation):
+    """Both mirror x, not y: Eagle after it has turned the part, LibrePCB before."""
+    placement, name = {
+        "eagle": (f"Q1 12.00 8.00 {rotation} BC847 SOT-23\n", "board.mnb"),
+        "librepcb": (
+            "# Generation Software: LibrePCB 1.2.0\n\nDesignator,Package,Position X,Position Y,Rotation,Side\n"
+            f"Q1,SOT-23,12.0,8.0,{rotation},Bottom\n",
+            "board.csv",
+        ),
+    }[tool]
+    found = middles(board(placement, "bottom", name))
+    for pad, x, y in PADS:
+        place = complex(12, 8) + complex(-x, y) * np.exp(1j * np.radians(sense * rotation))
+        np.testing.assert_allclose(found[f"Q1.{pad}"], (30 - place.real, place.imag), atol=1 / SCALE)
+
+
+def test_a_bottom_whose_rotations_are_not_documented_is_refused(board):
+    placement = "Designator,Footprint,Mid X,Mid Y,Layer,Rotation\nQ1,SOT-23,12mm,8mm,B,0\n"
+    with pytest.raises(UserError, match=r"how its tool counts rotations on the bottom is not documented; give size=MM"):
+        board(placement, "bottom")
+    assert len(board(placement, "bottom", size=2.0).joints) == 1
+
+
 @needs_cases
 def test_kicads_bottom_as_it_was_measured():
     case = CASES / "kicad-bottom-side"
