@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def job(config: DictConfig, directory: Path) -> float:
-    """Run one training; the value returned is the best validation loss, for sweepers that minimise it."""
+    """Do one run; returns the best validation loss, or the criterion, for sweepers."""
     from solder_vae.data.layouts import check_root
     from solder_vae.models.checkpoint_archive import check_there
     from solder_vae.training.finished import finished

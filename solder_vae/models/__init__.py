@@ -1,4 +1,4 @@
-"""Networks, objectives and scores: what a model is. It knows no file of images.
+"""Networks, objectives and scores. This room does not read images from files.
 
 It may import ``utils``. Configs name models here (``_target_: solder_vae.models.BetaVAE``). A class is imported when it
 is asked for, since ``--help`` must not wait for torch.

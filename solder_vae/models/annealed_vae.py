@@ -15,7 +15,7 @@ from solder_vae.utils.errors import UserError
 class AnnealedVAE(BetaVAE, name="annealed_vae"):
     """L is the squared error plus ``beta * |KL - C|``, with C rising linearly from 0 (Burgess et al. 2018, Eq. 8).
 
-    Validation is held against the final capacity, so that its loss means the same in each epoch.
+    Validation uses the final capacity, so that its loss means the same in each epoch.
 
     Args:
         beta: weight of the distance from the capacity, gamma in the paper, 0 or greater.
@@ -34,7 +34,7 @@ class AnnealedVAE(BetaVAE, name="annealed_vae"):
 
     @property
     def target(self) -> float:
-        """C now, in nats: of the step in training, the final one in evaluation."""
+        """The present C in nats: that of the step in training, the final one in evaluation."""
         if not self.training:
             return self.capacity
         return self.capacity * min(1.0, self.step / self.capacity_steps)

@@ -39,8 +39,8 @@ TRAINING, VALIDATION = 0, 1  # streams of the reparameterisation noise
 class Autoencoder(GradCon, nn.Module):
     """The base of all models: encoder, decoder, objective, scores. How it is trained: :mod:`solder_vae.models.steps`.
 
-    A subclass says its name, ``class VQVAE(Autoencoder, name="vq_vae")``, and what its objective is
-    (:meth:`loss_terms`). It takes plain values, by keyword, and hands those that it does not know to this class.
+    A subclass gives its name, ``class VQVAE(Autoencoder, name="vq_vae")``, and its objective (:meth:`loss_terms`). It
+    takes plain values by keyword and passes those that it does not know on to this class.
 
     Args:
         score: the primary score: the one whose threshold decides.
@@ -197,7 +197,7 @@ class Autoencoder(GradCon, nn.Module):
     # what a model is -------------------------------------------------------------------------------------------
 
     def encode(self, x: Tensor) -> Code:
-        """What the encoder says of images ``(B, 3, H, W)``: (z,) or (mu, logvar), each ``(B, C, H/8, W/8)``."""
+        """The encoder's output for images ``(B, 3, H, W)``: (z,) or (mu, logvar), each ``(B, C, H/8, W/8)``."""
         code: Code = self.encoder(x)
         return code
 
@@ -214,8 +214,8 @@ class Autoencoder(GradCon, nn.Module):
             code: of the images, where it is known already.
 
         Returns:
-            ``loss`` is L; ``recon``, the reconstruction error, is what the gradient constraint differentiates; what
-            else there is, is logged. And the code.
+            ``loss`` is L; ``recon``, the reconstruction error, is what the gradient constraint differentiates; further
+            terms are logged. And the code.
         """
         raise NotImplementedError
 
@@ -245,7 +245,7 @@ class Autoencoder(GradCon, nn.Module):
         return {}
 
     def diagnostics(self) -> dict[str, NDArray[Any]]:
-        """What the latest validation says of the latent units, by name, one value a unit; each becomes a CSV file."""
+        """Numbers of the latest validation by name, one value for each latent unit; each name becomes a CSV file."""
         return {}
 
     # checkpoints ------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""beta-TCVAE: the divergence taken apart, and only its total correlation weighed (Chen et al. 2018)."""
+"""beta-TCVAE: the divergence in three parts, of which beta weighs the total correlation alone (Chen et al. 2018)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class BetaTCVAE(BetaVAE, name="beta_tcvae"):
     """beta-TCVAE: L is the squared error plus mutual information, beta times total correlation, and dimension-wise KL.
 
     With beta = 1 it is a VAE whose divergence is estimated from the drawn latents. The ELBO score takes the closed
-    divergence of an image, since total correlation is of a whole data set.
+    divergence of an image, since total correlation is defined for a whole data set only.
 
     Args:
         beta: weight of the total correlation, 0 or greater; 6 in the paper's disentanglement study.

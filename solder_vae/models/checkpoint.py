@@ -1,7 +1,7 @@
 """Checkpoints: what is in one, reading it safely, writing it whole.
 
 A checkpoint is Lightning's own (weights, optimizer, schedule, loop state) plus what makes it sufficient for
-inspection: ``model`` (its registered name: cae, vae, beta_vae ...), ``precision`` (of the training), ``preprocessing``
+inspection: ``model`` (its registered name: cae, vae, beta_vae ...), ``precision`` (of training), ``preprocessing``
 (how a picture becomes the network's input), ``calibration`` (for each score the threshold with its rule, and the scores
 of the validation normals it came from; None until calibrated), ``scores`` (what fitted scores have learned) and
 ``plugins`` (the modules outside this package that it needs). The reference gradients are among the weights. Everything
@@ -134,7 +134,7 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     """Write a checkpoint whole or not at all.
 
     Raises:
-        UserError: it cannot be written; a file that was there is as it was.
+        UserError: it cannot be written; an earlier file of that name is unchanged.
     """
     buffer = io.BytesIO()  # torch.save to a file would tell of a full disk in a RuntimeError
     torch.save(checkpoint, buffer)
@@ -143,6 +143,6 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
             temporary.write_bytes(buffer.getbuffer())
     except OSError as error:
         raise UserError(
-            f"{path} can't be written ({error.strerror}): mend that, then go on from the run's last.ckpt, "
+            f"{path} can't be written ({error.strerror}): correct that, then go on from the run's last.ckpt, "
             "which is whole if it is there (resume=PATH)."
         ) from error

@@ -3,8 +3,8 @@
 It is refused unless it can only be tensors and plain values, of the file's size.
 
 torch's own ``weights_only=True`` keeps code from running, but lets a small file claim any amount of memory
-(a compressed entry, ``bytearray(10**11)``). Here the file is taken apart by another reader of zip archives, held
-against what ``torch.save`` writes for this package, and put together anew, so that torch reads just what was checked.
+(a compressed entry, ``bytearray(10**11)``). Here another reader of zip archives takes the file apart, compares
+it with what ``torch.save`` writes for this package, and puts it together anew. So torch reads only what was checked.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def check_there(path: Path) -> None:
         UserError: there is none.
     """
     if not path.is_file():
-        raise UserError(f"No checkpoint at {path}: give the path of a .ckpt file that a training wrote.")
+        raise UserError(f"No checkpoint at {path}: give the path of a .ckpt file that a run wrote.")
 
 
 def checked_archive(path: Path) -> io.BytesIO:

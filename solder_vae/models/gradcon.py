@@ -6,7 +6,7 @@ The idea in three steps:
    convolution's weight: the *reference*. It points where normal images push the decoder.
 2. In training, the constraint ``grad_loss = -mean_i cos(reference_i, gradient_i)`` keeps each step's gradient aligned
    with the reference (alpha = its weight).
-3. In testing, an image whose own gradient points elsewhere asks for updates that no normal image asked for: its
+3. In testing, an image whose own gradient points elsewhere would need updates that no normal image needed, so its
    grad_loss is high (gamma = its weight in the score).
 
 :class:`GradCon` is the mixin that gives a model all three; the functions above it are the mathematics.
@@ -107,5 +107,5 @@ class GradCon:
         self.reference.update([conv.weight.grad for conv in self.decoder.convolutions])  # type: ignore[misc]
 
     def decode_and_compare(self, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstructions and each image's gradient loss ``(B,)`` against the reference of the training."""
+        """Reconstructions and each image's gradient loss ``(B,)`` against the reference gradients."""
         return decode_with_gradient_loss(self.decoder, z, x, self.reference.means)

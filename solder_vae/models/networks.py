@@ -13,8 +13,8 @@ Two things are written differently from the paper and compute the same:
 
 Convolutions carry no bias: batch norm subtracts it again.
 
-The modules say what is computed. How a CPU computes it fastest is :func:`fast_forward`'s matter alone; what comes
-out is the same but for the rounding. ``fast=False`` calls each layer as it stands.
+The modules say what is computed. :func:`fast_forward` decides how a CPU computes it fastest; the result is the same but
+for rounding. ``fast=False`` calls each layer as it is.
 
 A network of your own is a subclass of :class:`Network`, named by a config (docs/project/extending.md).
 """
@@ -72,7 +72,7 @@ class Network(nn.Module):
 
 
 def make_network(spec: Mapping[str, Any] | None, default: Network | None, key: str) -> Network:
-    """The network that a config or a checkpoint names.
+    """Make the network that a config or a checkpoint names.
 
     Args:
         spec: ``_target_`` and the class's own arguments, plain values; None for ``default``.
@@ -89,7 +89,7 @@ def make_network(spec: Mapping[str, Any] | None, default: Network | None, key: s
     target = spec.get("_target_")
     if target not in Network.registry:
         raise UserError(
-            f"{key} names {target}, which is no network that is known here: "
+            f"{key} names {target}, which is not a known network: "
             "it must be a subclass of solder_vae.models.networks.Network, in a module named by plugins=[...]."
         )
     try:

@@ -23,11 +23,11 @@ class PosteriorStatistics:
 
     def reset(self) -> None:
         """Forget all batches."""
-        # Scalars at first: the first batch's statistics broadcast them to one value a unit, where the batch is.
+        # Scalars at first; the first batch broadcasts them to one value for each unit, on its device.
         self.count = self.sum_mu = self.sum_square = self.sum_kl = torch.zeros((), dtype=torch.float64)
 
     def update(self, mu: Tensor, logvar: Tensor) -> None:
-        """Take in a batch of posteriors, each ``(B, ...)`` with the number of units in the trailing axes."""
+        """Add a batch of posteriors, each ``(B, ...)`` with the number of units in the trailing axes."""
         flat = mu.detach().flatten(1).double()
         self.count = self.count + len(flat)
         self.sum_mu = self.sum_mu + flat.sum(0)

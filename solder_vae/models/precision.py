@@ -1,9 +1,9 @@
-"""The precisions of a training, and what ``trainer.precision=auto`` makes of a machine: bfloat16 where training gains
-from it, single precision where it does not.
+"""Precisions of training, and what ``trainer.precision=auto`` chooses: bfloat16 where it is faster, else single.
 
-On CPUs the tile unit (AMX) or AVX-512's own dot product of bfloat16 make it fast; where it is emulated it is a detour.
+On CPUs the tile unit (AMX) or the bfloat16 dot product of AVX-512 makes it fast; where it is emulated it is slower.
 ``make bench`` measures both (docs/research/performance.md). The choice follows from the processor alone:
-a stopwatch at the start of a run would decide differently in two runs of one seed, and their results would differ.
+if the speed were measured at the start of each run, two runs of one seed could choose differently, and their results
+would differ.
 Scores are always computed in single precision: test and predict with ``32-true``.
 """
 
@@ -19,13 +19,13 @@ FULL, MIXED, DOUBLE = "32-true", "bf16-mixed", "64-true"
 
 
 def check_precision(precision: Any) -> None:
-    """Refuse what GradCon's reference gradients would not survive.
+    """Refuse precisions that would spoil GradCon's reference gradients.
 
-    float16 needs a scaled loss, and so has scaled gradients, infinite now and then, that would stay in their running
-    mean; bfloat16 throughout would keep the mean itself in three digits.
+    float16 needs a scaled loss. Its gradients are scaled, too, and sometimes infinite, which the running mean would
+    keep. With bfloat16 throughout, the mean itself would have only three digits.
 
     Raises:
-        UserError: it is none of those that are right.
+        UserError: the precision is not supported.
     """
     if precision not in ("auto", FULL, MIXED, DOUBLE):
         raise UserError(
@@ -39,7 +39,7 @@ def resolve_precision(precision: Any, accelerator: str = "cpu") -> Any:
 
     Args:
         precision: the config's value; everything but "auto" is returned as it is.
-        accelerator: Lightning's name of where the training runs. On a GPU "auto" is 32-true.
+        accelerator: Lightning's name of the device that trains. On a GPU "auto" is 32-true.
     """
     if precision != "auto":
         return precision

@@ -1,9 +1,9 @@
 """Anomaly scores, per image, batched; higher = more anomalous. The paper's three, and the base of your own.
 
-A score is computed from what a model says of a batch, :class:`ModelOutput`. ``latent`` says which latent is decoded:
+A score is computed from a model's output for a batch, :class:`ModelOutput`. ``latent`` says which latent is decoded:
 "mean" takes the posterior mean (deterministic, the default), "sample" draws ``draws`` latents and averages the scores,
-as the paper samples. The draws are the same for every image and every call, so that an image's score depends on nothing
-but the image and the model.
+as the paper samples. The draws are the same for every image and every call, so that a score depends on the image and
+the model alone.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from torch import Tensor
 from solder_vae.utils.errors import UserError
 
 Latent = Literal["mean", "sample"]
-Code = tuple[Tensor, ...]  # what the encoder says of a batch: (z,) or (mu, logvar)
+Code = tuple[Tensor, ...]  # the encoder's output for a batch: (z,) or (mu, logvar)
 
 #: What a score may need of a model beside reconstructions and codes.
 POSTERIOR, GRADIENTS = "posterior", "gradients"
 
 
 class ModelOutput(NamedTuple):
-    """What a model says of a batch.
+    """A model's output for a batch.
 
     Attributes:
         images: ``(B, 3, H, W)`` in [-1, 1], as they went in.
-        code: what the encoder makes of them: (z,) or (mu, logvar).
+        code: the encoder's output: (z,) or (mu, logvar).
         recon: reconstructions of the shape of ``images``; the mean over the draws of a sampled latent.
         error: squared error of each image ``(B,)`` (Eq. 2).
         divergence: each image's divergence as it enters the objective, weight included, ``(B,)``; None without one.
@@ -46,12 +46,12 @@ class ModelOutput(NamedTuple):
 
 
 class Score:
-    """An anomaly score. A subclass says its name and takes plain values: ``class Mine(Score, name="mine")``.
+    """An anomaly score. A subclass gives its name and takes plain values: ``class Mine(Score, name="mine")``.
 
     Attributes:
         name: what ``score=NAME``, metrics.json and checkpoints call it.
         needs: of "posterior" (a Gaussian posterior and its divergence) and "gradients" (GradCon's gradient losses). A
-            model that has them not is not tested under the score.
+            model that lacks one of them is not tested under the score.
         fitted: whether :meth:`fit` must see the training normals first; :meth:`state` then travels in the checkpoint.
         exportable: whether :meth:`__call__` is made of tensor operations that ONNX has.
     """
@@ -69,7 +69,7 @@ class Score:
             Score.registry[name] = cls
 
     def fit(self, normals: Iterable[ModelOutput]) -> None:
-        """Learn what training normals look like to the trained model; most scores learn nothing.
+        """Learn from the trained model's outputs for the training normals; most scores learn nothing.
 
         Args:
             normals: of the training images, batch by batch, in evaluation mode, not augmented.
@@ -80,7 +80,7 @@ class Score:
         return {}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take what :meth:`state` gave."""
+        """Restore what :meth:`state` returned."""
 
     def __call__(self, output: ModelOutput) -> Tensor:
         """The score of each image ``(B,)``, on the device of the output."""
@@ -129,7 +129,7 @@ class GradConScore(Score, name="gradcon"):
         return output.error + self.gamma * output.grad_loss
 
 
-#: The paper's: every model is tested under those of them that it admits.
+#: The paper's scores. Every model is tested under those that it admits.
 PAPER_SCORES: tuple[type[Score], ...] = (Recon, Elbo, GradConScore)
 SCORES = tuple(kind.name for kind in PAPER_SCORES)
 

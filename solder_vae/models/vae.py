@@ -48,7 +48,7 @@ class BetaVAE(Autoencoder, name="beta_vae"):
     def noise(self, x: Tensor, stream: int, step: int) -> Tensor:
         """Standard normal noise ``(B, C, H/8, W/8)`` that depends on seed, stream and step alone.
 
-        A rank takes from the global batch's noise what belongs to its images: every ``world_size()``-th. NumPy draws
+        A rank takes its images' part of the global batch's noise: every ``world_size()``-th. NumPy draws
         one number after the other, so the noise of the first images is the same however many there are.
         """
         encoder = self.encoder
@@ -78,7 +78,7 @@ class BetaVAE(Autoencoder, name="beta_vae"):
         return super().validation_terms(x, code, step)
 
     def validation_summary(self) -> dict[str, float]:
-        """How many latent units carry information; a warning when hardly any does any more."""
+        """How many latent units carry information; a warning if hardly any does."""
         if self.posterior.count == 0:  # nothing was validated
             return {}
         self.kl_per_unit, self.active_units = self.posterior.compute()

@@ -1,4 +1,4 @@
-"""What watches over a training: progress, checkpoints, and the stop when the loss is no number any more."""
+"""Callbacks of a run: progress, checkpoints, and the stop when the loss becomes NaN or infinite."""
 
 from __future__ import annotations
 
@@ -64,21 +64,21 @@ class StopOnNaN(Callback):
 
 
 class WholeCheckpoint(ModelCheckpoint):
-    """Writes whole files only, however the writing ends."""
+    """Writes files whole or not at all, even if the writing is cut off."""
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = WholeCheckpointIO()
         super().setup(trainer, module, stage)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put the epoch's training row into the file: Lightning logs it after the checkpoint, perhaps never."""
+        """Put the epoch's training row into the file: Lightning logs it after the checkpoint, if at all."""
         checkpoint["training_row"] = {
             key: float(value) for key, value in trainer.logged_metrics.items() if key.startswith("train/")
         }
 
 
 class BestCheckpoint(WholeCheckpoint):
-    """Keeps the best epoch so far also when a training goes on in another directory, where Lightning forgets it."""
+    """Keeps the best epoch so far, even if a run goes on in another directory, where Lightning would forget it."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict({**state_dict, "dirpath": self.dirpath})
@@ -100,7 +100,7 @@ def checkpoints(directory: Path) -> list[ModelCheckpoint]:
 
 @contextmanager
 def plain_fit_errors() -> Iterator[None]:
-    """Around a fit: Ctrl-C comes out as KeyboardInterrupt, the death of a worker process in one sentence.
+    """Around a fit: turn Ctrl-C into KeyboardInterrupt, and the death of a worker process into one sentence.
 
     Raises:
         UserError: the operating system killed a process that prepares batches.
@@ -120,14 +120,16 @@ def plain_fit_errors() -> Iterator[None]:
 
 
 def progress_bar() -> list[Callback]:
-    """A bar where someone watches."""
+    """A progress bar, but only on a terminal."""
     return [RichProgressBar(leave=False)] if sys.stderr.isatty() else []
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Lightning's way to write checkpoints, which writes to the folder for temporary files and moves them; that leaves
-    a part of one where the folder is on another file system and the move is interrupted. This one doesn't. It reads
-    by :func:`read_checkpoint`."""
+    """Writes checkpoints whole and reads them by :func:`read_checkpoint`.
+
+    Lightning writes to the folder for temporary files and then moves the file. If that folder is on another file system
+    and the move is interrupted, a part of a checkpoint is left.
+    """
 
     def save_checkpoint(self, checkpoint: Checkpoint, path: str | Path, storage_options: Any = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)

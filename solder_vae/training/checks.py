@@ -18,7 +18,7 @@ from solder_vae.utils.errors import UserError
 
 
 def training_precision(config: DictConfig, resumed: Checkpoint | None) -> str:
-    """The precision to train in; a resumed training keeps its own, whatever machine it goes on.
+    """The precision to train in; a resumed run keeps its own, on any machine.
 
     Raises:
         UserError: the device or the batch does not fit it.
@@ -44,7 +44,7 @@ def check_run(config: DictConfig) -> None:
         raise UserError(f"data.image_size={size} does not fit the network: use a multiple of {STRIDE}.")
     if batch == 1 and size == STRIDE:
         raise UserError(
-            "data.batch_size=1 with data.image_size=8 leaves batch norm a single pixel, of which there is no variance: "
+            "data.batch_size=1 with data.image_size=8 leaves batch norm a single pixel, which has no variance: "
             "use 2 images or more."
         )
     if config.criterion not in ("val/loss", PSEUDO_DEFECT_AUROC):
@@ -52,7 +52,7 @@ def check_run(config: DictConfig) -> None:
     check_precision(config.trainer.precision)
     if config.trainer.get("accumulate_grad_batches", 1) != 1:
         raise UserError(
-            "trainer.accumulate_grad_batches is not supported, since batch norm and the gradient constraint are of "
+            "trainer.accumulate_grad_batches is not supported, since batch norm and the gradient constraint need "
             "whole batches: raise data.batch_size instead, with trainer=ddp where one device cannot hold it."
         )
     if config.beta is not None and "beta" not in config.model:
@@ -121,6 +121,6 @@ def rank_count(config: DictConfig) -> int:
 
 
 def on_gpu(config: DictConfig) -> bool:
-    """Whether training goes to GPUs."""
+    """Whether training uses GPUs."""
     accelerator = config.trainer.accelerator
     return accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())

@@ -1,8 +1,8 @@
-"""Data-parallel training: one process (*rank*) a device, started and watched over by the run's own process.
+"""Data-parallel training: one process (*rank*) for each device, started and watched by the run's own process.
 
-The run's process takes no part in the computation. It holds the folder, the loggers and, afterwards, the test; rank 0
-sends it what it logs. So it can end all ranks as soon as one of them fails, whatever the others are waiting for, and
-nothing of a failed group is left in it: the next job of a sweep starts anew.
+The run's process does not train. It has the folder, the loggers and, afterwards, the test; rank 0 sends it what is
+logged. So it can end all ranks as soon as one of them fails, even if the others are waiting. Nothing of a failed group
+remains in this process, so the next job of a sweep starts clean.
 
 What the ranks compute is in :mod:`solder_vae.utils.distributed`.
 """
@@ -44,7 +44,7 @@ GRACE = 10  # seconds for the other ranks to tell what they saw of a failure
 
 
 class Run(NamedTuple):
-    """What each rank needs to know of the run."""
+    """The run as each rank needs it."""
 
     module: TrainingModule
     data: SolderDataModule
@@ -66,8 +66,8 @@ def fit_on_ranks(
     spawn = multiprocessing.get_context("spawn")
     ranks: dict[Connection, Any] = {}
     with tempfile.TemporaryDirectory(prefix="solder_vae_") as folder:
-        # In a file: as an argument, the tensors would be moved to memory that all ranks share, and each rank would
-        # have to take it in, after its imports, before the next one starts.
+        # By a file: as an argument, the tensors would be moved to memory that all ranks share, and each rank would
+        # have to read it, after its imports, before the next one starts.
         run = Path(folder) / "run"
         run.write_bytes(pickle.dumps(Run(module, data, config, directory)))
         try:
@@ -90,7 +90,7 @@ def listen(ranks: dict[Connection, Any], loggers: Sequence[Logger]) -> str:
     """Pass on what the ranks log until all have ended; the path of the best checkpoint.
 
     Raises:
-        UserError: a rank met one, or was killed.
+        UserError: a rank raised one, or was killed.
         RuntimeError: a rank failed otherwise.
     """
     count, best, errors, killed = len(ranks), "", [], []
@@ -136,7 +136,7 @@ def listen(ranks: dict[Connection, Any], loggers: Sequence[Logger]) -> str:
 
 
 class Messages:
-    """A rank's end of the line to the run's process."""
+    """A rank's end of the pipe to the run's process."""
 
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe
@@ -152,7 +152,7 @@ class Messages:
 
 
 class Relay(Logger):
-    """Sends the metrics of rank 0 to the run's loggers; those of the other ranks are the same and go nowhere."""
+    """Sends the metrics of rank 0 to the run's loggers; those of the other ranks are the same and are dropped."""
 
     def __init__(self, messages: Messages | None) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class Relay(Logger):
 
 
 def train_as_rank(rank: int, count: int, threads: int, store: Path, run: Path, pipe: Connection) -> None:
-    """Take part in a training as one of its processes.
+    """Train as one of the run's processes.
 
     Args:
         rank: of this one, from 0.
@@ -219,7 +219,7 @@ def train_as_rank(rank: int, count: int, threads: int, store: Path, run: Path, p
 
 
 def relay_logging(rank: int, messages: Messages) -> None:
-    """Let rank 0 log as a single process would, and the others only what went wrong."""
+    """Let rank 0 log as a single process would, and the others only warnings and errors."""
     quiet_lightning()
     root = logging.getLogger()
     root.addHandler(logging.handlers.QueueHandler(messages))  # type: ignore[arg-type]  # it only puts

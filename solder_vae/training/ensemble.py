@@ -1,12 +1,13 @@
-"""Several trainings as one: K members of one architecture, stacked along a leading axis and vectorised by ``vmap``.
+"""Several runs trained as one: K members of one architecture, stacked along a leading axis and vectorised by ``vmap``.
 
-One such network leaves a GPU idle; K of them side by side do not. Members differ in seed and, for the beta-VAE, in
-beta. Each has its own weights, batch-norm statistics, reference gradients, learning-rate schedule and best epoch, and
-all see the same batches, those of ``data.seed``. So member k ends, within float error, where a run of its own would:
+One such network is too small to keep a GPU busy; K of them side by side use more of it. Members differ in seed and, for
+the beta-VAE, in beta. Each has its own weights, batch-norm statistics, reference gradients, learning-rate schedule and
+best epoch, and all see the same batches, those of ``data.seed``. So member k ends, within float error, where a run of
+its own would:
 ``seed=<its seed> beta=<its beta> data.seed=<the ensemble's>``.
 
-Members never meet in a sum over K that is not taken apart again: the gradient of the summed objectives with respect to
-one member's weights is the gradient of that member's objective.
+The members' objectives are summed over K. The gradient of that sum with respect to one member's weights is the gradient
+of that member's own objective.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8
 
 @dataclass
 class Member:
-    """What is known of one member: its best epoch and its history, by the names that solo runs log."""
+    """One member after training: its best epoch and its history, by the names that solo runs log."""
 
     best_loss: float = float("inf")
     best_epoch: int = -1

@@ -14,7 +14,7 @@ _WITHOUT_EFFECT = ("skip_finished", "resume", "logger", "pictures")  # on a run'
 def finished(config: DictConfig, directory: Path) -> float | None:
     """The best validation loss of the run in ``directory`` if it is finished and was run as ``config`` says, else None.
 
-    A run is finished when its ``metrics.json`` is there: that is written whole, at the end, and taken away when a run
+    A run is finished when its ``metrics.json`` is there: that file is written whole, at the end, and removed when a run
     begins in the same folder.
     """
     try:
@@ -26,7 +26,7 @@ def finished(config: DictConfig, directory: Path) -> float | None:
 
 
 def decisive(config: Any) -> dict[str, Any]:
-    """What of a run's config its result depends on, in plain containers as they come back from a file."""
+    """The part of a run's config that its result depends on, in plain containers as read from a file."""
     plain: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(config, resolve=True)))  # type: ignore[assignment]
     if "threshold" in plain:
         plain["threshold"] = today(plain["threshold"])

@@ -1,7 +1,7 @@
-"""Where numbers and pictures go: metrics.csv in the run directory, and Weights & Biases, offline unless asked.
+"""Where numbers and pictures go: metrics.csv in the run directory, and Weights & Biases, offline by default.
 
-Nothing about logging may stop a run: without a key or a network, ``logger.mode=online`` falls back to offline, and
-where Weights & Biases is lost later, the run goes on without it.
+Logging must never stop a run. Without a key or a network, ``logger.mode=online`` falls back to offline. If the
+connection to Weights & Biases is lost later, the run goes on without it.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ os.environ.setdefault("WANDB_FINISH_TIMEOUT", "60")
 log = logging.getLogger(__name__)
 
 MODES = ("offline", "online", "disabled")
-TAGGED = ("model", "score", "data")  # of a run's config: what dashboards filter by most
+TAGGED = ("model", "score", "data")  # keys of a run's config that dashboards filter by most
 
-#: Which value of a metric is its best; neither end is for the divergence and the units in use.
+#: Which value of a metric is its best. Divergence and active units have no best value.
 BEST = {"train/*": "min,last", "val/*": "min,last"}
 BEST |= dict.fromkeys(("train/kl", "val/kl", "val/active_units"), "last")
 _UP, _DOWN = ("auroc", "average_precision", "precision", "recall", "f1"), ("false_call_rate", "escape_rate")
@@ -70,7 +70,7 @@ def run_loggers(
     name: str,
     group: str | None,
 ) -> Iterator[list[Logger]]:
-    """The run's loggers, closed on the way out however the run ended.
+    """The run's loggers, closed at the end, even if the run fails.
 
     Args:
         directory: the run's directory.
@@ -96,7 +96,7 @@ def run_loggers(
 
 
 class Dashboard(WandbLogger):
-    """A run of Weights & Biases that may be lost at any time: that is said once, and nothing more is sent."""
+    """A run of Weights & Biases that may be lost at any time. The loss is reported once, and nothing more is sent."""
 
     lost = False
 
@@ -105,7 +105,7 @@ class Dashboard(WandbLogger):
         if not self.lost:
             try:
                 send(*arguments)
-            except Exception as error:  # anything: logging is never worth a training
+            except Exception as error:  # any error: logging must not stop a run
                 self.lose(error)
 
     def lose(self, error: Exception) -> None:
@@ -127,7 +127,7 @@ class Dashboard(WandbLogger):
         self.attempt(super().log_hyperparams, params)
 
     def finish(self, status: int) -> None:
-        """Wait until what was logged is on disk and, if online, with the server, but not for ever."""
+        """Wait, for a limited time, until what was logged is on disk and, if online, on the server."""
         try:
             self.experiment.finish(status)
         except Exception as error:
@@ -167,7 +167,7 @@ def start_wandb(mode: str, **settings: Any) -> Dashboard | None:
 
 
 def stop_wandb() -> None:
-    """End the process that wandb keeps beside this one: what failed there would fail again, at the latest at exit."""
+    """End wandb's own process, since what failed there would fail again, at the latest at exit."""
     import wandb
 
     with suppress(Exception):
@@ -201,7 +201,7 @@ def content_digest(tables: Mapping[str, ImageTable]) -> str:
 def log_lineage(
     logger: WandbLogger, tables: Mapping[str, ImageTable], checkpoint: Path, facts: Mapping[str, Any]
 ) -> None:
-    """Say that the run used these data and made this checkpoint.
+    """Record that the run used these data and made this checkpoint.
 
     The data artefact is named by the digest of its content and holds no image, only what its splits are made of; runs
     on the same data use the same version of it. The checkpoint, about 10 MB with its optimiser's state, is not copied:

@@ -1,4 +1,4 @@
-"""The curve of a training that goes on: what metrics.csv held before stays in it."""
+"""Resuming a run: whether it may go on from a checkpoint, and how metrics.csv keeps its earlier rows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from solder_vae.utils.errors import UserError
 
 
 def carry_over(path: Path, checkpoint: Mapping[str, Any], loggers: Iterable[Logger]) -> None:
-    """Log again, to the CSV logger among ``loggers``, what ``path`` holds of the steps behind ``checkpoint``.
+    """Log again, to the CSV logger among ``loggers``, the rows of ``path`` up to ``checkpoint``.
 
-    The logger would begin with an empty file, also in the very folder of the training that goes on.
+    Otherwise the logger would begin with an empty file, even in the folder of the resumed run.
 
     Args:
-        path: ``metrics.csv`` of the training to resume; without it nothing happens.
-        checkpoint: to resume from. Later rows are of work that is done anew; its own training row, which a training
-            stopped in the moment after the checkpoint did not log, comes from the checkpoint.
+        path: ``metrics.csv`` of the run to resume; if it is missing, nothing happens.
+        checkpoint: to resume from. Later rows are left out, since those steps are done again. The epoch's own training
+            row comes from the checkpoint, since a run that was stopped just after the checkpoint did not log it.
         loggers: of the new run, not used yet.
     """
     steps = checkpoint["global_step"]
@@ -50,7 +50,7 @@ def earlier_rows(path: Path, steps: int) -> list[dict[str, Any]]:
 
 
 def check_resumable(path: str | Path, model: Autoencoder, max_epochs: int) -> Checkpoint:
-    """Return the checkpoint if a training of ``model`` can go on from it, up to ``max_epochs``.
+    """Return the checkpoint if a run of ``model`` can go on from it, up to ``max_epochs``.
 
     Raises:
         UserError: the file cannot be used, is of another model, or was trained under other settings.
@@ -72,20 +72,20 @@ def check_resumable(path: str | Path, model: Autoencoder, max_epochs: int) -> Ch
     whole = whole and isinstance(row, dict) and all(isinstance(key, str) for key in row)
     whole = whole and all(isinstance(value, float) for value in row.values())
     if not whole or not all(isinstance(state, dict) for state in checkpoint["callbacks"].values()):
-        raise UserError(f"{path} lacks what resuming needs: give the last.ckpt of a training.")
+        raise UserError(f"{path} lacks what resuming needs: give the last.ckpt of a run.")
     if checkpoint["epoch"] + 1 >= max_epochs:
         raise UserError(
-            f"{path} has {checkpoint['epoch'] + 1} epochs behind it: "
+            f"{path} has been trained for {checkpoint['epoch'] + 1} epochs: "
             f"give a larger trainer.max_epochs than {max_epochs}."
         )
     for state in checkpoint["callbacks"].values():
         best = state.get("best_model_path") if state.get("monitor") == "val/loss" else None
         if best and not Path(best).is_file():
             raise UserError(
-                f"{best}, the best epoch so far of the training to resume, is gone: put it back, or start anew."
+                f"{best}, the best epoch so far of the run to resume, is missing: put it back, or start anew."
             )
     then, now = settings(checkpoint["hyper_parameters"]), dict(model.hparams)
-    # What a version did not have yet it trained as the default says; Adam and its schedule were not named then.
+    # Arguments that an earlier version lacked had the values of today's defaults; Adam and its schedule had no keys.
     then = {**{key: value for key, value in defaults(type(model)).items() if key in now}, **then}
     for key in ("optimizer", "scheduler"):
         now[key] = now.get(key) if key in checkpoint["hyper_parameters"] else then.get(key)
@@ -98,7 +98,7 @@ def check_resumable(path: str | Path, model: Autoencoder, max_epochs: int) -> Ch
 
 
 def defaults(kind: type) -> dict[str, Any]:
-    """The default of each argument of a model: what a version without that argument trained with."""
+    """The default of each argument of a model, which is what a version without that argument trained with."""
     found: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
         if "__init__" in vars(base) and issubclass(base, Autoencoder):

@@ -48,7 +48,7 @@ def run(config: DictConfig, directory: Path) -> float:
         The best validation loss, or the ``criterion`` that the sweeper asks for.
 
     Raises:
-        UserError: the config, the data or a checkpoint cannot be used, or the loss stopped being a number.
+        UserError: the config, the data or a checkpoint cannot be used, or the loss became NaN or infinite.
     """
     quiet_lightning()
     model, data = build_parts(config)
@@ -72,7 +72,7 @@ def run(config: DictConfig, directory: Path) -> float:
     check_tables(data, config)
     if warning := shortcut_warning(data.tables, config.data.view, config.data.get("root")):
         log.warning("%s", warning)
-    # From here on the folder is this run's; what was refused so far has left an earlier run's result alone.
+    # From here on the folder belongs to this run. A command refused before left an earlier run's result alone.
     (directory / "metrics.json").unlink(missing_ok=True)  # else this run's config would stand beside that result
     OmegaConf.save(config, directory / "config.yaml", resolve=True)
     if members:
@@ -125,7 +125,7 @@ def finish(
 ) -> float:
     """Calibrate, test and report a trained model, write it as ``best.ckpt``; what :func:`run` returns."""
     model = model_of(checkpoint)
-    # Scores are computed in single precision, whatever the training used.
+    # Scores are computed in single precision, whatever precision the training had.
     evaluation = evaluate_model(model.to(device_of(config)), data, threshold_rule(config))
     validation = evaluation.validation
     model.decision_state = evaluation.decision_state()
@@ -174,7 +174,7 @@ def run_ensemble(configs: list[DictConfig], data: SolderDataModule, config: Dict
 
 
 def logging_options(config: DictConfig) -> dict[str, Any]:
-    """What :func:`~solder_vae.training.loggers.run_loggers` wants to know of a run."""
+    """The arguments of :func:`~solder_vae.training.loggers.run_loggers` for a run."""
     name, group = run_names(config)
     return {"config": flat_config(config), **config.logger, "name": name, "group": group}
 

@@ -33,7 +33,7 @@ def write_artefacts(
         model: the tested model, in evaluation mode.
         evaluation: its test.
         numbers: see :func:`run_metrics`.
-        pictures: whether to write them; they take longer than all else here.
+        pictures: whether to write them; they take longer than all other files.
     """
     write_csv(directory / "predictions.csv", prediction_rows(evaluation))
     for name, values in model.diagnostics().items():
@@ -161,7 +161,7 @@ def log_artefacts(
 ) -> None:
     """Send the test's numbers, pictures, predictions, data and model to Weights & Biases.
 
-    metrics.csv keeps to the training.
+    metrics.csv holds the training curves only.
     """
     scalars = summary_numbers(numbers)
     facts = {**{key: numbers[key] for key in ("model", "score", "beta", "seed")}, **scalars}

@@ -40,14 +40,14 @@ def fit(
         data: set up.
         config: the run's.
         directory: the run's.
-        loggers: of the training's curves.
+        loggers: of the training curves.
         options: of the Trainer, beside the config's.
 
     Returns:
         The path of the best checkpoint by validation loss.
 
     Raises:
-        UserError: the loss stopped being a number, or a process that prepares batches died.
+        UserError: the loss became NaN or infinite, or a process that prepares batches died.
     """
     best, last = checkpoints(directory)
     own = [build(callback) for callback in config.callbacks.values()]
@@ -98,7 +98,7 @@ def quiet_lightning() -> None:
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
-        "does not have many workers",  # the images are in memory: none is fastest
+        "does not have many workers",  # the images are in memory, so no workers is fastest
         "exists and is not empty",
         "smaller than the logging interval",
         "isinstance.treespec",

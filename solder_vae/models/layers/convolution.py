@@ -2,11 +2,8 @@
 
 * :func:`winograd_conv3x3`: a 3x3 convolution of a small map in a quarter of the multiplications (Lavin and Gray 2016).
 * :func:`interpolated_conv3x3`: interpolation and convolution at once, with the channels mixed at low resolution.
-* :func:`batch_norm`: batch norm whose *second* derivative is in closed form. GradCon's constraint differentiates a
-  gradient, and autograd would take the batch norm's backward pass apart into a dozen passes over the map.
-
-The two convolutions are products of matrices, which autograd differentiates as often as it is asked to. All are made
-for training: they take plain tensors and return them as ``(B, C, H, W)``, in whatever memory order falls out.
+Both are products of matrices, which autograd can differentiate any number of times. They are made for training: they
+take plain tensors and return them as ``(B, C, H, W)``, in any memory order.
 """
 
 from __future__ import annotations
@@ -207,7 +204,7 @@ def band_windows(x: Tensor, per: int = 1) -> Tensor:
     return padded.unfold(1, (BAND + 2 * HALO) * per, BAND * per).mT
 
 
-# batch norm ---------------------------------------------------------------------------------------------------------
+# weight gradients ---------------------------------------------------------------------------------------------------
 
 
 def weight_gradients_loop(inputs: Tensor, output_gradients: Tensor, weight: Tensor) -> Tensor:

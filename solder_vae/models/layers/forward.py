@@ -23,17 +23,17 @@ from solder_vae.utils.distributed import world_size
 def fast_forward(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     """One layer after the other; on a CPU, by :mod:`solder_vae.models.layers.convolution`.
 
-    Some things are done differently then, with the same result:
+    Some steps are done differently then, with the same result:
 
     * an upsampling and the convolution after it are computed at once;
-    * pooling comes before the activation, which then has a quarter to do: both keep the order of values;
+    * pooling comes before the activation, which then has a quarter of the work; both keep the order of values;
     * in training, wide convolutions of small maps are computed by tiles, and the batch norm is one that is quickly
       differentiated twice, for GradCon's constraint;
     * in evaluation without gradients, the batch norm is folded into the convolution.
 
     Args:
-        layers: :func:`conv_block`, :class:`BicubicUpsample2x` and ``nn.MaxPool2d``. Whatever is none of them, or
-            differs from what the kernels are made for, is called as it is.
+        layers: :func:`conv_block`, :class:`BicubicUpsample2x` and ``nn.MaxPool2d``. Other layers, and those
+            that the kernels are not made for, are called as they are.
         x: ``(B, C, H, W)``.
     """
     plain = x.device.type != "cpu" or torch.compiler.is_compiling()
