@@ -38,7 +38,7 @@ def is_bomb(data: bytes) -> bool:
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether a PNG or JPEG file goes on to its end, whatever may follow that (True for other formats)."""
+    """Whether a PNG or JPEG file is complete; data after its end are ignored (True for other formats)."""
     if data.startswith(PNG):
         return any(kind == b"IEND" for kind, _, _ in _chunks(data))
     return not data.startswith(JPEG) or any(kind == END for kind, _ in _segments(data))

@@ -1,4 +1,4 @@
-"""What headers of BMP, PNM and JPEG 2000 say of the pixels, where OpenCV pays no heed to it."""
+"""What headers of BMP, PNM and JPEG 2000 say about the pixels and OpenCV ignores."""
 
 from __future__ import annotations
 

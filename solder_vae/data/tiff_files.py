@@ -1,4 +1,4 @@
-"""TIFF files by their tags: OpenCV decodes the samples, but takes some of them for what they are not.
+"""TIFF files by their tags: OpenCV decodes the samples, but misreads the meaning of some.
 
 What it gets wrong, with no word about it: 16 bit where 0 is white, 16 bit stored plane by plane, grey with alpha, and
 pixels compressed in ways that it doesn't know. All of these are told by the tags of the first page (TIFF 6.0, and

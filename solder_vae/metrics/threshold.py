@@ -109,7 +109,7 @@ class Rule(ABC):
         registry: every rule whose module has been imported, by name.
 
     Raises:
-        UserError: a parameter is no finite number, or another rule has the name already.
+        UserError: a parameter is not a finite number, or another rule has the name already.
     """
 
     name: ClassVar[str]
@@ -139,7 +139,7 @@ class Rule(ABC):
             fits: whether a finite number does.
 
         Raises:
-            UserError: it is no finite number or does not fit.
+            UserError: it is not a finite number or does not fit.
         """
         value = getattr(self, parameter)
         try:

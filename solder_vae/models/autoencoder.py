@@ -143,7 +143,7 @@ class Autoencoder(GradCon, nn.Module):
         self.step = 0  # training steps so far, kept by the loop
         # What travels with the weights, see solder_vae.models.checkpoint.
         self.preprocessing: dict[str, Any] | None = None
-        self.precision = FULL  # of the training, see solder_vae.models.precision
+        self.precision = FULL  # of training, see solder_vae.models.precision
         self.decision_state: dict[str, Any] | None = None
         paper = None if encoder else Encoder(self.heads, latent_channels, width, head)
         self.encoder = make_network(encoder, paper, "model.encoder")

@@ -1,4 +1,4 @@
-"""What a number must be, checked by the part that uses it."""
+"""Checks of numbers, for the parts that use them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def check_whole_number(key: str, value: object, least: int) -> None:
     """Check an option that counts something.
 
     Raises:
-        UserError: it is no whole number, or less than ``least``.
+        UserError: it is not a whole number, or less than ``least``.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UserError(f"{key}={value} does not fit: use a whole number, {least} or more.")

@@ -1,4 +1,4 @@
-"""Options that mean themselves on a command line: paths and regular expressions, whatever characters they have.
+"""Options that are taken literally on a command line: paths and regular expressions with any characters.
 
 Hydra reads values by a grammar of its own, in which brackets, commas, equals signs and quotes have a meaning and
 ``20240101`` is a number. Folders have such names. So the values of the options below are quoted before Hydra sees them.

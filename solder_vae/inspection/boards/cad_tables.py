@@ -1,4 +1,4 @@
-"""Placement files of CAD tools: where each component lies, in millimetres, whichever tool wrote it.
+"""Placement files of CAD tools: where each component lies, in millimetres, for every tool.
 
 Columns are found by their names, the header by its columns, units in cells, columns or the lines before the header.
 docs/use/crop.md lists the tools.
