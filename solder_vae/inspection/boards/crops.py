@@ -46,7 +46,7 @@ def write_crops(board: Board, directory: Path) -> None:
 
 
 def file_names(designators: Iterable[str]) -> list[str]:
-    """A PNG file name for each designator: safe on every system, within the folder, no two alike in upper or lower case."""
+    """A PNG file name for each designator: safe on every system, within the folder, all different, also in lower case."""
     taken: set[str] = set()
     names = []
     for designator in designators:
