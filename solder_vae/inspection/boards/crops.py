@@ -46,7 +46,7 @@ def write_crops(board: Board, directory: Path) -> None:
 
 
 def file_names(designators: Iterable[str]) -> list[str]:
-    """A PNG file name for each designator: safe on every system, within the folder, all different, also in lower case."""
+    """PNG file names for designators: safe on every system, within the folder, and all different even in lower case."""
     taken: set[str] = set()
     names = []
     for designator in designators:
