@@ -65,8 +65,9 @@ def run(arguments: list[str]) -> int:
 
     import torch
 
+    from solder_vae.data.image_files import write_png
     from solder_vae.inspection.batch import inspect_into, print_summary
-    from solder_vae.inspection.boards.picture import write_verdicts
+    from solder_vae.inspection.boards.picture import verdicts_on_board
     from solder_vae.inspection.inspector import Inspector
 
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -76,7 +77,8 @@ def run(arguments: list[str]) -> int:
     with atomic_directory(out) as directory:
         inspection = inspect_into(directory, inspector, joints, options.checkpoint, options.processes)
         if board:
-            write_verdicts(directory / "board.png", board, [row["margin"] for row in inspection.predictions])
+            margins = [row["margin"] for row in inspection.predictions]
+            write_png(directory / "board.png", verdicts_on_board(board, margins))
     if board:
         print(board)
     print_summary(inspector, inspection, out)

@@ -176,6 +176,12 @@ def _parts(length: int) -> Iterator[slice]:
     return (slice(start, start + (1 << 20)) for start in range(0, length, 1 << 20))
 
 
+def write_png(path: Path, image: Image) -> None:
+    """Write a picture ``(H, W, 3)``, or ``(H, W)`` in grey; any name will do."""
+    packed = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)[1]
+    path.write_bytes(packed.tobytes())
+
+
 def base64_of_webp(image: NDArray[Any]) -> str:
     """A picture ``(H, W, 3)`` uint8 for an HTML page."""
     _, packed = cv2.imencode(".webp", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_WEBP_QUALITY, 90])

@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import html.parser
 import json
 import re
 import shutil
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from checkpoints import SIZE, pictures, png, write_checkpoint, write_images
 from commands import run_command, train
+from pages import Page
 
 from solder_vae.inspection import batch as inspection
 from solder_vae.inspection.inspector import Inspector
@@ -44,30 +44,6 @@ def rows_of(out):
         return list(csv.DictReader(file))
 
 
-class Page(html.parser.HTMLParser):
-    """What a browser finds in the report: its elements, and the data."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.tags, self.inside, self.data = [], False, ""
-        self.feed(path.read_text(encoding="utf-8"))
-        self.data = json.loads(self.data)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.inside = dict(attributes).get("id") == "data"
-        for name, value in attributes:
-            assert name not in ("src", "href"), "the report loads nothing"
-            assert not (name or "").startswith("on"), value
-
-    def handle_data(self, data):
-        if self.inside:
-            self.data += data
-
-    def handle_endtag(self, tag):
-        self.inside = False
-
-
 def test_tables_and_report_say_what_the_inspector_says(checkpoint, tmp_path, capsys):
     images = pictures(45)
     paths = write_images(tmp_path / "images", images)
@@ -76,7 +52,7 @@ def test_tables_and_report_say_what_the_inspector_says(checkpoint, tmp_path, cap
     assert sorted(path.name for path in out.iterdir()) == ["predictions.csv", "predictions.json", "report.html"]
     verdicts = Inspector.load(checkpoint).score(paths)
     content = json.loads((out / "predictions.json").read_text())
-    cards = Page(out / "report.html").data["joints"]
+    cards = Page((out / "report.html").read_text(encoding="utf-8")).data["joints"]
     assert [card["score"] for card in cards] == sorted((verdict.score for verdict in verdicts), reverse=True)
     by_name = {card["path"]: card for card in cards}
     for row, entry, verdict in zip(rows_of(out), content["predictions"], verdicts, strict=True):
@@ -107,7 +83,7 @@ def test_unreadable_images_are_listed_counted_and_left_out(checkpoint, tmp_path,
     errors = capsys.readouterr().err
     assert "2 of 6 images could not be read" in errors
     assert str(paths[1]) in errors
-    assert len(Page(out / "report.html").data["unreadable"]) == 2
+    assert len(Page((out / "report.html").read_text(encoding="utf-8")).data["unreadable"]) == 2
     shutil.rmtree(out)
     for path in paths:
         path.write_bytes(b"no image")
@@ -130,7 +106,7 @@ def test_nothing_is_written_outside_and_no_name_becomes_markup(checkpoint, tmp_p
     after = tree(tmp_path)
     assert {path for path in after if path not in before} == {out, *out.iterdir()}
     assert all(after[path] == before[path] for path in before)
-    report = Page(out / "report.html")
+    report = Page((out / "report.html").read_text(encoding="utf-8"))
     assert not {"img", "article"} & set(report.tags)
     assert report.tags.count("script") == 2
     assert {card["path"] for card in report.data["joints"]} == {row["path"] for row in rows_of(out)}
@@ -234,7 +210,7 @@ def test_the_report_keeps_the_worst(checkpoint, tmp_path, monkeypatch):
     write_images(tmp_path / "images", pictures(30))
     monkeypatch.setattr(inspection, "IN_REPORT", 4)
     run([f"checkpoint={checkpoint}", f"images={tmp_path / 'images'}", f"out={tmp_path / 'out'}"])
-    data = Page(tmp_path / "out" / "report.html").data
+    data = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).data
     scores = sorted((float(row["score"]) for row in rows_of(tmp_path / "out")), reverse=True)
     assert [card["score"] for card in data["joints"]] == pytest.approx(scores[:4])
     assert "4 worst joints" in data["source"]
@@ -245,7 +221,7 @@ def test_the_report_shows_joint_reconstruction_and_map(checkpoint, tmp_path):
     paths = write_images(tmp_path / "images", images)
     run([f"checkpoint={checkpoint}", f"images={tmp_path / 'images'}", f"out={tmp_path / 'out'}"])
     verdicts = {verdict.name: verdict for verdict in Inspector.load(checkpoint).score(paths)}
-    for card in Page(tmp_path / "out" / "report.html").data["joints"]:
+    for card in Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).data["joints"]:
         strip = cv2.imdecode(np.frombuffer(base64.b64decode(card["picture"]), np.uint8), cv2.IMREAD_COLOR_RGB)
         assert strip.shape == (SIZE, 3 * SIZE, 3)
         verdict = verdicts[card["path"]]

@@ -11,10 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from solder_vae.data.image_files import write_png
 from solder_vae.data.synthetic.defects import DEFECTS
 from solder_vae.data.synthetic.render import Rendered, render
 from solder_vae.data.synthetic.sheet import contact_sheet
@@ -70,20 +69,16 @@ def _write_files(out: Path, count: int, defects: Sequence[str], severity: tuple[
         stream = "test_normal" if defect == NORMAL else "test_abnormal"
         joint = render(seed, stream, index, defect, severity)
         name = f"{defect}/{defect}_{index:05d}.png"
-        _write_png(out / "images" / name, joint.image)
-        _write_png(out / "masks" / name, joint.mask.astype(np.uint8) * 255)
+        for kind, picture in (("images", joint.image), ("masks", joint.mask.astype(np.uint8) * 255)):
+            path = out / kind / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_png(path, picture)
         rows.append({"image": f"images/{name}", "mask": f"masks/{name}", "defect": defect, **joint.factors})
         if len(shown) < _ON_SHEET:
             shown.append(joint)
     cells = ([f"{value:.6g}" if isinstance(value, float) else value for value in row.values()] for row in rows)
     write_csv(out / "factors.csv", [[*rows[0]], *cells])
-    _write_png(out / "sheet.png", contact_sheet(shown))
-
-
-def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
-    packed = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)[1]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(packed.tobytes())
+    write_png(out / "sheet.png", contact_sheet(shown))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -26,16 +26,14 @@ def write_crops(board: Board, directory: Path) -> None:
     Raises:
         UserError: a file can't be written.
     """
-    import cv2
-
+    from solder_vae.data.image_files import write_png
     from solder_vae.utils.tables import write_csv
     from solder_vae.utils.text import cell_safe, printable
 
     names = file_names([joint.name for joint in board.joints])
     try:
         for name, crop in zip(names, board.crops(), strict=True):
-            packed = cv2.imencode(".png", crop[..., ::-1])[1]
-            (directory / name).write_bytes(packed.tobytes())
+            write_png(directory / name, crop)
         rows: list[list[Any]] = [["path", "name", "x", "y", "width", "height"]]
         for name, joint in zip(names, board.joints, strict=True):
             called, *box = asdict(joint).values()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 
@@ -38,11 +37,6 @@ def verdicts_on_board(board: Board, margins: Sequence[float]) -> Image:
         if margin > 0:
             _write(picture, f"{box.name} +{margin:.2g}", box, unit)
     return picture
-
-
-def write_verdicts(path: Path, board: Board, margins: Sequence[float]) -> None:
-    """Write :func:`verdicts_on_board` as PNG."""
-    path.write_bytes(cv2.imencode(".png", verdicts_on_board(board, margins)[..., ::-1])[1].tobytes())
 
 
 def _write(picture: Image, note: str, box: BoardJoint, unit: int) -> None:

@@ -1,6 +1,5 @@
 """The audit: file checks, duplicates against brute force, the shortcut test, the verdict, the command and its page."""
 
-import html.parser
 import json
 import re
 import shutil
@@ -15,6 +14,7 @@ from checkpoints import pictures, png, write_images
 from commands import run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import Page
 from scipy.cluster.hierarchy import DisjointSet
 
 from solder_vae.data.folder import FolderSource
@@ -357,28 +357,6 @@ def test_the_embedded_set_is_audited(tmp_path):
 
 
 # the page
-
-
-class Page(html.parser.HTMLParser):
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.inside, self.data = [], False, ""
-        self.feed(text)
-        self.data = json.loads(self.data)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.inside = dict(attributes).get("id") == "data"
-        for name, value in attributes:
-            assert name not in ("src", "href"), "the report loads nothing"
-            assert not (name or "").startswith("on"), value
-
-    def handle_data(self, data):
-        if self.inside:
-            self.data += data
-
-    def handle_endtag(self, tag):
-        self.inside = False
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from solder_vae.data.image_files import write_png
 from solder_vae.data.synthetic.board.layout import PACKAGES, WINDOW_MM, inspection_window
 from solder_vae.data.synthetic.board.scene import NATIVE_PER_MM, BoardPicture, render_board
 from solder_vae.utils.cli import fail
@@ -25,7 +25,7 @@ from solder_vae.utils.tables import write_csv
 
 def write_board(board: BoardPicture, directory: Path) -> None:
     """Write board.png, pads.csv, centroid.csv, footprints.csv, fiducials.csv and truth.csv."""
-    (directory / "board.png").write_bytes(cv2.imencode(".png", board.image[..., ::-1])[1].tobytes())
+    write_png(directory / "board.png", board.image)
     footprints = [
         [package.name, pad + 1, *map(_mm, inspection_window(package, pad)), WINDOW_MM, WINDOW_MM]
         for package in PACKAGES.values()
