@@ -1,8 +1,8 @@
-"""``python -m benchmarks.ensemble``: trainings an hour when K of them are one vectorised network.
+"""``python -m benchmarks.ensemble``: runs an hour when K of them are one vectorised network.
 
-A training is what ``make train`` does without the constraint: 20 epochs of 2513 images in batches of 64, each followed
+A run is what ``make train`` does without the constraint: 20 epochs of 2513 images in batches of 64, each followed
 by 567 validation images. Steps of both kinds are timed, each K in a process of its own, on the GPU if there is one,
-else with all of the CPU's threads; the ordinary training stands beside them. Adds to ``benchmarks/results.json``.
+else with all of the CPU's threads; the ordinary run stands beside them. Adds to ``benchmarks/results.json``.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def main() -> None:
         name = f"K = {members}" if members else "ordinary run"
         print(
             f"{name:12}  step {1000 * row['train_step_s']:8.0f} ms   peak memory {row['peak_mb'] / 1000:5.1f} GB   "
-            f"{row['trainings_per_hour']:7.2f} trainings an hour",
+            f"{row['trainings_per_hour']:7.2f} runs an hour",
             flush=True,
         )
     path = HERE / "results.json"

@@ -52,7 +52,7 @@ parts() {
   [[ $quick ]] && members=(2) processes=(2)
   part facts 40
   [[ -e $out/gpu_results.json ]] || return 1 # there is no such device
-  part render 75 & # what trainings of later parts read; beside what is not timed
+  part render 75 & # the images that later parts read; beside parts that are not timed
   part checks 75
   wait
   part commands 75

@@ -48,9 +48,9 @@ def summary(part: Part) -> None:
             for key in ("ensemble", "processes")
         )
         for name, rate in together.items():
-            print(f"{f'ensemble, {name}{end}':36} {rate:8.1f} trainings an hour")
+            print(f"{f'ensemble, {name}{end}':36} {rate:8.1f} runs an hour")
         for name, rate in apart.items():
-            print(f"{f'processes, {name}{end}':36} {rate:8.1f} trainings an hour")
+            print(f"{f'processes, {name}{end}':36} {rate:8.1f} runs an hour")
         if together and apart:
             best, side = max(together, key=together.__getitem__), max(apart, key=apart.__getitem__)
             ratio = together[best] / apart[side]

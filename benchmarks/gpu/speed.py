@@ -150,7 +150,7 @@ def scores(part: Part) -> None:
 
 
 def trainings_an_hour(train: Callable[[], Any], validate: Callable[[], Any], part: Part) -> float:
-    """Default trainings that steps done for a while would make in an hour; training and validation take turns."""
+    """How many default runs these steps would make in an hour; training and validation take turns."""
     cycle = TRAIN_STEPS + VALIDATION_STEPS
     turns = [VALIDATION_STEPS * number % cycle < VALIDATION_STEPS for number in range(cycle)]
     for step in (train, validate) * 2:
@@ -197,7 +197,7 @@ def ensemble(part: Part) -> None:
         memory = torch.cuda.max_memory_allocated() / 1e6 if part.device == "cuda" else peak_megabytes()
         found = {"trainings_per_hour": rate, "peak_mb": memory}
         print(
-            f"K = {part.count}, alpha = {alpha:g}: {rate:.1f} trainings an hour, peak memory {memory:.0f} MB",
+            f"K = {part.count}, alpha = {alpha:g}: {rate:.1f} runs an hour, peak memory {memory:.0f} MB",
             flush=True,
         )
         part.add("ensemble", {f"K = {part.count}, alpha = {alpha:g}": found})

@@ -182,7 +182,7 @@ def test_synthetic_tables_are_cached_apart(tmp_path):
 
 @pytest.fixture(scope="module")
 def inspector():
-    """Calibrated on the controlled view, as a training leaves it; random weights."""
+    """Calibrated on the controlled view, as a run leaves it; random weights."""
     torch.manual_seed(1)
     network = Autoencoder.registry["beta_vae"](score="gradcon").eval()
     network.reference.update([torch.randn_like(mean) for mean in network.reference.means])

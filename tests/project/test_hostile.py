@@ -256,7 +256,7 @@ def test_any_arguments(arguments):
 @pytest.mark.unmeasured
 @pytest.mark.slow
 def test_options_that_hardly_fit(tmp_path):
-    """The first 57 of the 1596 cases that hostile_options.py has: every key of a training, each with one value."""
+    """The first 57 of the 1596 cases that hostile_options.py has: every key of a training run, each with one value."""
     ends = told("hostile_options.py", 0, 57, cwd=tmp_path)
     assert ends["refused"] > 20
     assert ends["trained"] > 2

@@ -39,7 +39,7 @@ def run_command(*arguments: str, cwd: Path, **environment: str) -> subprocess.Co
 
 
 def train(*overrides: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A tiny training without pictures; ``overrides`` come last, so they win. Flags, such as ``-m``, come first."""
+    """A tiny run without pictures; ``overrides`` come last, so they win. Flags, such as ``-m``, come first."""
     flags = [override for override in overrides if override.startswith("-")]
     values = [override for override in overrides if not override.startswith("-")]
     return run_command("train", *flags, *TINY, "pictures=false", *values, cwd=cwd, **environment)

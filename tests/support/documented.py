@@ -22,7 +22,7 @@ from solder_vae.utils.paths import mean_themselves
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 FLAGS = {"-m", "--help"}
-# Of a training; scale is reproduce's, see test_reproduce.py.
+# Of a training run; scale is reproduce's, see test_reproduce.py.
 GROUPS = ("data", "model", "score", "threshold", "trainer", "logger", "experiment")
 
 

@@ -1,6 +1,6 @@
-"""``python tests/support/faulty.py FAULT NTH -m solder_vae.train ...``: a training that something happens to.
+"""``python tests/support/faulty.py FAULT NTH -m solder_vae.train ...``: a run with a fault.
 
-The fault strikes in the training's own process at a place that a test names, so that no test depends on timing: at
+The fault strikes in the run's own process at a place that a test names, so that no test depends on timing: at
 the start of the ``NTH`` training step, for ``write-*`` at the ``NTH`` writing of a checkpoint, or for ``row-kill``
 between the ``NTH`` epoch's checkpoint and its row in metrics.csv.
 """

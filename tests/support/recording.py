@@ -1,4 +1,4 @@
-"""Models that tell afterwards what each process of a training saw and ended with; data and a training for them."""
+"""Models that record what each process of a run saw and ended with; data and a run for them."""
 
 import os
 from pathlib import Path
@@ -73,7 +73,7 @@ class Recording(TrainingModule):
 
 
 def trained(how, folder, model, epochs=10, precision="64-true", resume=None, fault=None, **options):
-    """What is in ``folder`` after a training: ``last.ckpt``, ``metrics.csv`` and a record of each process."""
+    """What is in ``folder`` after a run: ``last.ckpt``, ``metrics.csv`` and a record of each process."""
     folder.mkdir()
     pl.seed_everything(0, verbose=False)
     module = Recording(model(lr=1e-3, **options))

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def parts_of(folder):
-    """The weights, running statistics and reference gradients of a training's end."""
+    """The weights, running statistics and reference gradients at a run's end."""
     state = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
     groups = {"weights": [], "running": [], "reference": []}
     for name, value in state.items():
@@ -50,7 +50,7 @@ CASES = [(CAE, 0.0), (BetaVAE, 0.03)]
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0].__name__} alpha={case[1]}")
 def both(request, tmp_path_factory):
-    """The folders of the same training of 50 steps in one process and in two."""
+    """The folders of the same run of 50 steps in one process and in two."""
     model, alpha = request.param
     folder = tmp_path_factory.mktemp("both")
     return [trained(how, folder / how.__name__, model, alpha=alpha) for how in (fit, fit_on_ranks)]

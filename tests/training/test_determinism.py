@@ -27,7 +27,7 @@ OPTIONS = (
 
 
 def run(folder, *overrides, **environment):
-    """``metrics.json`` of a training in ``folder``, which holds ``data``."""
+    """``metrics.json`` of a run in ``folder``, which holds ``data``."""
     result = run_command("train", *OPTIONS, *overrides, cwd=folder, **environment)
     assert result.returncode == 0, result.stderr
     return (folder / "run/metrics.json").read_bytes()

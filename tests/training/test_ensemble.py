@@ -1,4 +1,4 @@
-"""The vectorised ensemble against solo trainings by Lightning, in float64: where one goes, so does the other."""
+"""The vectorised ensemble against single runs by Lightning, in float64: both must end in the same place."""
 
 import pytest
 import pytorch_lightning as pl
@@ -35,7 +35,7 @@ def data_module():
 
 
 def solo(model, epochs, folder):
-    """The same training by Lightning: the best checkpoint's weights, its epoch and the logged losses."""
+    """The same run by Lightning: the best checkpoint's weights, its epoch and the logged losses."""
     trainer = pl.Trainer(
         max_epochs=epochs, accelerator="cpu", precision="64-true", logger=False, callbacks=checkpoints(folder),
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,

@@ -1,4 +1,4 @@
-"""What happens to a training is done to it: it is killed, its disk fills up, its data vanish.
+"""Faults are done to a run for real: it is killed, its disk fills up, its data disappear.
 
 Afterwards nothing that was written before is lost or damaged, and going on ends in the bits of a training to which
 nothing happened. ``faulty.py`` lets each fault strike at a chosen step, so nothing here depends on timing.
@@ -28,7 +28,7 @@ IN_EPOCH_2 = 5
 
 
 def train_faulty(fault, nth, *overrides, cwd):
-    """A tiny training in ``cwd/run`` that something happens to; see faulty.py."""
+    """A tiny run in ``cwd/run`` with a fault; see faulty.py."""
     command = [sys.executable, FAULTY, fault, str(nth), *TINY, *COMMON, *overrides]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
@@ -49,7 +49,7 @@ def error_of(result):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The folder of a training to which nothing happened."""
+    """The folder of a run without a fault."""
     folder = tmp_path_factory.mktemp("whole")
     result = train_faulty("none", 1, cwd=folder)
     assert result.returncode == 0, result.stderr
@@ -116,7 +116,7 @@ def test_killed_while_a_checkpoint_is_written(writing, whole, tmp_path):
 
 
 def written_before(writing, whole):
-    """The epoch in each checkpoint when the ``writing``-th of a training is about to be written."""
+    """The epoch in each checkpoint when the ``writing``-th of a run is about to be written."""
     best = read_checkpoint(whole / "best.ckpt")["epoch"]
     assert best == 0, "this setting must have its best epoch first: the order below is of that"
     order = [("best.ckpt", 0), ("last.ckpt", 0), ("last.ckpt", 1), ("last.ckpt", 2)]

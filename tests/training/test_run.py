@@ -228,7 +228,7 @@ def test_an_ensemble_leaves_what_solo_runs_leave(tmp_path):
 
 
 def test_best_epoch_survives_a_resumption_elsewhere(tmp_path):
-    """The best epoch came before the interruption: it must be found, though the training goes on in another folder."""
+    """The best epoch came before the interruption: it must be found, although the run goes on in another folder."""
     common = ("logger.mode=disabled",)
     assert train(*common, "trainer.max_epochs=2", "hydra.run.dir=whole", cwd=tmp_path).returncode == 0
     assert train(*common, "trainer.max_epochs=1", "hydra.run.dir=part", cwd=tmp_path).returncode == 0

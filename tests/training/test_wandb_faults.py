@@ -106,7 +106,7 @@ def test_server_lost_after_the_start(silent, undisturbed, tmp_path):
 
 
 def test_process_of_wandb_is_killed(undisturbed, tmp_path):
-    """It runs beside the training, offline, too."""
+    """It runs beside the run, also offline."""
     command = [sys.executable, Path(__file__).parents[1] / "support" / "faulty.py", "wandb-kill", "5", *TINY, *COMMON]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
     line = assert_whole(result, tmp_path / "run", undisturbed)

@@ -64,7 +64,7 @@ def test_overrides_go_to_the_trainings_or_not_at_all():
 
 
 def test_a_multirun_that_lost_a_process_is_begun_again(monkeypatch, tmp_path):
-    """As long as something gets finished; not for the sake of trainings that say why they failed."""
+    """As long as something gets finished; not for runs that say why they failed."""
     (sweep,) = (sweep for sweep in sweeps(1) if sweep.experiment == "table2")
     done, failed, finished_a_call, calls = set(), set(), iter([2, 1, 0, 9]), []
 
@@ -204,7 +204,7 @@ def test_an_interruption_loses_and_repeats_nothing(interrupted):
     for path, modified in before.items():
         assert after[path] == modified
         assert trained_times(path.parent) == 1
-    # Two were killed half-way; the worker took its own training and the other's with it.
+    # Two were killed half-way; the worker took its own run and the other's with it.
     assert sum(trained_times(path.parent) for path in after) <= 11 + 2 + 2
     assert f"11 runs, {len(before)} of them with a result already" in output
 
@@ -293,7 +293,7 @@ def test_the_experiment_is_an_ordinary_sweep_that_skips_what_is_finished(tmp_pat
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("finished already") == 2
     assert [path.stat().st_mtime_ns for path in files] == before
-    other = train(*sweep, "score=recon", "model.lr=2e-3", cwd=tmp_path)  # another setting is another training
+    other = train(*sweep, "score=recon", "model.lr=2e-3", cwd=tmp_path)  # another setting is another run
     assert other.returncode == 0, other.stderr
     assert "finished already" not in other.stderr
     assert files[1].stat().st_mtime_ns != before[1]
