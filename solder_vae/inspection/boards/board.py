@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from solder_vae.data.image_files import Image, read_image
 from solder_vae.inspection.boards.cad_tables import BOTTOM, TOP, TURNS, Component
+from solder_vae.inspection.boards.kicad_pcb import Outline, is_kicad_pcb, read_kicad_pcb
 from solder_vae.inspection.boards.options import BoardOptions
 from solder_vae.inspection.boards.placement_files import (
     FootprintPad,
@@ -82,31 +83,41 @@ def read_board(options: BoardOptions) -> Board:
         raise UserError(f"margin={options.margin:g} is out of range: give a share of the box's short side, 0 to 5.")
     if options.size is not None and options.size <= 0:
         raise UserError(f"size={options.size:g} is out of range: give millimetres, more than 0.")
-    places = read_pads(Path(options.pads))
-    located = None
+    boxes: list[PixelBox] = []
+    outlines: list[Outline] = []
+    components: list[Component] = []
     left_out = ""
-    if isinstance(places[0], Component):
+    if is_kicad_pcb(Path(options.pads)):
+        if options.footprints or options.size is not None:
+            raise UserError(f"{options.pads} has its pads: footprints and size do not apply, drop them.")
+        outlines, left_out = read_kicad_pcb(Path(options.pads), options.side)
+    else:
+        places = read_pads(Path(options.pads))
+        boxes = [place for place in places if isinstance(place, PixelBox)]
         components = [place for place in places if isinstance(place, Component)]
+    if components:
         outlines, left_out = _outlines(components, options)
+    if boxes:
+        if options.fiducials or options.footprints or options.size is not None:
+            raise UserError(f"{options.pads} has pixel boxes: fiducials, footprints and size do not apply, drop them.")
+        located = None
+        image = read_image(options.board)
+    else:
         if not options.fiducials:
             raise UserError(f"{options.pads} is in millimetres: give fiducials=CSV to find its places in the picture.")
         located = register(read_fiducials(Path(options.fiducials)), options.fit)
         _check_handedness(located, options)
-    elif options.fiducials or options.footprints or options.size is not None:
-        raise UserError(f"{options.pads} has pixel boxes: fiducials, footprints and size do not apply, drop them.")
-    image = read_image(options.board)
-    if located is None:
-        boxes = [place for place in places if isinstance(place, PixelBox)]
-    else:
+        image = read_image(options.board)
         check_field(located, image.shape[1])
         boxes = [_bounding_box(name, located.to_pixels(corners)) for name, corners in outlines]
-        _check_units(boxes, components, located, image)
+        if components:
+            _check_units(boxes, components, located, image)
     joints = [_with_margin(box, options.margin) for box in boxes]
     _check_within(joints, image, options)
     return Board(image, joints, located, left_out)
 
 
-def _outlines(components: Sequence[Component], options: BoardOptions) -> tuple[list[tuple[str, Points]], str]:
+def _outlines(components: Sequence[Component], options: BoardOptions) -> tuple[list[Outline], str]:
     """Each joint's name and corners ``(4, 2)`` on the board, in millimetres; and what is left out."""
     if bool(options.footprints) == (options.size is not None):
         raise UserError(

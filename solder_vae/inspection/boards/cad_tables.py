@@ -187,6 +187,7 @@ def _check_kind(path: Path, text: str) -> None:
         ("$BeginDESCRIPTION", "KiCad's footprint report; export component placement as CSV"),
         ("PCBNEW-BOARD", "a board of KiCad 4 or older; save it with a newer KiCad"),
         ("(footprint", "a footprint of KiCad's; give the .kicad_pcb file"),
+        ("(kicad_pcb", "a board of KiCad's; call it .kicad_pcb"),
         ("(kicad_sch", "a schematic of KiCad's; give the .kicad_pcb file"),
     ):
         if start.startswith(mark) or (mark[0] in "<%$" and mark in start and start[0] in "<%#G"):

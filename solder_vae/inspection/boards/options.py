@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 BOARD_USAGE = """\
   board=IMAGE       picture of the board
   pads=CSV          where the joints are: name,x,y,width,height in pixels; or a placement file as KiCad, Altium, Eagle
-                    and others write it, which also needs:
+                    and others write it, or a .kicad_pcb, which also need:
   fiducials=CSV     three or more marks: name,board_x,board_y,pixel_x,pixel_y
   footprints=CSV    each package's pads: Package,Pad,X,Y,Width,Height in millimetres, y up; a joint for each pad ...
   size=MM           ... or without: one square of this size for each row of the placement file

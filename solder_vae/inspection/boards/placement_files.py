@@ -1,7 +1,6 @@
 """The files that say where a board's joints are: pixel boxes, or placement, footprints and fiducials.
 
-All are CSV with a header, separated by commas, semicolons or tabs; columns come in any order and case, others are
-ignored. docs/use/crop.md shows each.
+All are tables with a header; columns come in any order and case, others are ignored. docs/use/crop.md shows each.
 """
 
 from __future__ import annotations
