@@ -27,8 +27,8 @@ def find_joints(images: str, key: str = "images") -> list[Joint]:
     """The joints that ``images=`` names, each a file by its path.
 
     Args:
-        images: a folder, whose images of all depths are meant; a CSV file with a column ``path``; any other file,
-            taken as an image; or a pattern with ``*``, ``?``, ``[...]`` or ``**``, where suffixes tell the images.
+        images: a folder, with the images of all sub-folders; a CSV file with a column ``path``; any other file, taken
+            as an image; or a pattern with ``*``, ``?``, ``[...]`` or ``**``, of which only images count.
         key: the option's name, for messages.
 
     Raises:

@@ -34,10 +34,10 @@ def check_run(config: DictConfig) -> None:
     """Check what would otherwise fail late or deep inside a library.
 
     Args:
-        config: the run's, of whose model and data each value by itself is right.
+        config: the run's; each value of its model and data has been checked by itself.
 
     Raises:
-        UserError: a value does not fit another one, or what this package can train.
+        UserError: a value does not fit another one, or this package cannot train so.
     """
     size, batch = config.data.image_size, config.data.batch_size
     if size % STRIDE:
@@ -79,17 +79,17 @@ def threshold_rule(config: DictConfig) -> Rule:
     """The rule that ``config.threshold`` names.
 
     Raises:
-        UserError: it names none, a parameter does not fit, or the rule needs more than a training has.
+        UserError: it names none, a parameter does not fit, or the rule needs defective joints.
     """
     rule = build(config.threshold)
     if not isinstance(rule, Rule):
         raise UserError(
-            f"threshold={config.threshold} is no threshold rule: "
+            f"threshold={config.threshold} is not a threshold rule: "
             "its _target_ must be a subclass of solder_vae.metrics.threshold.Rule."
         )
     if rule.needs_labelled:
         raise UserError(
-            f"threshold={rule.name} needs good and bad joints, and a training sets its threshold by good ones alone: "
+            f"threshold={rule.name} needs good and bad joints, and a run sets its threshold by good ones alone: "
             f"train with another rule, then use python -m solder_vae.threshold rule={rule.name} labelled=PATH."
         )
     return rule

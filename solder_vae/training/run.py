@@ -73,7 +73,7 @@ def run(config: DictConfig, directory: Path) -> float:
     if warning := shortcut_warning(data.tables, config.data.view, config.data.get("root")):
         log.warning("%s", warning)
     # From here on the folder belongs to this run. A command refused before left an earlier run's result alone.
-    (directory / "metrics.json").unlink(missing_ok=True)  # else this run's config would stand beside that result
+    (directory / "metrics.json").unlink(missing_ok=True)  # otherwise this run's config would stand beside that result
     OmegaConf.save(config, directory / "config.yaml", resolve=True)
     if members:
         return run_ensemble(members, data, config, directory)

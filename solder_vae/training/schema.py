@@ -1,9 +1,10 @@
 """The types of a command's options; their values, and what they mean, are in ``conf/``.
 
-Hydra refuses what is of another type and keys that are not here. Ranges are checked where a value is used. ``conf/`` is
-composed on top of these, so nothing here has a value of its own; no torch, since ``--help`` needs them, too.
+Hydra refuses values of another type and keys that are not listed here. Ranges are checked where a value is used.
+``conf/`` is composed on top of these types, so nothing here has a value of its own. This module imports no torch, since
+``--help`` needs it, too.
 
-A group that names a class or function by ``_target_`` is open: that one's parameters say which keys there are.
+A group that names a class or function by ``_target_`` is open: the parameters of that class or function are its keys.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Group = dict[str, Any]
 
 @dataclass
 class TrainerOptions:
-    """What this package reads of ``conf/trainer``; any other parameter of Lightning's Trainer fits, too."""
+    """The keys of ``conf/trainer`` that this package reads; any parameter of Lightning's Trainer is allowed, too."""
 
     _target_: str = MISSING
     max_epochs: int = MISSING
@@ -81,7 +82,7 @@ class AuditOptions:
 
 
 def register() -> None:
-    """Make them known to Hydra, as ``NAME_options`` in a defaults list."""
+    """Register the types with Hydra, as ``NAME_options`` in a defaults list."""
     # Hydra copies the store for each group that --help lists: half of its time, and nobody changes what is in there.
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
     for name, options in (("train", TrainOptions), ("reproduce", ReproduceOptions), ("audit", AuditOptions)):

@@ -177,7 +177,7 @@ def _mounted(path: Path, text: str) -> list[Component]:
 
 
 def _check_kind(path: Path, text: str) -> None:
-    """Refuse what is no placement file, but comes from a tool that can write one."""
+    """Refuse other files of tools that can write a placement file, and say how."""
     start = text.lstrip()[:2000]
     for mark, what in (
         ("<eagle", "an Eagle board; run mountsmd.ulp on it and give its .mnt or .mnb file"),
@@ -198,7 +198,7 @@ def number(text: str, column: str, at: str, unit: str = "no unit") -> float:
     """A plain number, with a point or a decimal comma.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not a number.
     """
     plain = text.replace(",", ".") if re.fullmatch(r"[-+]?\d*,\d+", text) else text
     try:

@@ -1,7 +1,7 @@
 """Where board coordinates (millimetres) lie in a picture (pixels): a least-squares fit to fiducials, and its checks.
 
-Three fiducials fix an affine map, four a homography (which a tilted camera needs). Every fiducial beyond that makes
-the fit checkable: what is left over is how far the fit is off.
+Three fiducials fix an affine map, four a homography (which a tilted camera needs). With more fiducials the fit can
+be checked: the remaining distances show how far it is off.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PIXELS_PER_MM = (3.0, 500.0)
 """Under 3 px/mm a joint is a handful of pixels, over 500 px/mm it fills the picture: outside, the units are wrong."""
 
 FIELD_MM = (5.0, 700.0)
-"""What a picture of a board is wide: outside, the units are wrong."""
+"""Widths that a picture of a board may have: outside, the units are wrong."""
 
 LARGEST_RESIDUAL_MM = 0.2
 """Fiducials that miss by more are mistyped, swapped or in mixed units: the crops would miss the joints."""
@@ -65,7 +65,7 @@ class Registration:
 
     @property
     def residuals(self) -> Points:
-        """How far each fiducial is from where the fit puts it, ``(N,)`` in pixels."""
+        """Distance of each fiducial from where the fit puts it, ``(N,)`` in pixels."""
         found = self.to_pixels(np.array([fiducial.board for fiducial in self.fiducials]))
         return np.asarray(np.linalg.norm(found - [fiducial.pixel for fiducial in self.fiducials], axis=1))
 
@@ -100,7 +100,7 @@ def register(fiducials: Sequence[Fiducial], fit: str = AFFINE) -> Registration:
 
     Raises:
         UserError: too few fiducials, two in one place, all (or for a homography all but one) in a line, a scale that
-            no camera has, or residuals that tell of a mistake.
+            no camera has, or residuals so large that there must be a mistake.
     """
     if fit not in NEEDED:
         raise UserError(f"fit={fit} is unknown: use affine or homography.")
