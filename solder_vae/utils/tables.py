@@ -81,7 +81,13 @@ def read_text(path: Path) -> str:
     for start, what in _NO_TEXT.items():
         if content.startswith(start):
             raise UserError(f"{path}: is {what}, no text; save or export it as CSV.")
-    encodings = ("utf-16",) if content.startswith((b"\xff\xfe", b"\xfe\xff")) else ("utf-8-sig", "cp1252", "latin-1")
+    high = content[1:200:2]
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encodings: tuple[str, ...] = ("utf-16",)
+    elif high.count(0) > len(high) / 2:
+        encodings = ("utf-16-le",)  # without its mark
+    else:
+        encodings = ("utf-8-sig", "cp1252", "latin-1")
     for encoding in encodings:
         try:
             text = content.decode(encoding)

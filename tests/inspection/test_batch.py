@@ -169,7 +169,7 @@ def test_images_by_folder_file_pattern_and_table(tmp_path, monkeypatch):
         ("file\na.png\n", "needs the column path"),
         ("", "needs the column path"),
         ("path\n", "has no rows"),
-        (b"path\n\xff\xfe\n", "UTF-8"),
+        (b"path\n\0\n", "is no text"),
     ],
 )
 def test_wrong_tables(text, message, tmp_path):

@@ -10,6 +10,7 @@ from solder_vae.data.transforms import to_tensor
 from solder_vae.evaluation.anomaly_map import anomaly_map, map_scale
 from solder_vae.evaluation.evaluate import decision_state
 from solder_vae.metrics.threshold import Quantile, fit_threshold
+from solder_vae.models import vae  # noqa: F401 - which registers its models
 from solder_vae.models.autoencoder import Autoencoder
 
 SIZE = 16

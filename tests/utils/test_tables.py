@@ -65,6 +65,7 @@ def test_paths_in_the_folder(tmp_path):
         '"sep=;"\nPath;Label\nä.png;µ, x'.encode(),
         "Path\tLabel\nä.png\tµ, x\n".encode("utf-16"),
         "\ufeffPath\tLabel\nä.png\tµ, x\n".encode("utf-16-be"),
+        "Path\tLabel\nä.png\tµ, x\n".encode("utf-16-le"),
         "Path;Label\nä.png;µ, x\n".encode("cp1252"),
         '"Path", "Label"\n"ä.png", "µ, x"\n'.encode(),
         "Path;Label;;\nä.png;µ, x;;\n".encode(),

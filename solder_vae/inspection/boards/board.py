@@ -130,6 +130,8 @@ def _outlines(components: Sequence[Component], options: BoardOptions) -> tuple[l
     if options.footprints:
         footprints = read_footprints(Path(options.footprints))
         known = [component for component in here if component.package in footprints]
+        if not any(component.package for component in here):
+            raise UserError(f"{options.pads} names no packages: give size=MM, or a file with a column Package.")
         if not known:
             raise UserError(f"{options.footprints} has no package of {options.pads}: compare their columns Package.")
         if options.side == BOTTOM and not all(component.tool for component in known):

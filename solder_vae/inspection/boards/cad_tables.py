@@ -25,19 +25,32 @@ which way its rotation then goes. By KiCad's FOOTPRINT::Flip and its reader of E
 and LibrePCB's Transform::map since version 1.0; up to 0.1 LibrePCB did as Eagle does."""
 
 _NAMES = {  # of columns, without units, marks and case; the first that is there counts
-    "ref": ("ref", "reference", "designator", "refdes", "referencedesignator", "refdesignator", "part", "component"),
+    "ref": (
+        "ref",
+        "reference",
+        "designator",
+        "refdes",
+        "referencedesignator",
+        "refdesignator",
+        "part",
+        "component",
+        "name",
+    ),
     "package": ("package", "footprint", "pattern"),
     "x": ("posx", "midx", "centerx", "positionx", "xcenter", "locationx", "xpos", "symx", "x", "xcoordinate"),
     "y": ("posy", "midy", "centery", "positiony", "ycenter", "locationy", "ypos", "symy", "y", "ycoordinate"),
     "rot": ("rot", "rotation", "rotate", "angle", "orientation", "symrotate"),
-    "side": ("side", "layer", "tb", "boardside", "mountside", "topbottom", "placementside"),
+    "side": ("side", "layer", "tb", "boardside", "mountside", "topbottom", "placementside", "symmirror", "mirror"),
 }
 _SIDES = {
-    **dict.fromkeys(("top", "t", "front", "f", "fcu", "toplayer", "topside", "componentside", "顶层"), TOP),
-    **dict.fromkeys(("bottom", "bot", "b", "back", "bcu", "bottomlayer", "bottomside", "solderside", "底层"), BOTTOM),
+    **dict.fromkeys(("top", "t", "front", "f", "fcu", "toplayer", "topside", "componentside", "顶层", "no"), TOP),
+    **dict.fromkeys(
+        ("bottom", "bot", "b", "back", "bcu", "bottomlayer", "bottomside", "solderside", "底层", "yes"), BOTTOM
+    ),
 }
 _UNITS = {"mm": 1.0, "mil": 0.0254, "mils": 0.0254, "th": 0.0254, "inch": 25.4, "inches": 25.4, "in": 25.4, '"': 25.4}
 _LENGTH = re.compile(r"([-+]?[\d.,]+(?:e[-+]?\d+)?) *(mm|mils?|th|inch(?:es)?|in|\")?", re.IGNORECASE)
+_DEGREES = re.compile(r"\s*(?:°|deg(?:rees?)?)$", re.IGNORECASE)
 _UNIT_LINE = re.compile(r"(?:\bunits?\b[^\n]*?[:=]\s*\"?|\bx, ?y in )(mm|mils?|inch(?:es)?|in)\b", re.IGNORECASE)
 _MOUNT_LINE = re.compile(r"(\S+)\s+([-+]?[\d.]+)\s+([-+]?[\d.]+)\s+([-+]?[\d.]+)(?:\s+(.*))?")
 
@@ -104,7 +117,7 @@ def _components(path: Path, table: Table) -> list[Component]:
         if side is None:
             raise UserError(f"{at}: {columns['side']} is {printable(cell['side'])!r}; use top or bottom.")
         x, y = (length(cell[axis], columns[axis], at, units[axis]) for axis in "xy")
-        rotation = number(cell["rot"].rstrip("° "), columns["rot"], at)
+        rotation = number(_DEGREES.sub("", cell["rot"]), columns["rot"], at)
         components.append(Component(cell["ref"], cell.get("package", ""), x, y, rotation, side, line, tool))
     return components
 

@@ -107,6 +107,10 @@ FILES = {
         "# X,Y in mil.  rotation in degrees.\n# RefDes, Footprint, Value, X, Y, rotation, top/bottom",
         "{n}, {p}, x, {X}, {Y}, {r}, {s}",
     ),
+    "allegro.csv": table(
+        "REFDES,SYM_NAME,PACKAGE,SYM_X,SYM_Y,SYM_ROTATE,SYM_MIRROR", "{n},x,{p},{x},{y},{r},{s}", top="NO", bottom="YES"
+    ),
+    "plain.csv": table("Name;Package;X;Y;Angle;Side", "{n};{p};{x};{y};{r} deg;{s}"),
     "Top_Layer.csv": table(KICAD, "{n},x,{p},{x},{y},{r},{s}", top="Top Layer", bottom="Bottom Layer"),
 }
 FILES["kicad-inches.pos"] = re.sub(
@@ -211,6 +215,6 @@ def test_which_convention_each_tools_bottom_follows(tmp_path):
     assert tools["old.csv"] == {"Eagle"}  # as LibrePCB did up to 0.1
     assert {name for name, found in tools.items() if found == {""}} == {
         *("altium.csv", "altium-mil.csv", "altium-old.csv", "altium.txt", "jlcpcb.csv", "easyeda-mil.csv"),
-        *("diptrace.csv", "geda.xy", "units-in-header.csv"),
+        *("diptrace.csv", "geda.xy", "units-in-header.csv", "allegro.csv", "plain.csv"),
     }
     assert Component("", "", 0, 0, 0, "top").tool in TURNS

@@ -96,6 +96,8 @@ def test_a_bottom_whose_rotations_are_not_documented_is_refused(board):
     with pytest.raises(UserError, match=r"how its tool counts rotations on the bottom is not documented; give size=MM"):
         board(placement, "bottom")
     assert len(board(placement, "bottom", size=2.0).joints) == 1
+    with pytest.raises(UserError, match="names no packages: give size=MM"):
+        board(placement.replace("Footprint", "Comment"), "bottom")
 
 
 @needs_cases
