@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from benchmarks import reference as published
 from benchmarks.bench import GAMMA, bare_step
 from benchmarks.gpu.part import Part
+from solder_vae.models.autoencoder import TRAINING
 from solder_vae.models.layers.convolution import weight_gradients_loop
 from solder_vae.models.per_image_gradients import (
     dot_and_norm_from_gradients,
     dot_and_norm_from_gram,
     weight_gradients_unfold,
 )
-from solder_vae.models.steps import TRAINING
 from solder_vae.models.vae import BetaVAE
 from solder_vae.training.ensemble import Ensemble
 

@@ -15,9 +15,8 @@ from benchmarks import reference as published
 from benchmarks.bench import GAMMA, bare_step, peak_megabytes, random_images, trained_model, training_pair
 from benchmarks.gpu.part import ALPHAS, Found, Part
 from solder_vae.data.transforms import to_tensor
-from solder_vae.models.autoencoder import CAE, Autoencoder
+from solder_vae.models.autoencoder import CAE, VALIDATION, Autoencoder
 from solder_vae.models.precision import FULL, MIXED
-from solder_vae.models.steps import VALIDATION
 from solder_vae.models.vae import BetaVAE
 from solder_vae.training.ensemble import Ensemble
 from solder_vae.utils.files import atomic_file

@@ -1,13 +1,18 @@
 """``benchmarks/gpu.sh``, made for a machine with a GPU, goes the whole way on a CPU, and bears parts that fail."""
 
+import argparse
 import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+
+from benchmarks.gpu.__main__ import PARTS
+from benchmarks.gpu.part import Part
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/gpu.sh"
 
@@ -21,6 +26,15 @@ def run_script(out: Path, **environment: str) -> subprocess.CompletedProcess[str
         timeout=1200,
         check=False,
     )
+
+
+@pytest.mark.parametrize("name", ["checks", "steps", "scores", "ensemble", "summary"])
+def test_parts_that_start_no_process(name, tmp_path, monkeypatch):
+    """Fast, so that a change of the package that the script has not followed is found soon."""
+    monkeypatch.setenv("DEVICE", "cpu")
+    options = argparse.Namespace(quick=True, out=tmp_path / "results.json", work=tmp_path, count=2, until=float("inf"))
+    getattr(import_module(f"benchmarks.gpu.{PARTS[name]}"), name)(Part(options))
+    assert json.loads(options.out.read_text()).keys() <= {name, "scores_per_second"}
 
 
 @pytest.mark.slow
