@@ -29,7 +29,7 @@ Inspect new joints as a checkpoint says.
 Instead of images=, the joints of a board's picture (docs/use/crop.md), whose verdicts are drawn into board.png:
 
 {BOARD_USAGE}
-Exit status: 0; 3 if images could not be read (they are listed and left out); 2 if nothing could be done.
+Exit status: 0; 3 if images could not be read (they are listed or counted, and left out); 2 if nothing could be done.
 """
 
 
@@ -47,6 +47,7 @@ def run(arguments: list[str]) -> int:
     """Inspect as the command line says; returns the exit status."""
     options = parse(Options, arguments, USAGE)
     # Imported where they are needed, so that --help and mistakes are answered at once: first those without torch.
+    from solder_vae.data.listing import Listing
     from solder_vae.inspection.boards.board import read_board
     from solder_vae.inspection.joints import board_joints, find_joints
     from solder_vae.models.checkpoint_archive import check_there
@@ -61,12 +62,13 @@ def run(arguments: list[str]) -> int:
         raise UserError("Give either images=... or board=IMAGE with pads=CSV: --help shows examples.")
     check_there(Path(options.checkpoint))
     board = read_board(options) if options.board else None
-    joints = board_joints(board) if board else find_joints(options.images)
+    listing = Listing()
+    joints = board_joints(board) if board else find_joints(options.images, listing=listing)
 
     import torch
 
     from solder_vae.data.image_files import write_png
-    from solder_vae.inspection.batch import inspect_into, print_summary
+    from solder_vae.inspection.batch import UNREADABLE, inspect_into, print_summary
     from solder_vae.inspection.boards.picture import verdicts_on_board
     from solder_vae.inspection.inspector import Inspector
 
@@ -82,7 +84,7 @@ def run(arguments: list[str]) -> int:
     if board:
         print(board)
     print_summary(inspector, inspection, out)
-    return inspection.status
+    return UNREADABLE if listing.incomplete else inspection.status
 
 
 def no_device(device: str) -> str:

@@ -23,6 +23,7 @@ Set the threshold of a trained checkpoint anew, without training, and show what 
   normals=PATH      good joints of today (folder, pattern or CSV with a column path) to calibrate on instead of the
                     validation normals in the checkpoint: for another camera, light or board
   labelled=PATH     good and bad joints (any layout of data.root) to count escapes on
+  normal=NAME,...   names of its normal class, if not normal, good or ok
   out=DIR           a new folder for calibrated.ckpt, trade_off.csv and trade_off.png;
                     without it, one named after the rule beside the checkpoint
   plugins=MODULES   modules of yours that define rules, or what the checkpoint was trained with, separated by commas;
@@ -40,6 +41,7 @@ class Options:
     rule: str
     normals: str | None = None
     labelled: str | None = None
+    normal: str | None = None
     out: str | None = None
     plugins: str = ""
 
@@ -92,14 +94,17 @@ def run(arguments: list[str]) -> int:
     """Recalibrate as the command line says; returns the exit status."""
     options, rule, out = read(arguments)
     # Imported where they are needed, so that --help and mistakes are answered at once: first those without torch.
+    from solder_vae.data.layouts import normal_names
+    from solder_vae.data.names import NORMAL_NAMES
     from solder_vae.models.checkpoint_archive import check_there
 
+    normal = normal_names(NORMAL_NAMES if options.normal is None else options.normal.split(","), "normal")
     check_new(out)
     check_there(Path(options.checkpoint))
 
     from solder_vae.inspection.recalibration import recalibrate
 
-    recalibration = recalibrate(options.checkpoint, rule, options.normals, options.labelled)
+    recalibration = recalibrate(options.checkpoint, rule, options.normals, options.labelled, normal)
     with atomic_directory(out) as directory:
         recalibration.write(directory)
     recalibration.print_summary(out)

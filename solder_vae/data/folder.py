@@ -13,7 +13,8 @@ import numpy as np
 
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.image_files import MIN_SIDE, Image
-from solder_vae.data.layouts import LAYOUTS, Record, check_root, find_records
+from solder_vae.data.layouts import LAYOUTS, Record, check_root, find_records, normal_names
+from solder_vae.data.names import NORMAL_NAMES
 from solder_vae.data.photos import Photo, PhotoImages, decode_all
 from solder_vae.data.splits import PAPER_FRACTIONS, SPLITS, TEST, TRAIN, VAL, assign, leaks, straddling
 from solder_vae.data.table import ImageTable
@@ -55,6 +56,7 @@ class FolderSource:
             ``^(b\d+)_`` keeps b0001_s1.png and b0001_s2.png in one split.
         cache_mb: megabytes of prepared images to keep in memory. Images beyond are decoded from their files each
             time they are needed. That is slower, but the same to the bit and in bounded memory.
+        normal: names that folders or labels of good joints have, in either case.
 
     Raises:
         UserError: a value is not one of those, or the root doesn't exist.
@@ -69,6 +71,7 @@ class FolderSource:
     on_bad_file: str = "error"
     group_regex: str | None = None
     cache_mb: float = 1024
+    normal: Sequence[str] = NORMAL_NAMES
 
     def __post_init__(self) -> None:
         check_root(self.root)
@@ -81,6 +84,7 @@ class FolderSource:
         if not isinstance(self.cache_mb, int | float) or not 0 <= self.cache_mb < np.inf:
             raise UserError(f"data.cache_mb={self.cache_mb} does not fit: give megabytes, 0 or more.")
         object.__setattr__(self, "fractions", _three_fractions(self.fractions))
+        object.__setattr__(self, "normal", normal_names(self.normal, "data.normal"))
         _check_regex(self.group_regex)
 
     def records(self) -> list[Record]:
@@ -89,7 +93,7 @@ class FolderSource:
         Raises:
             UserError: there are none, or they don't fit the layout or ``group_regex``.
         """
-        records = find_records(Path(str(self.root)), self.layout)
+        records = find_records(Path(str(self.root)), self.layout, self.normal, skip=self.on_bad_file == "skip")
         if self.group_regex is None:
             return records
         return [_with_group(record, self.group_regex) for record in records]
@@ -105,13 +109,16 @@ class FolderSource:
             UserError: there are no images, no normal ones, too few to split, or bad ones (all are listed).
         """
         keep = int(self.cache_mb * 1e6 / (3 * self.image_size**2))
-        decoded, kept = decode_all(self.records(), self.image_size, self.view, keep)
+        records = self.records()
+        decoded, kept = decode_all(records, self.image_size, self.view, keep)
         photos = sorted(_good(decoded, self.on_bad_file), key=Photo.sort_key)
+        for defect in sorted({record.defect for record in records} - {photo.defect for photo in photos}):
+            log.warning("The class %s has no picture that can be read.", printable(defect))
         if not any(photo.defect == NORMAL for photo in photos):
             found = ", ".join(sorted({photo.defect for photo in photos})) or "nothing"
             raise UserError(
                 f"{self.root}: has no normal images, which training needs; call their folder or label "
-                f"normal, good or ok. Found: {printable(found)}."
+                f"{' or '.join(self.normal)}, or name them: data.normal=[NAME]. Found: {printable(found)}."
             )
         _warn_of_contradictions(photos)
         photos = split_photos(photos, self.fractions, self.seed)

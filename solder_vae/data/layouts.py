@@ -10,23 +10,25 @@ Nothing is decoded here, and no torch is imported.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+import logging
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
+from solder_vae.data.listing import Listing, list_images
+from solder_vae.data.names import NORMAL_NAMES, SUFFIXES, class_of, split_of
 from solder_vae.data.splits import TEST, TRAIN, VAL
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
-from solder_vae.utils.tables import Row, path_inside, read_table
+from solder_vae.utils.tables import Row, path_to_read, read_table
 from solder_vae.utils.text import printable
 
+log = logging.getLogger(__name__)
+
 LAYOUTS = ("auto", "class_folders", "split_folders", "manifest")
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
-NORMAL_NAMES = frozenset({NORMAL, "good", "ok"})
-SPLIT_NAMES = {"train": TRAIN, "validation": VAL, "valid": VAL, "val": VAL, "test": TEST}
 MANIFEST = "manifest.csv"
+ANEW = "or have all images split anew with data.layout=class_folders"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,120 +65,158 @@ def check_root(root: str | Path | None) -> None:
         raise UserError(f"{root}: does not exist; give data.root=PATH of your images.")
 
 
-def find_records(root: Path, layout: str = "auto") -> list[Record]:
-    """List the images under ``root``, sorted by path.
+def normal_names(names: object, key: str) -> tuple[str, ...]:
+    """Names of the normal class as an option gives them, in lower case.
+
+    Raises:
+        UserError: they are no names.
+    """
+    given = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else []
+    cleaned = tuple(str(name).strip().lower() for name in given)
+    if not cleaned or not all(cleaned):
+        raise UserError(f"{key}={names} does not fit: give names of folders, such as [ok_front,non_defective].")
+    return cleaned
+
+
+def find_records(
+    root: Path,
+    layout: str = "auto",
+    normal: Collection[str] = NORMAL_NAMES,
+    skip: bool = False,
+    listing: Listing | None = None,
+) -> list[Record]:
+    """List the images under ``root``, sorted by path; the log says what was left out.
 
     Args:
         root: a folder, or a manifest's path.
         layout: one of :data:`LAYOUTS`. "auto" takes the manifest if there is one, split folders if there is
-            a folder train, class folders otherwise.
+            a folder train, or folders train and test further down; class folders otherwise.
+        normal: names of the normal class, in lower case.
+        skip: whether to go on without folders that can't be read.
+        listing: what to fill with what was found and left out.
 
     Raises:
-        UserError: the root is missing, has no images, or doesn't fit the layout.
+        UserError: the root is missing, has no images, can't be read or doesn't fit the layout.
     """
     check_root(root)
     manifest = root / MANIFEST if root.is_dir() else root
-    if layout == "auto":
-        if manifest.is_file():
-            layout = "manifest"
-        else:
-            layout = "split_folders" if TRAIN in _split_folders(root) else "class_folders"
-    if layout == "manifest":
-        return read_manifest(manifest)
+    if layout == "manifest" or (layout == "auto" and manifest.is_file()):
+        return read_manifest(manifest, normal)
     if not root.is_dir():
         raise UserError(f"{root}: is not a folder, but data.layout={layout} needs one.")
-    records = split_folders(root) if layout == "split_folders" else class_folders(root)
-    if not records:
-        raise UserError(f"{root}: has no images ({' '.join(sorted(SUFFIXES))}) in it or its folders.")
-    return records
-
-
-def class_folders(root: Path) -> list[Record]:
-    """Every image's class is its folder: normal below a folder of that name, else the folder's name."""
-    defect = cache(partial(_defect, root=root))
-    return [Record(path, defect(path.parent), split=None, group=None) for path in image_files(root)]
-
-
-def split_folders(root: Path) -> list[Record]:
-    """Folders train, test and optionally validation; training and validation hold normal images only."""
+    listing = Listing() if listing is None else listing
     folders = _split_folders(root)
-    if TRAIN not in folders or TEST not in folders:
-        raise UserError(f"{root}: needs folders train and test (and optionally validation) for this layout.")
-    records = []
-    for split, folder in folders.items():
-        defect_in = cache(partial(_defect, root=folder))
-        for path in image_files(folder):
-            # If all images are normal, the folder good may be left out: train/1.png for train/good/1.png.
-            bare = split != TEST and path.parent == folder
-            defect = NORMAL if bare else defect_in(path.parent)
-            if split != TEST and defect != NORMAL:
-                raise UserError(
-                    f"{path.parent}: is no folder of normal images ({', '.join(sorted(NORMAL_NAMES))}), but "
-                    f"{folder.name} may hold no others; move it to {folders[TEST].name}."
-                )
-            records.append(Record(path, defect, split, group=None))
+    if layout == "auto" and TRAIN in folders:
+        layout = "split_folders"
+    if layout == "split_folders" and folders:
+        if TRAIN not in folders or TEST not in folders:
+            raise UserError(
+                f"{root}: needs folders train and test (and optionally validation) for this layout, {ANEW}."
+            )
+        for folder in folders.values():
+            list_images(folder, listing)
+    else:
+        list_images(root, listing)
+    if listing.denied and not skip:
+        more = f" (and {len(listing.denied) - 1} more)" if len(listing.denied) > 1 else ""
+        raise UserError(f"{listing.denied[0]}{more} data.on_bad_file=skip goes on without.")
+    if layout == "split_folders" or (layout == "auto" and _splits_are_given(root, listing.images)):
+        records = split_folders(root, listing.images, normal)
+    else:
+        records = class_folders(root, listing.images, normal)
+    listing.tell()
+    if not records:
+        left_out = "".join(f" {sentence}" for sentence in listing.sentences())
+        raise UserError(f"{root}: has no images ({' '.join(sorted(SUFFIXES))}) in it or its folders.{left_out}")
+    _tell_of_empty_classes(root, records, listing, normal)
     return records
+
+
+def class_folders(root: Path, images: Sequence[Path], normal: Collection[str] = NORMAL_NAMES) -> list[Record]:
+    """Every image's class is its folder: the deepest that tells good from bad decides, else it is a defect type."""
+
+    @cache
+    def defect(folder: Path) -> str:
+        return class_of(_inside(root, folder), normal)
+
+    return [Record(path, defect(path.parent), split=None, group=None) for path in images]
+
+
+def split_folders(root: Path, images: Sequence[Path], normal: Collection[str] = NORMAL_NAMES) -> list[Record]:
+    """Folders train, test and optionally validation; training and validation hold normal images only."""
+
+    @cache
+    def place(folder: Path) -> tuple[str, str]:
+        names = folder.relative_to(root).parts
+        at = next((at for at, name in enumerate(names) if split_of(name)), None)
+        if at is None:
+            raise UserError(f"{folder}: is in no folder train, validation or test, but has images; move them, {ANEW}.")
+        split = str(split_of(names[at]))
+        rest = names[:at] + names[at + 1 :]
+        # If all images are normal, the folder good may be left out: train/1.png for train/good/1.png.
+        if split != TEST and not rest:
+            return NORMAL, split
+        defect = class_of(rest or _inside(folder, folder), normal)
+        if split != TEST and defect != NORMAL:
+            raise UserError(
+                f"{folder}: is no folder of normal images ({', '.join(sorted(normal))}), but {names[at]} may hold no "
+                f"others; move it to the test, {ANEW}, or name the normal ones: data.normal=[{names[-1]}]."
+            )
+        return defect, split
+
+    places = [(path, *place(path.parent)) for path in images]
+    return [Record(path, defect, split, group=None) for path, defect, split in places]
+
+
+def _splits_are_given(root: Path, images: Sequence[Path]) -> bool:
+    """Whether all images are in folders that name splits, some of them for training and some for testing."""
+    found = set()
+    for folder in {path.parent for path in images}:
+        found.add(next(filter(None, map(split_of, folder.relative_to(root).parts)), None))
+    if {TRAIN, TEST} <= found and None in found:
+        log.warning("%s: has folders train and test, but other images, too; all are split anew.", root)
+    return {TRAIN, TEST} <= found and None not in found
+
+
+def _tell_of_empty_classes(root: Path, records: Sequence[Record], listing: Listing, normal: Collection[str]) -> None:
+    """Name the classes that have pictures, but none that can be read."""
+    there = {record.defect for record in records}
+    names = (path.parent.relative_to(root).parts for path in listing.unread)
+    lost = {class_of(folders, normal) for folders in names if folders} - there
+    for defect in sorted(name for name in lost if not split_of(name)):
+        log.warning("The class %s has no picture that can be read.", printable(defect))
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    if not root.is_dir():
-        return {}
     found: dict[str, Path] = {}
-    for folder in sorted(root.iterdir()):
-        split = SPLIT_NAMES.get(folder.name.lower())
+    try:
+        folders = sorted(root.iterdir())
+    except OSError as error:
+        raise UserError(f"{root}: can't be read ({error.strerror}); check the permissions.") from error
+    for folder in folders:
+        split = split_of(folder.name)
         if split and folder.is_dir():
             if split in found:
-                raise UserError(f"{root}: has both {found[split].name} and {folder.name}; keep one of them.")
+                raise UserError(f"{root}: has both {found[split].name} and {folder.name}; keep one of them, {ANEW}.")
             found[split] = folder
     return found
 
 
-def _defect(folder: Path, root: Path) -> str:
+def _inside(root: Path, folder: Path) -> tuple[str, ...]:
     folders = folder.relative_to(root).parts
     if not folders:
         raise UserError(
             f"{root}: has images directly in it, whose class is unknown; put them into folders, normal/ and one "
             "for each defect type."
         )
-    return NORMAL if any(name.lower() in NORMAL_NAMES for name in folders) else folders[-1]
+    return folders
 
 
-def image_files(root: Path) -> list[Path]:
-    """All images under a folder by suffix (in either case), sorted; hidden files and folders are left out.
-
-    Symbolic links are followed, but no folder is entered twice, so that loops end.
-    """
-    return list(_walk(root, seen=set()))
-
-
-def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    try:
-        status = folder.stat()
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise UserError(f"{folder}: can't be read ({error.strerror}); check the permissions.") from error
-    if (status.st_dev, status.st_ino) in seen:
-        return
-    seen.add((status.st_dev, status.st_ino))
-    for entry in entries:
-        if entry.name.startswith("."):  # .git, and the ._name.png that macOS leaves beside name.png
-            continue
-        path = Path(entry.path)
-        link = entry.is_symlink()
-        kind = path if link else entry  # the listing tells files from folders, without a system call for each
-        if kind.is_dir():
-            yield from _walk(path, seen)
-        # A broken link is listed, too, so that reading it tells what is wrong.
-        elif path.suffix.lower() in SUFFIXES and (link or kind.is_file()):
-            yield path
-
-
-def read_manifest(path: Path) -> list[Record]:
+def read_manifest(path: Path, normal: Collection[str] = NORMAL_NAMES) -> list[Record]:
     """Read a CSV file, see :func:`~solder_vae.utils.tables.read_table`.
 
-    Columns: ``path`` relative to the manifest's folder; ``label``, normal (also good, ok) or the defect type;
-    optionally ``split`` (train, val or validation, test) and ``group``. Other columns are ignored. Paths may
-    not leave the manifest's folder, so that a manifest from somebody else can't make the command read other files.
+    Columns: ``path``, absolute or relative to the manifest's folder and below it; ``label``, normal (also good, ok)
+    or the defect type; optionally ``split`` (train, val or validation, test) and ``group``. Other columns are ignored.
 
     Raises:
         UserError: the file can't be read, or some of its lines are wrong; all of these are listed.
@@ -187,7 +227,7 @@ def read_manifest(path: Path) -> list[Record]:
     lines: dict[Path, int] = {}
     for line, row in rows:
         try:
-            record = _manifest_row(path.parent, row)
+            record = _manifest_row(path.parent, row, normal)
             if record.path in lines:
                 raise UserError(f"{row['path']} is listed in line {lines[record.path]} already")
             lines[record.path] = line
@@ -202,15 +242,15 @@ def read_manifest(path: Path) -> list[Record]:
     return sorted(records, key=lambda record: record.path)
 
 
-def _manifest_row(folder: Path, row: Row) -> Record:
+def _manifest_row(folder: Path, row: Row, normal: Collection[str]) -> Record:
     name, label, split, group = (row.get(key, "") for key in ("path", "label", "split", "group"))
     if not name or not label:
         raise UserError("path or label is missing")
-    path = path_inside(folder, name)
-    defect = NORMAL if label.lower() in NORMAL_NAMES else label
-    if split and split.lower() not in SPLIT_NAMES:
+    path = path_to_read(folder, name)
+    defect = NORMAL if label.lower() in normal else label
+    split_name = split_of(split)
+    if split and split_name is None:
         raise UserError(f"unknown split {split}; use train, validation or test")
-    split_name = SPLIT_NAMES[split.lower()] if split else None
     if defect != NORMAL and split_name in (TRAIN, VAL):
         raise UserError(f"{name} is labelled {label}, but only normal images train and validate; use test")
     return Record(path, defect, split_name, group or None)

@@ -20,6 +20,7 @@ from solder_vae.evaluation.style import (
     VERMILION,
     plain_name,
 )
+from solder_vae.metrics.classification import SHOWN
 from solder_vae.utils.labels import NORMAL
 
 
@@ -27,8 +28,8 @@ def choose_examples(scores: ArrayLike, defects: Sequence[str], count: int = 16) 
     """Rows of the test set worth showing, the same ones each time: half normals, half abnormals if there are enough.
 
     Of the normals the highest scores (false calls, if any) and the lowest in turn; of the defect types in turn the
-    lowest score (an escape, if any), the highest, and so on inwards. Returned normals first, then type by type, by
-    rising score.
+    lowest score (an escape, if any), the highest, and so on inwards; of many types those with the lowest scores.
+    Returned normals first, then type by type, by rising score.
 
     Args:
         scores: ``(N,)``.
@@ -38,7 +39,8 @@ def choose_examples(scores: ArrayLike, defects: Sequence[str], count: int = 16) 
     values = np.asarray(scores, dtype=np.float64)
     rising = np.argsort(values, kind="stable").tolist()
     normals = _inwards([row for row in reversed(rising) if defects[row] == NORMAL])
-    types = sorted({defect for defect in defects if defect != NORMAL})
+    lowest = {defects[row]: values[row] for row in reversed(rising) if defects[row] != NORMAL}
+    types = sorted(sorted(lowest, key=lambda defect: (lowest[defect], defect))[:SHOWN])
     queues = [_inwards([row for row in rising if defects[row] == defect]) for defect in types]
     abnormals = [row for turn in zip_longest(*queues) for row in turn if row is not None]
     n_abnormal = min(len(abnormals), max(count // 2, count - len(normals)))
@@ -103,7 +105,7 @@ def _inwards(rows: list[int]) -> list[int]:
 def reconstructions(
     recon: Callable[[list[int]], Image], table: ImageTable, scores: NDArray[np.float64], threshold: float
 ) -> Figure:
-    """The paper's Fig. 4: two joints of each defect type, and as many normal ones.
+    """The paper's Fig. 4: two joints of each defect type, and as many normal ones; of many types the worst.
 
     Args:
         recon: the reconstructions ``(n, S, S, 3)`` uint8 of some of the table's rows.
@@ -111,7 +113,7 @@ def reconstructions(
         scores: theirs, ``(N,)``.
         threshold: abnormal is called iff ``score > threshold``.
     """
-    types = len(set(table.defects) - {NORMAL})
+    types = min(SHOWN, len(set(table.defects) - {NORMAL}))
     shown = choose_examples(scores, table.defects, count=max(16, 4 * types))
     images = table.images[shown]
     return reconstruction_grid(images, recon(shown), [table.defects[row] for row in shown], scores[shown], threshold)

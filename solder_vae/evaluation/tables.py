@@ -16,7 +16,7 @@ from rich.text import Text
 
 from solder_vae.data.view import PLAIN
 from solder_vae.evaluation.baselines import visible
-from solder_vae.metrics.classification import Metrics, defect_recalls
+from solder_vae.metrics.classification import SHOWN, Metrics, defect_recalls, worst
 from solder_vae.metrics.localisation import CHANCE_AUPRO, FPR_LIMIT
 from solder_vae.metrics.threshold import Threshold
 
@@ -52,7 +52,9 @@ def result_table(
     ]
     headers, defects = _defects(scores, primary)
     if defects:
-        parts += [Text("\nCaught of each defect type", style="bold"), _rich(headers, [defects])]
+        types = len(defect_recalls(metrics))
+        title = "Caught of each defect type" + (f": the {SHOWN} worst of {types}" if types > SHOWN else "")
+        parts += [Text(f"\n{title}", style="bold"), _rich(headers, [defects])]
     notes = [f"Note: {remark}" for remark in remarks(scores, baselines, primary, threshold, view)]
     parts += [Text(f"\n{_LEGEND}", style="dim"), Text(threshold_sentence(threshold, primary, metrics))]
     return Group(*parts, *(Text(note, style="yellow") for note in notes))
@@ -87,6 +89,9 @@ def localisation_table(metrics: Metrics, trivial: Metrics) -> RenderableType:
         trivial: the same of the trivial maps.
     """
     prefixes = [key.removesuffix("n") for key in metrics if key.startswith("defect/") and key.endswith("/n")]
+    types = len(prefixes)
+    if types > SHOWN:
+        prefixes = sorted(sorted(prefixes, key=lambda prefix: metrics[f"{prefix}aupro"] or 0)[:SHOWN])
     rows = [["all defects", "", *_located(metrics, trivial, "")]]
     rows += [
         [prefix.split("/")[1], str(metrics[f"{prefix}n"]), *_located(metrics, trivial, prefix)] for prefix in prefixes
@@ -98,7 +103,9 @@ def localisation_table(metrics: Metrics, trivial: Metrics) -> RenderableType:
         "training image."
     )
     return Group(
-        Text("\nWhere the anomaly map finds them", style="bold"),
+        Text(
+            "\nWhere the anomaly map finds them" + (f": the {SHOWN} worst of {types}" if types > SHOWN else ""), "bold"
+        ),
         _rich(headers, [rows[:1], rows[1:]]),
         Text(f"\n{legend}", style="dim"),
     )
@@ -174,11 +181,12 @@ def _row(name: str, metrics: Metrics) -> list[str]:
 
 
 def _defects(scores: Results, primary: str) -> tuple[list[str], Rows]:
-    """Headers and rows: a defect type, its n, what each score caught of it, the primary's interval."""
+    """Headers and rows of the worst types: one, its n, what each score caught of it, the primary's interval."""
     headers = ["", "n"]
     columns = []
+    shown = {row.defect for row in worst(defect_recalls(scores[primary]))}
     for name, metrics in scores.items():
-        recalls = defect_recalls(metrics)
+        recalls = [row for row in defect_recalls(metrics) if row.defect in shown]
         headers.append(_marked(name, primary))
         columns.append([f"{row.caught} {f'({100 * row.recall:.0f} %)':>7}" for row in recalls])
         if name == primary:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from solder_vae.data.image_files import Image
-from solder_vae.data.layouts import SUFFIXES, image_files
+from solder_vae.data.listing import Listing, list_images
+from solder_vae.data.names import SUFFIXES, UNREAD_SUFFIXES, is_system
 from solder_vae.utils.errors import UserError
-from solder_vae.utils.tables import path_inside, read_table
+from solder_vae.utils.tables import path_to_read, read_table
 from solder_vae.utils.text import cell_safe, printable
 
 if TYPE_CHECKING:
@@ -23,32 +24,49 @@ class Joint(NamedTuple):
     image: Path | Image
 
 
-def find_joints(images: str, key: str = "images") -> list[Joint]:
-    """The joints that ``images=`` names, each a file by its path.
+def find_joints(images: str, key: str = "images", listing: Listing | None = None) -> list[Joint]:
+    """The joints that ``images=`` names, each a file by its path; the log says what was left out.
 
     Args:
         images: a folder, with the images of all sub-folders; a CSV file with a column ``path``; any other file, taken
             as an image; or a pattern with ``*``, ``?``, ``[...]`` or ``**``, of which only images count.
         key: the option's name, for messages.
+        listing: what to fill with what was found and left out.
 
     Raises:
         UserError: nothing is there.
     """
     path = Path(images)
+    listing = Listing() if listing is None else listing
     if path.is_dir():
-        paths = image_files(path)
+        list_images(path, listing)
     elif path.suffix.lower() == ".csv" and path.is_file():
-        paths = listed(path)
+        listing.images += listed(path)
     elif path.is_file():
-        paths = [path]
+        listing.images.append(path)
     elif glob.has_magic(images):
-        found = (Path(name) for name in glob.glob(images, recursive=True))  # noqa: PTH207 - also absolute patterns
-        paths = sorted(file for file in found if file.suffix.lower() in SUFFIXES and not file.is_dir())
+        _match(images, listing)
     else:
         raise UserError(f"{key}={images} does not exist: give a folder, an image, a pattern in quotes or a CSV file.")
-    if not paths:
-        raise UserError(f"{key}={images} has no images ({' '.join(sorted(SUFFIXES))}).")
-    return [Joint(cell_safe(printable(str(path))), path) for path in paths]
+    listing.tell()
+    if not listing.images:
+        left_out = "".join(f" {sentence}" for sentence in listing.sentences())
+        raise UserError(f"{key}={images} has no images ({' '.join(sorted(SUFFIXES))}).{left_out}")
+    return [Joint(cell_safe(printable(str(path))), path) for path in listing.images]
+
+
+def _match(pattern: str, listing: Listing) -> None:
+    """The files that a pattern matches, but for those in folders of systems that it doesn't name itself."""
+    named = set(Path(pattern).parts)
+    for name in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - also absolute patterns
+        path = Path(name)
+        if any(is_system(part) for part in set(path.parts) - named - {".", ".."}) or path.is_dir():
+            continue
+        if path.suffix.lower() in SUFFIXES:
+            listing.images.append(path)
+        elif path.suffix.lower() in UNREAD_SUFFIXES:
+            listing.unread.append(path)
+    listing.images.sort()
 
 
 def board_joints(board: Board) -> list[Joint]:
@@ -59,15 +77,15 @@ def board_joints(board: Board) -> list[Joint]:
 
 
 def listed(table: Path) -> list[Path]:
-    """The files that a CSV table's column ``path`` names, relative to the table's folder, which they may not leave.
+    """The files that a CSV table's column ``path`` names, absolute or below the table's folder.
 
     Raises:
-        UserError: the table can't be read, has no such column, or names a file elsewhere.
+        UserError: the table can't be read, has no such column, or leads elsewhere by ``..``.
     """
     paths = []
     for line, row in read_table(table, ["path"]):
         try:
-            paths.append(path_inside(table.parent, row["path"]))
+            paths.append(path_to_read(table.parent, row["path"]))
         except UserError as error:
             raise UserError(f"{table}, line {line}: {error}.") from error
     return paths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from solder_vae.data.layouts import find_records
+from solder_vae.data.listing import Listing
+from solder_vae.data.names import NORMAL_NAMES
 from solder_vae.evaluation import style
 from solder_vae.evaluation.anomaly_map import SCALE_QUANTILE
 from solder_vae.evaluation.evaluate import Scores, decision_state, fit_thresholds
@@ -59,6 +62,7 @@ class Recalibration:
         abnormals: its scores of the bad joints that escapes are counted on; may be empty.
         unreadable: images that were left out.
         readable: number of images that were not.
+        incomplete: whether there are pictures or folders that are not read at all.
     """
 
     checkpoint: dict[str, Any]
@@ -69,11 +73,12 @@ class Recalibration:
     abnormals: Floats
     unreadable: list[Unreadable]
     readable: int
+    incomplete: bool = False
 
     @property
     def status(self) -> int:
         """The exit status to report."""
-        return UNREADABLE if self.unreadable else 0
+        return UNREADABLE if self.unreadable or self.incomplete else 0
 
     @property
     def steps(self) -> list[OperatingPoint]:
@@ -99,7 +104,13 @@ class Recalibration:
             print(unreadable_list(self.unreadable, self.readable), file=sys.stderr)
 
 
-def recalibrate(path: str, rule: Rule, normals: str | None = None, labelled: str | None = None) -> Recalibration:
+def recalibrate(
+    path: str,
+    rule: Rule,
+    normals: str | None = None,
+    labelled: str | None = None,
+    normal: Collection[str] = NORMAL_NAMES,
+) -> Recalibration:
     """Set a checkpoint's thresholds anew; nothing is written.
 
     The rule holds for the primary score; the other scores get the same rule on their own scores, as in training.
@@ -110,6 +121,7 @@ def recalibrate(path: str, rule: Rule, normals: str | None = None, labelled: str
         rule: how to set the threshold.
         normals: good joints to calibrate on instead of the checkpoint's; as ``images=`` of solder_vae.predict.
         labelled: good and bad joints, as ``data.root`` of a run, for a rule that needs them and to count escapes.
+        normal: names of its normal class, in lower case, as ``data.normal``.
 
     Raises:
         UserError: a file cannot be used, or the rule does not fit the data.
@@ -118,14 +130,14 @@ def recalibrate(path: str, rule: Rule, normals: str | None = None, labelled: str
     inspector = Inspector.load(path)
     unreadable: list[Unreadable] = []
     known: Scores = {name: np.array(scores) for name, scores in inspector.validation_scores.items()}
-    scale, readable = inspector.map_scale, 0
+    scale, readable, listing = inspector.map_scale, 0, Listing()
     if normals is not None:
-        known, scale, skipped = score_normals(inspector, find_joints(normals, "normals"))
+        known, scale, skipped = score_normals(inspector, find_joints(normals, "normals", listing))
         unreadable += skipped
         readable += len(known[inspector.primary])
     truth: LabelledSet | None = None
     if labelled is not None:
-        truth, skipped = score_labelled(inspector, labelled)
+        truth, skipped = score_labelled(inspector, labelled, normal, listing)
         unreadable += skipped
         readable += len(truth.abnormal)
     sets = truth.by_score() if truth is not None and rule.needs_labelled else None
@@ -138,7 +150,9 @@ def recalibrate(path: str, rule: Rule, normals: str | None = None, labelled: str
         bad = scores[truth.abnormal]
         good = good if truth.abnormal.all() else scores[~truth.abnormal]
     new = thresholds[inspector.primary]
-    return Recalibration(checkpoint, inspector.threshold, new, inspector.primary, good, bad, unreadable, readable)
+    return Recalibration(
+        checkpoint, inspector.threshold, new, inspector.primary, good, bad, unreadable, readable, listing.incomplete
+    )
 
 
 def score_normals(inspector: Inspector, joints: list[Joint]) -> tuple[Scores, float, list[Unreadable]]:
@@ -160,11 +174,16 @@ def score_normals(inspector: Inspector, joints: list[Joint]) -> tuple[Scores, fl
     return columns(rows), scale, unreadable
 
 
-def score_labelled(inspector: Inspector, root: str) -> tuple[LabelledSet, list[Unreadable]]:
+def score_labelled(
+    inspector: Inspector, root: str, normal: Collection[str], listing: Listing
+) -> tuple[LabelledSet, list[Unreadable]]:
     """Scores and labels of a labelled set, and the images that could not be read."""
     if not Path(root).exists():
         raise UserError(f"labelled={root} does not exist: give a folder with good and bad joints, or a manifest.")
-    records = find_records(Path(root))
+    listed = Listing()
+    records = find_records(Path(root), normal=normal, skip=True, listing=listed)
+    listing.unread += listed.unread
+    listing.denied += listed.denied
     rows: list[dict[str, float]] = []
     abnormal: list[bool] = []
     unreadable: list[Unreadable] = []

@@ -107,6 +107,10 @@ def evaluate(
     return metrics
 
 
+SHOWN = 20
+"""So many defect types are drawn and printed: more take long, and nobody reads them. metrics.json has all."""
+
+
 class DefectRecall(NamedTuple):
     """How many of one defect type were caught, with the 95 % Clopper-Pearson interval of the recall."""
 
@@ -116,6 +120,12 @@ class DefectRecall(NamedTuple):
     recall: float
     low: float
     high: float
+
+
+def worst(recalls: Sequence[DefectRecall], count: int = SHOWN) -> list[DefectRecall]:
+    """The ``count`` types that were caught least, of equals those of most joints; all in the order that they had."""
+    ranked = sorted(range(len(recalls)), key=lambda row: (recalls[row].recall, -recalls[row].n, row))
+    return [recalls[row] for row in sorted(ranked[:count])]
 
 
 def defect_recalls(metrics: Metrics) -> list[DefectRecall]:

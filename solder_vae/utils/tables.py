@@ -136,16 +136,21 @@ def _cells(line: str, mark: str) -> list[str]:
         return []
 
 
-def path_inside(folder: Path, name: str) -> Path:
-    """The path that a table names, relative to the table's folder. So no table can make a command read other files.
+def path_to_read(folder: Path, name: str) -> Path:
+    """The path of a file to read that the user's own table names: absolute, or below the table's folder.
 
     Raises:
-        UserError: it is empty or leads out of the folder; the message does not name the table.
+        UserError: it is empty, leads out of the folder by .., or is another system's; the message does not name the
+            table.
     """
     if not name:
         raise UserError("the path is missing")
-    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in re.split(r"[/\\]", name):
-        raise UserError(f"{name} leads out of the table's folder; paths are relative to it and without ..")
+    if Path(name).is_absolute():
+        return Path(name)
+    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive:
+        raise UserError(f"{name} is a path of another system; write the table anew, with paths of this one")
+    if ".." in re.split(r"[/\\]", name):
+        raise UserError(f"{name} leads out of the table's folder; give paths below it without .., or absolute ones")
     if "\\" in name and not (folder / name).exists():  # written on Windows
         name = name.replace("\\", "/")
     return folder / name

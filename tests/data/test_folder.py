@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 
 from solder_vae.data.folder import FolderSource, folder_data
 from solder_vae.data.image_files import read_image
-from solder_vae.data.layouts import find_records, image_files
+from solder_vae.data.layouts import find_records
+from solder_vae.data.listing import image_files
 from solder_vae.data.transforms import prepare
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.text import printable
@@ -145,9 +146,9 @@ def test_manifest_groups_never_straddle(tmp_path):
     ("lines", "says"),
     [
         (["../secret.png,normal"], "line 2: ../secret.png leads out"),
-        (["/etc/passwd,normal"], "leads out"),
+        (["/etc/passwd,normal"], "/etc/passwd: is no readable image"),
         (["a\\..\\..\\x.png,normal"], "leads out"),
-        (["C:\\x.png,normal"], "leads out"),
+        (["C:\\x.png,normal"], "is a path of another system"),
         (["a/0.png,"], "line 2: path or label is missing"),
         (["a/0.png"], "line 2: path or label is missing"),
         ([",normal"], "path or label is missing"),
@@ -165,7 +166,7 @@ def test_manifest_errors(tmp_path, lines, says):
 
 
 def test_all_manifest_errors_are_listed_at_once(tmp_path):
-    path = manifest(tmp_path, "path,label\n../a.png,normal\nb.png,\n/c.png,void\n")
+    path = manifest(tmp_path, "path,label\n../a.png,normal\nb.png,\nd/../../c.png,void\n")
     with pytest.raises(UserError, match=r"(?s)line 2.*line 3.*line 4"):
         load(path)
 

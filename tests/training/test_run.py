@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -272,3 +273,21 @@ def test_what_cannot_be_resumed_is_refused(finished, overrides, message, tmp_pat
     result = train(f"resume={finished[0] / 'last.ckpt'}", *overrides, "hydra.run.dir=run", cwd=tmp_path)
     assert result.returncode == 2, result.stderr
     assert message in result.stderr
+
+
+def test_metrics_are_there_before_pictures_are_drawn(tmp_path, monkeypatch):
+    """A result is worth more than its pictures."""
+    from solder_vae.training import run_files
+
+    class Drawing(Exception):
+        pass
+
+    def draw(*_):
+        raise Drawing
+
+    monkeypatch.setattr(run_files, "figures", draw)
+    monkeypatch.setattr(run_files, "prediction_rows", lambda _: [["path"]])
+    model = SimpleNamespace(diagnostics=dict)
+    with pytest.raises(Drawing):
+        run_files.write_artefacts(tmp_path, model, None, {"test/f1": 1.0})
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"test/f1": 1.0}

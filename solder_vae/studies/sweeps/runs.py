@@ -19,6 +19,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from solder_vae.data.names import is_system
 from solder_vae.utils.config import flatten
 from solder_vae.utils.errors import UserError
 
@@ -94,7 +95,7 @@ def job_folders(folder: Path) -> list[Path]:
         if ".hydra" in children:
             found.append(Path(parent))
             children.clear()
-        children[:] = [child for child in children if not child.startswith(".")]
+        children[:] = [child for child in children if not is_system(child)]
     return sorted(found, key=lambda path: natural(str(path.relative_to(folder))))
 
 
