@@ -131,7 +131,7 @@ def parse_table(path: Path, text: str, is_header: Callable[[list[str]], bool] = 
 
 def _cells(line: str, mark: str) -> list[str]:
     try:
-        return [cell.strip() for cell in next(csv.reader([line], delimiter=mark, skipinitialspace=True), [])]
+        return [printable(cell.strip()) for cell in next(csv.reader([line], delimiter=mark, skipinitialspace=True), [])]
     except csv.Error:
         return []
 

@@ -103,6 +103,8 @@ def _columns(cells: Iterable[str]) -> dict[str, str]:
 
 
 def _components(path: Path, table: Table) -> list[Component]:
+    if not _is_placement(table.columns):  # a quotation mark that is not closed
+        raise UserError(f"{path}: has a header that can't be read; export it anew.")
     columns = _columns(table.columns)
     stated = _UNIT_LINE.search(table.preamble)
     units = {axis: _unit_of(columns[axis], stated[1] if stated else "mm") for axis in "xy"}

@@ -55,7 +55,7 @@ def read_kicad_pcb(path: Path, side: str) -> tuple[list[Outline], str]:
     left_out: Counter[str] = Counter()
     for footprint in (*_all(board, "footprint"), *_all(board, "module")):
         name = _reference(footprint)
-        attributes = {word for node in _all(footprint, "attr") for word in node[1:]}
+        attributes = {word for node in _all(footprint, "attr") for word in _words(node)}
         placed = TOP if _first(footprint, "layer", path)[1] == "F.Cu" else BOTTOM
         pads = [pad for pad in _all(footprint, "pad") if _is_joint(pad, placed, side, "smd" in attributes)]
         if not pads:
@@ -70,7 +70,7 @@ def read_kicad_pcb(path: Path, side: str) -> tuple[list[Outline], str]:
             raise UserError(f"{path}: {printable(name)} is there twice; give each component a name of its own.")
         seen.add(name)
         for pad in pads:
-            joint = f"{name}.{pad[1]}"
+            joint = f"{name}.{_words(pad)[0]}"
             taken[joint] += 1
             called = joint if taken[joint] == 1 else f"{joint}-{taken[joint]}"
             outlines.append((called, (_corners(footprint, pad, path) - origin) * [1, -1]))
@@ -82,8 +82,8 @@ def read_kicad_pcb(path: Path, side: str) -> tuple[list[Outline], str]:
 
 def _is_joint(pad: Node, placed: str, side: str, surface_mount: bool) -> bool:
     """Whether a picture of ``side`` shows the pad's solder, for a component placed on ``placed``."""
-    number, kind = pad[1:3]
-    layers = {layer for node in _all(pad, "layers") for layer in node[1:]}
+    number, kind = (*_words(pad), "", "")[:2]
+    layers = {layer for node in _all(pad, "layers") for layer in _words(node)}
     if not number or not layers & set(_COPPER[side]):
         return False
     # Holes through the pads of a surface-mount part are thermal vias and pegs.
@@ -106,8 +106,8 @@ def _corners(footprint: Node, pad: Node, path: Path) -> Points:
 
 def _extents(primitives: Node, path: Path) -> Iterator[Points]:
     """Points that the shapes of a custom pad reach, in the pad's frame."""
-    for shape in primitives[1:]:
-        width = max((_number(node[1], path) for node in _all(shape, "width")), default=0.0) / 2
+    for shape in (child for child in primitives if isinstance(child, list) and child):
+        width = max((_number("".join(_words(node)), path) for node in _all(shape, "width")), default=0.0) / 2
         points = [_point(node, path) for key in ("start", "mid", "end", "center") for node in _all(shape, key)]
         points += [_point(node, path) for pts in _all(shape, "pts") for node in _all(pts, "xy")]
         if shape[0] == "gr_circle" and len(points) == 2:
@@ -156,6 +156,10 @@ def _parse(path: Path, text: str) -> Node:
 
 def _all(node: Node, key: str) -> list[Node]:
     return [child for child in node if isinstance(child, list) and child and child[0] == key]
+
+
+def _words(node: Node) -> list[str]:
+    return [word for word in node[1:] if isinstance(word, str)]
 
 
 def _first(node: Node, key: str, path: Path) -> Node:

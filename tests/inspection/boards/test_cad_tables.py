@@ -174,6 +174,7 @@ def test_the_cases_are_all_the_same_board():
         (f'{KICAD}\nU1,x,SO8,"1,234.5",1,0,top', r"'1,234.5'; use a plain number"),
         (f"{KICAD}\nU1,x,SO8,3 furlongs,1,0,top", "use a plain number"),
         (KICAD, "has no rows"),
+        ('"Ref",Val,Package,PosX,PosY,Rot,"Side\nU1,x,SO8,7.2,1,0,top\n', "header that can't be read|no rows"),
         ("Ref,Val,Package,PosX,PosY,Rot\nU1,x,SO8,1,2,0", "it needs name, x, y, width, height .* Side"),
         (
             '<?xml version="1.0"?>\n<!DOCTYPE eagle SYSTEM "eagle.dtd">\n<eagle version="9.6.2">',

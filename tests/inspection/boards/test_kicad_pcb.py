@@ -153,6 +153,11 @@ def test_custom_shapes_offsets_and_pads_of_one_number(tmp_path):
         ('(kicad_pcb (footprint "x" (at 0 0)))', "a footprint has no layer"),
         ("(kicad_pcb (setup (aux_axis_origin x)))", "'x' where a number belongs"),
         (footprint("Q1", 1, 1, 0, "F") * 2, "Q1 is there twice"),
+        (footprint("Q1", 1, 1, 0, "F").replace("(attr smd)", "(attr (smd))").replace("(at 1 -1 0)", "(at)"), "no at"),
+        (
+            footprint("Q1", 1, 1, 0, "F").replace('"F.Mask")', "(x))").replace("size 1.0", "size (x)"),
+            "a number belongs",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, content, message):
