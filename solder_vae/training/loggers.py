@@ -12,7 +12,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,14 @@ TAGGED = ("model", "score", "data")  # keys of a run's config that dashboards fi
 BEST = {"train/*": "min,last", "val/*": "min,last"}
 BEST |= dict.fromkeys(("train/kl", "val/kl", "val/active_units"), "last")
 _UP, _DOWN = ("auroc", "average_precision", "precision", "recall", "f1"), ("false_call_rate", "escape_rate")
-for _part in ("test", *(f"test/{score}" for score in SCORES)):
-    BEST |= {f"{_part}/{key}": "max" for key in _UP} | {f"{_part}/{key}": "min" for key in _DOWN}
+
+
+def best_of(scores: Iterable[str]) -> dict[str, str]:
+    """Which value of each metric is its best, for runs tested under these scores."""
+    best = dict(BEST)
+    for part in ("test", *(f"test/{score}" for score in scores)):
+        best |= {f"{part}/{key}": "max" for key in _UP} | {f"{part}/{key}": "min" for key in _DOWN}
+    return best
 
 
 def check_logging(mode: str, project: str, tags: Sequence[str]) -> None:
@@ -154,7 +160,7 @@ def start_wandb(mode: str, **settings: Any) -> Dashboard | None:
                 reinit="finish_previous",
                 **settings,
             )
-            for name, summary in BEST.items():
+            for name, summary in best_of({*SCORES, str(settings["config"]["score"])}).items():
                 run.define_metric(name, summary=summary)
             return Dashboard(experiment=run)
         except Exception as error:

@@ -22,8 +22,7 @@ from solder_vae.studies.sweeps.table import Row, heading, order, show
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.tables import read_table
 
-COLOURS = {"recon": BLUE, "elbo": OTHERS[0], "gradcon": OTHERS[1]}
-MARKERS = {"recon": "o", "elbo": "s", "gradcon": "^"}
+COLOURS, MARKERS = (BLUE, *OTHERS), "os^Dvp"  # of scores, in their order; a seventh has other pairs of both
 PANELS = {"auroc": "AUROC", "f1": "F1", "precision": "precision", "recall": "recall"}
 _FLOORS = {"f1": "test/floor_f1", "precision": "test/floor_precision"}
 _MOST = 8  # settings that a reader can tell apart
@@ -64,12 +63,13 @@ def against_beta(rows: Sequence[Row], title: str) -> Figure:
     for place, (metric, name) in enumerate(PANELS.items(), start=1):
         axes = figure.add_subplot(2, 2, place)
         style_axes(axes, "beta", name)
-        for score in dict.fromkeys(row.score for row in rows):
+        for place, score in enumerate(dict.fromkeys(row.score for row in rows)):
+            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
             points = {float(row.settings["beta"]): known(row.values(metric)) for row in rows if row.score == score}
             xs = [beta for beta in betas if points.get(beta)]
             low, middle, high = (np.array([f(points[beta]) for beta in xs]) for f in (np.min, np.mean, np.max))
-            axes.fill_between(xs, low, high, color=COLOURS[score], alpha=0.18, linewidth=0)
-            axes.plot(xs, middle, color=COLOURS[score], marker=MARKERS[score], markersize=5, label=score)
+            axes.fill_between(xs, low, high, color=colour, alpha=0.18, linewidth=0)
+            axes.plot(xs, middle, color=colour, marker=marker, markersize=5, label=score)
         references(axes, metric, [run for row in rows for run in row.runs])
         beta_axis(axes, betas)
     handles, labels = figure.axes[0].get_legend_handles_labels()

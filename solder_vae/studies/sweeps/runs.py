@@ -68,6 +68,11 @@ class Run:
     error: str = ""
 
     @property
+    def scores(self) -> list[str]:
+        """The scores it was tested under, in the order of its numbers."""
+        return [match[1] for key in self.numbers if (match := re.fullmatch(r"test/([^/]+)/auroc", key))]
+
+    @property
     def reason(self) -> str:
         """What went wrong in a failed run."""
         return reason(self.error)

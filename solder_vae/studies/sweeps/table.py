@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
 from solder_vae.evaluation.baselines import BASELINES
 from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC
-from solder_vae.models.scores import SCORES
 from solder_vae.studies.sweeps.runs import Run
 
 COLUMNS = {
@@ -75,6 +74,11 @@ def differing(runs: Sequence[Run]) -> list[str]:
     return [key for key in keys if key in ALWAYS or varies(key)]
 
 
+def scores_of(runs: Iterable[Run]) -> list[str]:
+    """Every score that some of the runs were tested under, in the order of their numbers."""
+    return list(dict.fromkeys(score for run in runs for score in run.scores))
+
+
 def rows(runs: Sequence[Run]) -> list[Row]:
     """A row for each distinct setting and score.
 
@@ -84,10 +88,10 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     keys = differing(runs)
     found = []
     for picked in grouped(runs, keys):
-        for score in SCORES:
+        for score in scores_of(picked):
             by_seed: dict[int | None, Run] = {}
             for run in sorted(picked, key=lambda run: run.score == score):
-                if f"test/{score}/auroc" in run.numbers:
+                if score in run.scores:
                     by_seed[run.seed] = run
             if by_seed:
                 chosen = [by_seed[seed] for seed in sorted(by_seed, key=lambda seed: (seed is None, seed or 0))]
@@ -177,9 +181,7 @@ def flat_rows(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     header = ["run", *keys, "seed", "score", "is_primary", "val/loss", *criterion, *COLUMNS]
     lines = []
     for run in runs:
-        for score in SCORES:
-            if f"test/{score}/auroc" not in run.numbers:
-                continue
+        for score in run.scores:
             values = [run.numbers.get(key) for key in ("val/loss", *criterion)]
             values += [run.numbers[f"test/{score}/{key}"] for key in COLUMNS]
             names = [run.name, *(run.settings.get(key) for key in keys), run.seed, score, score == run.score]

@@ -14,7 +14,7 @@ from commands import run_command, train
 from solder_vae.studies.sweeps.plots import figures
 from solder_vae.studies.sweeps.report import write_report
 from solder_vae.studies.sweeps.runs import last_error, natural, read_runs
-from solder_vae.studies.sweeps.table import BASELINES, COLUMNS, cells, comparisons, rows
+from solder_vae.studies.sweeps.table import BASELINES, COLUMNS, cells, comparisons, flat_rows, rows
 from solder_vae.utils.errors import UserError
 
 HEADER = "[2026-01-31 12:00:00,000] "
@@ -244,3 +244,19 @@ def test_roc_curves_are_overlaid_averaged_over_the_seeds(drawn):
     rates, recalls = lines["beta 1"].get_data()
     assert np.interp(0.25, rates, recalls) == pytest.approx((0.5 + 1) / 2)
     assert np.interp(0.75, rates, recalls) == pytest.approx(1)
+
+
+def test_scores_of_any_name_and_number_are_shown(tmp_path):
+    """Those of a model from outside, too: nothing knows their names, and colours do not run out."""
+    names = tuple(f"mine_{number}" for number in range(9))
+    for job, beta in enumerate((1, 3)):
+        folder = write_job(tmp_path / str(job), 0.7, beta=beta, score="mine_0", model="vq_vae")
+        (folder / "metrics.json").write_text(json.dumps(numbers(0.6 + 0.1 * job, 0, scores=names)))
+    runs = read_runs(tmp_path)
+    assert {row.score for row in rows(runs)} == set(names)
+    lines = flat_rows(runs)[1]
+    assert len(lines) == 2 * 9
+    drawn = {name: figure for name, figure, _ in figures(rows(runs))}
+    axes = drawn["beta_0"].axes[0]
+    looks = [(line.get_color(), line.get_marker()) for line in axes.get_lines() if line.get_label() in names]
+    assert len(set(looks)) == len(looks) == 9
