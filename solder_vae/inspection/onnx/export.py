@@ -41,6 +41,9 @@ def write_onnx(inspector: Inspector, path: Path) -> None:
 
     from solder_vae.inspection.onnx.graph import OUTPUTS, InspectionGraph
 
+    score = inspector.model.scores[inspector.primary]
+    if not score.exportable:
+        raise UserError(f"score={score.name} is not made for ONNX (exportable = False in {type(score).__module__}).")
     graph = InspectionGraph(inspector).eval()
     example = torch.zeros((2, 70, 90, 3), dtype=torch.uint8)
     sizes = {"images": {0: Dim("batch"), 1: Dim("height", min=2), 2: Dim("width", min=2)}}
