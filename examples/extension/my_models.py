@@ -10,12 +10,15 @@ From this folder:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from solder_vae.metrics.threshold import Rule
 from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.losses import squared_error
 from solder_vae.models.networks import Network
@@ -40,7 +43,9 @@ class VQVAE(Autoencoder, name="vq_vae"):
     def quantise(self, z: Tensor) -> Tensor:
         """The nearest code at each place of ``z`` ``(B, C, H, W)``."""
         places = z.permute(0, 2, 3, 1)
-        nearest = torch.cdist(places.flatten(0, 2), self.codebook.weight).argmin(1)
+        codes = self.codebook.weight
+        # Squared distances but for the place's own norm, which does not change which code is nearest.
+        nearest = (codes.square().sum(1) - 2 * places.flatten(0, 2) @ codes.T).argmin(1)
         return self.codebook(nearest).reshape(places.shape).permute(0, 3, 1, 2)
 
     def loss_terms(self, x: Tensor, noise: Tensor, code: Code | None = None) -> tuple[dict[str, Tensor], Code]:
@@ -106,3 +111,15 @@ class CodeDistance(Score, name="code_distance"):
     def __call__(self, output: ModelOutput) -> Tensor:
         code = output.code[0].mean((2, 3))
         return ((code - self.mean.to(code.device)) / self.deviation.to(code.device)).norm(dim=1)
+
+
+@dataclass(frozen=True)
+class Margin(Rule, name="margin"):
+    """A quantile of the normals' scores, moved away from their median by a factor."""
+
+    share: float = 0.9
+    factor: float = 1.2
+
+    def cut(self, normals: Any, labelled: Any = None) -> float:
+        middle, edge = np.quantile(normals, [0.5, self.share])
+        return float(middle + self.factor * (edge - middle))

@@ -10,6 +10,7 @@ from solder_vae.data.transforms import to_tensor
 from solder_vae.evaluation import evaluate
 from solder_vae.evaluation.anomaly_map import anomaly_map
 from solder_vae.evaluation.run_model import batches_of, run_model
+from solder_vae.metrics.threshold import Quantile
 from solder_vae.models.vae import BetaVAE
 
 
@@ -31,7 +32,7 @@ def test_each_image_passes_the_network_once(trained, monkeypatch):
     for name, part in (("encoder", model.encoder), ("decoder", model.decoder)):
         part.register_forward_hook(lambda _, inputs, __, name=name: seen.__setitem__(name, seen[name] + len(inputs[0])))
     images = len(data.tables["val"]) + len(data.tables["test"])
-    evaluation = evaluate.evaluate_model(model, data, {"rule": "quantile", "q": 0.9})
+    evaluation = evaluate.evaluate_model(model, data, Quantile(0.9))
     assert seen["encoder"] == images
     # The validation loss is of a drawn latent, the scores of the mean one: two decodings of one encoding.
     assert seen["decoder"] == images + len(data.tables["val"])
@@ -40,7 +41,7 @@ def test_each_image_passes_the_network_once(trained, monkeypatch):
 
 def test_what_is_read_from_the_pass_is_what_each_way_alone_gives(trained):
     model, data = trained
-    evaluation = evaluate.evaluate_model(model, data, {"rule": "quantile", "q": 0.9})
+    evaluation = evaluate.evaluate_model(model, data, Quantile(0.9))
     for split, scores in (("val", evaluation.val), ("test", evaluation.test)):
         alone = [model.score(to_tensor(image[None])).scores for image in data.tables[split].images]
         for name, values in scores.items():

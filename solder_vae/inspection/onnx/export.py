@@ -64,6 +64,13 @@ def write_onnx(inspector: Inspector, path: Path) -> None:
                 external_data=False,
                 verbose=False,
             )
+        except Exception as error:
+            if not inspector.model.plugins:
+                raise
+            raise UserError(
+                f"model={inspector.model.name} with score={score.name} can't be written as an ONNX graph: an operation of "
+                f"{', '.join(inspector.model.plugins)} has no counterpart there ({str(error).strip().splitlines()[0]})."
+            ) from error
         finally:
             chatter.setLevel(level)
     assert program is not None
