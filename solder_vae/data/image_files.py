@@ -142,7 +142,9 @@ def _decode(data: Image, flags: int, path: str | Path) -> NDArray[Any]:
             ) from error
         image = None
     if image is None:
-        raise UserError(f"{path}: is no readable image (corrupt, cut short or of unknown format); remove it.")
+        raise UserError(
+            f"{path}: is no readable image (corrupt, cut short or of unknown format); copy it again, or save it as PNG."
+        )
     return np.asarray(image)
 
 

@@ -179,6 +179,20 @@ def test_wrong_tables(text, message, tmp_path):
         find_joints(str(tmp_path / "list.csv"))
 
 
+def test_pictures_that_are_not_read_end_with_status_3(checkpoint, tmp_path, caplog):
+    write_images(tmp_path / "images", pictures(3))
+    shutil.copy(tmp_path / "images/000.png", tmp_path / "images/000_mask.png")
+    for name in ("a.gif", "b.GIF", "c.avif"):
+        (tmp_path / "images" / name).write_bytes(b"?")
+    assert run([f"checkpoint={checkpoint}", f"images={tmp_path / 'images'}", f"out={tmp_path / 'out'}"]) == 3
+    assert "Left out 3 pictures of formats that are not read: 1 .avif, 2 .gif." in caplog.text
+    assert "Left out 1 folder or file that hold masks" in caplog.text
+    assert len((tmp_path / "out/predictions.csv").read_text().splitlines()) == 4
+    # What it wrote names whole paths and can be given back; masks alone are no reason to complain.
+    again = [f"checkpoint={checkpoint}", f"images={tmp_path / 'out/predictions.csv'}", f"out={tmp_path / 'again'}"]
+    assert run(again) == 0
+
+
 def test_mistakes_get_one_sentence(checkpoint, tmp_path):
     write_images(tmp_path / "images", pictures(1))
     (tmp_path / "bad.ckpt").write_bytes(b"junk")
