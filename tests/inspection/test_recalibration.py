@@ -103,6 +103,20 @@ def test_least_cost_on_a_labelled_set(trained, tmp_path):
     assert float(chosen["escapes_per_1000_bad"]) == pytest.approx(1000 * np.mean(bad <= value), rel=1e-5)
 
 
+def test_other_names_of_the_normal_class_and_pictures_that_are_not_read(trained, tmp_path, caplog):
+    """The same threshold as by the usual names; a picture that is not read is counted and ends with status 3."""
+    path, _ = trained
+    root = labelled_set(tmp_path / "set")
+    (root / "normal").rename(root / "OK_Front")
+    (root / "void/1.heic").write_bytes(b"?")
+    again = labelled_set(tmp_path / "again")
+    arguments = [f"checkpoint={path}", "rule=cost", "prevalence=0.1", "escape_cost=9"]
+    assert run([*arguments, f"labelled={root}", "normal=ok_front,fine", f"out={tmp_path / 'a'}"]) == 3
+    assert "1 .heic" in caplog.text
+    assert run([*arguments, f"labelled={again}", f"out={tmp_path / 'b'}"]) == 0
+    assert (tmp_path / "a/trade_off.csv").read_bytes() == (tmp_path / "b/trade_off.csv").read_bytes()
+
+
 numbers = st.lists(st.integers(0, 20).map(float), min_size=1, max_size=30)
 
 
