@@ -68,8 +68,9 @@ def write_onnx(inspector: Inspector, path: Path) -> None:
             if not inspector.model.plugins:
                 raise
             raise UserError(
-                f"model={inspector.model.name} with score={score.name} can't be written as an ONNX graph: operations of "
-                f"{', '.join(inspector.model.plugins)} lack a counterpart there ({str(error).strip().splitlines()[0]})."
+                f"model={inspector.model.name} with score={score.name} can't be written as an ONNX graph: operations "
+                f"of {', '.join(inspector.model.plugins)} lack a counterpart there "
+                f"({str(error).strip().splitlines()[0]})."
             ) from error
         finally:
             chatter.setLevel(level)

@@ -13,7 +13,7 @@ from commands import run_command, train
 
 from solder_vae.studies.sweeps.plots import figures
 from solder_vae.studies.sweeps.report import write_report
-from solder_vae.studies.sweeps.runs import last_error, natural, read_runs
+from solder_vae.studies.sweeps.runs import job_folders, last_error, natural, read_runs
 from solder_vae.studies.sweeps.table import BASELINES, COLUMNS, cells, comparisons, flat_rows, rows
 from solder_vae.utils.errors import UserError
 
@@ -46,6 +46,12 @@ def write_job(folder, auroc=None, seed=0, beta=3, score="recon", lr=1e-3, model=
     if auroc is not None:
         (folder / "metrics.json").write_text(json.dumps(numbers(auroc, seed)))
     return folder
+
+
+def test_runs_in_waste_bins_are_none(tmp_path):
+    for folder in ("a", "#recycle/b", "@eaDir/c", "lost+found/d"):
+        write_job(tmp_path / folder, 0.5)
+    assert [path.name for path in job_folders(tmp_path)] == ["a"]
 
 
 def test_seeds_are_grouped_and_everything_else_is_told_apart(tmp_path):
