@@ -48,7 +48,6 @@ def run(arguments: list[str]) -> int:
     options = parse(Options, arguments, USAGE)
     # Imported where they are needed, so that --help and mistakes are answered at once: first those without torch.
     from solder_vae.data.listing import Listing
-    from solder_vae.inspection.boards.board import read_board
     from solder_vae.inspection.joints import board_joints, find_joints
     from solder_vae.models.checkpoint_archive import check_there
 
@@ -61,7 +60,11 @@ def run(arguments: list[str]) -> int:
     if bool(options.images) == bool(options.board):
         raise UserError("Give either images=... or board=IMAGE with pads=CSV: --help shows examples.")
     check_there(Path(options.checkpoint))
-    board = read_board(options) if options.board else None
+    board = None
+    if options.board:
+        from solder_vae.inspection.boards.board import read_board
+
+        board = read_board(options)
     listing = Listing()
     joints = board_joints(board) if board else find_joints(options.images, listing=listing)
 
@@ -69,7 +72,6 @@ def run(arguments: list[str]) -> int:
 
     from solder_vae.data.image_files import write_png
     from solder_vae.inspection.batch import UNREADABLE, inspect_into, print_summary
-    from solder_vae.inspection.boards.picture import verdicts_on_board
     from solder_vae.inspection.inspector import Inspector
 
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -79,6 +81,8 @@ def run(arguments: list[str]) -> int:
     with atomic_directory(out) as directory:
         inspection = inspect_into(directory, inspector, joints, options.checkpoint, options.processes)
         if board:
+            from solder_vae.inspection.boards.picture import verdicts_on_board
+
             margins = [row["margin"] for row in inspection.predictions]
             write_png(directory / "board.png", verdicts_on_board(board, margins))
     if board:

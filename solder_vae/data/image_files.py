@@ -31,6 +31,9 @@ MIN_SIDE = 2
 
 Image = NDArray[np.uint8]
 
+LUMA = np.array([0.299, 0.587, 0.114])
+"""Weights of red, green and blue in a grey image (ITU-R BT.601)."""
+
 
 def read_image(path: str | Path) -> Image:
     """Read an image file as it is meant to be seen: upright, RGB, 8 bit.

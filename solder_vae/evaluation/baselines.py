@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from solder_vae.data.image_files import LUMA
 from solder_vae.data.table import ImageTable
 from solder_vae.data.view import CONTROLLED, PLAIN
 from solder_vae.metrics.classification import evaluate
@@ -31,9 +32,6 @@ _SAME_COLOUR = 0.5
 differences come from the rounding to 8 bits, and a rank statistic would take them for information."""
 
 _FEATURES: WeakKeyDictionary[ImageTable, Features] = WeakKeyDictionary()
-
-LUMA = np.array([0.299, 0.587, 0.114])
-"""Weights of red, green and blue in a grey image (ITU-R BT.601)."""
 
 
 def trivial_scores(train: ImageTable, other: ImageTable) -> dict[str, Floats]:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from solder_vae.data.view import PLAIN
 from solder_vae.evaluation.baselines import visible
+from solder_vae.evaluation.rule_sentence import rule_sentence
 from solder_vae.metrics.classification import SHOWN, Metrics, defect_recalls, worst
 from solder_vae.metrics.localisation import CHANCE_AUPRO, FPR_LIMIT
 from solder_vae.metrics.threshold import Threshold
@@ -67,18 +68,6 @@ def threshold_sentence(threshold: Threshold, primary: str, metrics: Metrics) -> 
         low_high = ", ".join(_percent(metrics[f"false_call_rate_{end}"]) for end in ("low", "high"))
         sentence += f"; on the test set: {_percent(metrics['false_call_rate'])} % [{low_high}]"
     return f"{sentence}."
-
-
-def rule_sentence(threshold: Threshold, primary: str) -> str:
-    """The threshold, how it was set, and the false-call rate to expect of it."""
-    parameters = [f"{name} = {number:g}" for name, number in threshold.params.items()]
-    rule = "given" if threshold.rule == "fixed" else ", ".join([threshold.rule, *parameters])
-    low, high = threshold.interval
-    expected = f"{_percent(threshold.expected_false_call_rate)} % [{_percent(low)}, {_percent(high)}]"
-    return (
-        f"Threshold of {primary}: {threshold.value:.4g} ({rule}). False calls to expect from "
-        f"{threshold.n} validation normals: {expected}."
-    )
 
 
 def localisation_table(metrics: Metrics, trivial: Metrics) -> RenderableType:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from solder_vae.evaluation.tables import rule_sentence
+from solder_vae.evaluation.rule_sentence import rule_sentence
 from solder_vae.inspection.inspector import ABNORMAL, Inspector, Unreadable
 from solder_vae.inspection.joints import Joint
 from solder_vae.inspection.predictions import inspect_on_processes, inspect_rows

@@ -21,7 +21,7 @@ from solder_vae.evaluation import style
 from solder_vae.evaluation.anomaly_map import SCALE_QUANTILE
 from solder_vae.evaluation.evaluate import Scores, decision_state, fit_thresholds
 from solder_vae.evaluation.plots import trade_off_figure
-from solder_vae.evaluation.tables import rule_sentence
+from solder_vae.evaluation.rule_sentence import rule_sentence
 from solder_vae.inspection.batch import UNREADABLE, unreadable_list
 from solder_vae.inspection.inspector import Inspector, Unreadable
 from solder_vae.inspection.joints import Joint, find_joints

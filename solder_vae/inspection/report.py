@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from solder_vae.data.image_files import base64_of_webp
-from solder_vae.evaluation.baselines import LUMA
+from solder_vae.data.image_files import LUMA, base64_of_webp
 from solder_vae.inspection.inspector import Unreadable, Verdict
 from solder_vae.metrics.threshold import Threshold
 from solder_vae.utils.document import fill_page

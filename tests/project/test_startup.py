@@ -38,6 +38,13 @@ def test_modules_without_torch(module):
     assert found.stdout.strip() == "[]"
 
 
+def test_an_inspection_does_without_what_only_training_needs():
+    code = "import sys, solder_vae.inspection.batch; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    heavy = {"pytorch_lightning", "torchmetrics", "albumentations", "matplotlib", "sklearn", "hydra", "torch._dynamo"}
+    assert not heavy & set(found.stdout.split())
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
