@@ -84,7 +84,7 @@ def trained(how, folder, model, epochs=10, precision="64-true", resume=None, fau
         "solder_vae.train",
         ["trainer=ddp", f"trainer.max_epochs={epochs}", "trainer.accelerator=cpu", f"data.batch_size={BATCH}"],
     )
-    config = OmegaConf.masked_copy(config, ["trainer", "data", "resume"])
+    config = OmegaConf.masked_copy(config, ["trainer", "data", "resume", "callbacks"])
     config.resume = None if resume is None else str(resume)
     how(module, data, config, folder, [CSVLogger(folder, "", "")])
     return folder
