@@ -164,6 +164,37 @@ class TrainingModule(pl.LightningModule):
             return {"index": batch["index"].clone(), **self.model.score(batch["image"].clone()).scores}
 
 
+def check_optimization(model: Autoencoder) -> None:
+    """Try the optimizer and the schedule of a model on a number, so that what does not fit is told before the training.
+
+    Raises:
+        UserError: a class cannot be imported, or does not take or work with its values.
+    """
+    number = torch.nn.Parameter(torch.ones(()))
+    optimizer: Any = torch.optim.SGD([number], lr=1.0)
+    for key in ("optimizer", "scheduler"):
+        spec = model.hparams[key]
+        if spec is None:
+            continue
+        spec = {name: value for name, value in spec.items() if name != "interval"}
+        if "total_steps" in spec and spec["total_steps"] is None:
+            spec["total_steps"] = 100
+        made = named(spec, f"model.{key}")([number] if key == "optimizer" else optimizer)
+        try:
+            for loss in (1.0, 2.0, 3.0):
+                number.grad = torch.ones(())
+                if key == "optimizer":
+                    optimizer = made
+                    optimizer.step()
+                elif isinstance(made, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                    made.step(loss)
+                else:
+                    optimizer.step()
+                    made.step()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"model.{key} ({spec['_target_']}) does not work with what is given: {error}.") from error
+
+
 def named(spec: Mapping[str, Any], key: str) -> Any:
     """A function of one argument that calls the class of ``spec["_target_"]`` with it and the spec's other values.
 
@@ -176,7 +207,7 @@ def named(spec: Mapping[str, Any], key: str) -> Any:
     module, _, name = str(spec.get("_target_")).rpartition(".")
     try:
         kind = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{key} names {spec.get('_target_')}, which cannot be imported ({error}).") from error
 
     def make(first: Any) -> Any:

@@ -26,8 +26,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from solder_vae.data.datamodule import Batch, SolderDataModule
-from solder_vae.models.autoencoder import TRAINING, VALIDATION, Autoencoder
+from solder_vae.models.autoencoder import CAE, TRAINING, VALIDATION, Autoencoder
 from solder_vae.models.precision import FULL
+from solder_vae.models.vae import VAE, BetaVAE
 from solder_vae.utils.checks import check_whole_number
 from solder_vae.utils.errors import UserError
 
@@ -68,7 +69,10 @@ class Ensemble:
     """
 
     def __init__(self, models: Sequence[Autoencoder], device: torch.device) -> None:
+        # vmap has no batch norm for channels last on a GPU.
         self.models = [copy.deepcopy(model) for model in models]
+        for model in self.models:
+            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         first = self.models[0]
         self.alpha, self.weight_decay = first.alpha, float(first.hparams["weight_decay"])
         self.device = device
@@ -85,6 +89,7 @@ class Ensemble:
 
     def terms(self, x: Tensor, stream: int, step: int) -> Stacked:
         """The members' losses on one batch, each ``(K,)``: ``loss`` is L."""
+        x = x.contiguous()
         noise = torch.stack([model.noise(x, stream, step) for model in self.models])
 
         def losses(params: Stacked, buffers: Stacked, noise: Tensor) -> Stacked:
@@ -254,6 +259,30 @@ def ensemble_configs(config: DictConfig) -> list[DictConfig]:
             member.trainer.ensemble, member.trainer.betas = 1, None
             members.append(member)
     return members
+
+
+def check_model(model: Autoencoder) -> None:
+    """Check that an ensemble trains a model as a run of its own would: by Eq. 1, Adam and the plateau schedule.
+
+    Raises:
+        UserError: it does not.
+    """
+    optimizer, scheduler = model.hparams["optimizer"] or {}, model.hparams["scheduler"] or {}
+    plain = {"torch.optim.Adam": optimizer, "torch.optim.lr_scheduler.ReduceLROnPlateau": scheduler}
+    if type(model) not in (CAE, BetaVAE, VAE) or any(
+        spec.get("_target_", name) != name for name, spec in plain.items()
+    ):
+        raise UserError(
+            "An ensemble trains cae, vae and beta_vae with optimizer=adam and scheduler=plateau: drop trainer.ensemble."
+        )
+    if optimizer.keys() - {"_target_", "lr", "weight_decay", "fused"} or scheduler.keys() - {
+        "_target_",
+        "factor",
+        "patience",
+    }:
+        raise UserError(
+            "An ensemble knows no further options of optimizer and scheduler: drop them, or trainer.ensemble."
+        )
 
 
 def log_members(epoch: int, members: Sequence[Member]) -> None:

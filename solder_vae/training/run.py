@@ -23,10 +23,10 @@ from solder_vae.evaluation.tables import localisation_table, result_table
 from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint import Checkpoint, member_checkpoint, model_of, read_checkpoint, write_checkpoint
 from solder_vae.models.precision import FULL
-from solder_vae.models.steps import TrainingModule
+from solder_vae.models.steps import TrainingModule, check_optimization
 from solder_vae.training.checks import check_run, check_tables, threshold_rule, training_precision
 from solder_vae.training.data_parallel import fit_on_ranks
-from solder_vae.training.ensemble import ensemble_configs, log_members, train_ensemble
+from solder_vae.training.ensemble import check_model, ensemble_configs, log_members, train_ensemble
 from solder_vae.training.loggers import check_logging, run_loggers
 from solder_vae.training.resume import carry_over, check_resumable
 from solder_vae.training.run_files import log_artefacts, run_metrics, write_artefacts
@@ -56,7 +56,7 @@ def run(config: DictConfig, directory: Path) -> float:
     members = ensemble_configs(config)
     for member in members:
         if member.seed == config.seed:
-            build_model(member)
+            check_model(build_model(member))
     resumed = check_resumable(config.resume, model, config.trainer.max_epochs) if config.resume is not None else None
     model.precision = training_precision(config, resumed)
 
@@ -95,6 +95,7 @@ def build_parts(config: DictConfig) -> tuple[Autoencoder, SolderDataModule]:
         raise UserError(f"seed={config.seed} does not fit: use a whole number from 0 to {(1 << 32) - 1}.")
     pl.seed_everything(config.seed, workers=True, verbose=False)
     model = build_model(config)
+    check_optimization(model)
     data: SolderDataModule = build(config.data)
     threshold_rule(config)
     check_logging(**config.logger)

@@ -231,7 +231,7 @@ def test_memory_of_an_inspection_is_that_of_its_numbers(tmp_path, monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1000 * len(scores) + 3e6
-    assert [prediction.score for prediction in result.predictions] == scores
+    assert [row["score"] for row in result.predictions] == scores
     content = json.loads((tmp_path / "predictions.json").read_text())
     assert [entry["score"] for entry in content["predictions"]] == scores
     assert set(range(9950, 10_000)) <= set(drawn)

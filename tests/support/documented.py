@@ -21,7 +21,7 @@ from solder_vae.utils.paths import mean_themselves
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-FLAGS = {"-m", "--help"}
+FLAGS = {"-m", "--help", "--config-dir"}
 # Of a training run; scale is reproduce's, see test_reproduce.py.
 GROUPS = ("data", "model", "score", "threshold", "trainer", "logger", "experiment")
 
@@ -105,6 +105,11 @@ def compose_command(module: str, arguments: list[str]) -> list[DictConfig]:
     All values but Hydra's own are resolved, and for anything but ``--help`` there.
     """
     flags = {argument for argument in arguments if argument.startswith("-")}
+    if "--config-dir" in flags:  # of the one example that has configs of its own
+        place = arguments.index("--config-dir") + 1
+        assert arguments[place] == "conf"
+        extension = f"hydra.searchpath=[file://{ROOT / 'examples/extension/conf'}]"
+        arguments = [*arguments[:place], *arguments[place + 1 :], extension]
     assert flags <= FLAGS, f"unknown flags {flags - FLAGS}"
     parsed = OverridesParser.create().parse_overrides(
         [text for text in mean_themselves(arguments) if text not in flags]

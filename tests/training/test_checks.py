@@ -10,7 +10,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from solder_vae.models.precision import FULL
-from solder_vae.training.run import build_parts
+from solder_vae.models.steps import check_optimization
+from solder_vae.training.run import build_model, build_parts
 from solder_vae.training.trainer import make_trainer
 from solder_vae.utils.cli import check_keys, readable
 from solder_vae.utils.errors import UserError
@@ -133,3 +134,25 @@ def test_what_is_right_is_not_refused():
 def test_what_lightning_refuses_is_told_in_its_words(override, message, tmp_path):
     with pytest.raises(UserError, match=f"A value does not fit pytorch_lightning.{message}"):
         make_trainer(config_of(override), tmp_path, precision=FULL, logger=False, callbacks=[])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["model.scheduler.patience='../x'"], r"model\.scheduler .* does not work with what is given"),
+        (["model.scheduler._target_='../x'"], r"model\.scheduler names \.\./x, which cannot be imported"),
+        (["model.optimizer._target_=torch.optim.Nothing"], r"model\.optimizer names .* cannot be imported"),
+        (["+model.optimizer.momentum=1"], r"model\.optimizer \(torch\.optim\.Adam\) does not take what is given"),
+        (["scheduler=one_cycle", "model.scheduler.total_steps=-3"], r"model\.scheduler .* does not take"),
+    ],
+)
+def test_optimizer_and_schedule_are_tried_before_the_data_are_read(options, message):
+    (config,) = compose_command("solder_vae.train", options)
+    with pytest.raises(UserError, match=message):
+        check_optimization(build_model(config))
+
+
+@pytest.mark.parametrize("options", [[], ["optimizer=adamw"], ["scheduler=one_cycle"]])
+def test_those_that_fit_are_let_through(options):
+    (config,) = compose_command("solder_vae.train", options)
+    check_optimization(build_model(config))

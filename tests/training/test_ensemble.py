@@ -3,6 +3,7 @@
 import pytest
 import pytorch_lightning as pl
 import torch
+from documented import compose_command
 from noise import Noise
 
 from solder_vae.data.datamodule import SolderDataModule, TableDataset
@@ -10,7 +11,8 @@ from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint import read_checkpoint
 from solder_vae.models.steps import TrainingModule
 from solder_vae.training.callbacks import checkpoints
-from solder_vae.training.ensemble import train_ensemble
+from solder_vae.training.ensemble import check_model, train_ensemble
+from solder_vae.training.run import build_model
 from solder_vae.utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -89,3 +91,12 @@ def test_members_own_the_models_that_were_given(doubles):
 def test_a_diverged_member_is_named(doubles):
     with pytest.raises(UserError, match=r"Member 0 \(seed 7\) never had a finite validation loss: lower model\.lr"):
         train_ensemble([Autoencoder.registry["cae"](seed=7, lr=1e200).double()], data_module(), epochs=1, device=CPU)
+
+
+@pytest.mark.parametrize("options", [["optimizer=adamw"], ["scheduler=one_cycle"], ["model=beta_tcvae"]])
+def test_what_an_ensemble_would_train_otherwise_is_refused(options):
+    (config,) = compose_command("solder_vae.train", ["model=beta_vae", "score=recon", *options])
+    with pytest.raises(UserError, match="drop trainer.ensemble"):
+        check_model(build_model(config))
+    (config,) = compose_command("solder_vae.train", ["score=recon"])
+    check_model(build_model(config))

@@ -20,7 +20,9 @@ BEFORE = {
 def test_a_run_from_before_counts_if_rule_and_numbers_are_the_same(choice, tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps({"val/loss": 0.25}))
     OmegaConf.save({"seed": 0, "threshold": BEFORE[choice]}, tmp_path / "config.yaml")
-    now = OmegaConf.create({"seed": 0, "threshold": OmegaConf.load(CONF / "threshold" / f"{choice}.yaml")})
+    now = OmegaConf.create(
+        {"seed": 0, "criterion": "val/loss", "threshold": OmegaConf.load(CONF / "threshold" / f"{choice}.yaml")}
+    )
     assert finished(now, tmp_path) == 0.25
     for key, value in now.threshold.items():
         if key != "_target_":
@@ -34,5 +36,5 @@ def test_a_run_from_before_counts_if_rule_and_numbers_are_the_same(choice, tmp_p
 def test_a_rule_that_is_not_known_is_another(tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps({"val/loss": 0.25}))
     OmegaConf.save({"threshold": {"rule": "mine", "q": 0.95}}, tmp_path / "config.yaml")
-    now = OmegaConf.create({"threshold": OmegaConf.load(CONF / "threshold/quantile.yaml")})
+    now = OmegaConf.create({"criterion": "val/loss", "threshold": OmegaConf.load(CONF / "threshold/quantile.yaml")})
     assert finished(now, tmp_path) is None
