@@ -96,7 +96,7 @@ def test_a_diverged_member_is_named(doubles):
 @pytest.mark.parametrize("options", [["optimizer=adamw"], ["scheduler=one_cycle"], ["model=beta_tcvae"]])
 def test_what_an_ensemble_would_train_otherwise_is_refused(options):
     (config,) = compose_command("solder_vae.train", ["model=beta_vae", "score=recon", *options])
-    with pytest.raises(UserError, match="drop trainer.ensemble"):
+    with pytest.raises(UserError, match=r"drop trainer\.ensemble"):
         check_model(build_model(config))
     (config,) = compose_command("solder_vae.train", ["score=recon"])
     check_model(build_model(config))
