@@ -50,7 +50,6 @@ lint: dev ## lint and types alone
 
 bench: dev ## compare speed with the network as published; 15 minutes, on an idle machine
 	$(BIN)/python -m benchmarks.bench
-	$(BIN)/python -m benchmarks.ensemble
 	$(BIN)/python -m benchmarks.scaling
 
 clean: ## remove the environment and caches, not the runs

@@ -48,8 +48,8 @@ part() { # part NAME SECONDS [ARGUMENTS]: one part of the package benchmarks.gpu
 }
 
 parts() {
-  local count members=(1 8 50) processes=(1 8 16 50)
-  [[ $quick ]] && members=(2) processes=(2)
+  local count processes=(1 8 16 50)
+  [[ $quick ]] && processes=(2)
   part facts 40
   [[ -e $out/gpu_results.json ]] || return 1 # there is no such device
   part render 75 & # the images that later parts read; beside parts that are not timed
@@ -58,7 +58,6 @@ parts() {
   part commands 75
   part steps 60
   part scores 30
-  for count in "${members[@]}"; do part ensemble 45 --count "$count"; done
   for count in "${processes[@]}"; do part processes 45 --count "$count"; done
   total=$((465 * slack))
   part runs 450

@@ -19,7 +19,6 @@ PARTS = {  # and the module of each
     "commands": "trainings",
     "steps": "speed",
     "scores": "speed",
-    "ensemble": "speed",
     "processes": "trainings",
     "worker": "speed",
     "runs": "trainings",
@@ -33,7 +32,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the JSON file of results")
     parser.add_argument("--work", type=Path, required=True, help="a folder for what the parts leave to each other")
     parser.add_argument("--until", type=float, default=float("inf"), help="the time, in seconds, to end at")
-    parser.add_argument("--count", type=int, default=0, help="members or processes")
+    parser.add_argument("--count", type=int, default=0, help="processes")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it works")
     options = parser.parse_args()
     options.out, options.work = options.out.absolute(), options.work.absolute()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import reference as published
-from benchmarks.bench import GAMMA, bare_step
+from benchmarks.bench import GAMMA
 from benchmarks.gpu.part import Part
 from solder_vae.models.autoencoder import TRAINING
 from solder_vae.models.layers.convolution import weight_gradients_loop
@@ -24,7 +24,6 @@ from solder_vae.models.per_image_gradients import (
     weight_gradients_unfold,
 )
 from solder_vae.models.vae import BetaVAE
-from solder_vae.training.ensemble import Ensemble
 
 Check = tuple[str, float, float]  # what, difference, tolerance
 
@@ -152,32 +151,6 @@ def per_image_gradients(device: torch.device) -> Iterator[Check]:
         yield f"{name}: Gram by batched", difference(gram, batched), 1e-10
 
 
-def ensemble(device: torch.device, size: int) -> Iterator[Check]:
-    """Three steps of an ensemble of two against each member by itself, in double precision."""
-    for alpha in (0.0, ALPHA):
-        models = [lively_model(size, seed, alpha=alpha, lr=1e-4) for seed in (0, 1)]
-        for model in models:  # an ensemble begins without reference gradients
-            for buffer in model.reference.buffers():
-                buffer.zero_()
-        x = images(8, size).to(device)
-        together = Ensemble(models, device)
-        alone = [copy.deepcopy(model).to(device) for model in models]
-        for model in alone:
-            model.noise = fixed_noise(model.noise)  # type: ignore[method-assign]
-            model.train()
-        for model in together.models:
-            model.noise = fixed_noise(model.noise)  # type: ignore[method-assign]
-        steps: list[Callable[[Tensor], None]] = [bare_step(model, "64-true") for model in alone]
-        for _ in range(3):
-            together.train_step(x)
-            for step in steps:
-                step(x)
-        for member, model in enumerate(alone):
-            state = together.state(member)
-            found = [state[name] for name, _ in model.named_parameters()]
-            yield f"ensemble, alpha = {alpha:g}: member {member}", difference(found, list(model.parameters())), 1e-6
-
-
 def fixed_noise(noise: Callable[[Tensor, int, int], Tensor]) -> Callable[[Tensor, int, int], Tensor]:
     """Each step's noise is the first one's, whoever counts the steps."""
     return lambda x, stream, step: noise(x, stream, 0)
@@ -198,7 +171,6 @@ def all_checks(device: torch.device, size: int) -> Iterator[Check]:
     yield from against_cpu(device, size)
     yield from against_published(device, size)
     yield from per_image_gradients(device)
-    yield from ensemble(device, size)
     yield from repeated(device, size)
 
 

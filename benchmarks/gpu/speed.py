@@ -1,4 +1,4 @@
-"""Speed on the device: bare steps (no Lightning, no loading, the images on the device), scores, ensembles."""
+"""Speed on the device: bare steps (no Lightning, no loading, the images on the device), scores, processes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from benchmarks import reference as published
-from benchmarks.bench import GAMMA, bare_step, peak_megabytes, random_images, trained_model, training_pair
+from benchmarks.bench import GAMMA, bare_step, random_images, trained_model, training_pair
 from benchmarks.gpu.part import ALPHAS, Found, Part
 from solder_vae.data.transforms import to_tensor
 from solder_vae.models.autoencoder import CAE, VALIDATION, Autoencoder
 from solder_vae.models.precision import FULL, MIXED
 from solder_vae.models.vae import BetaVAE
-from solder_vae.training.ensemble import Ensemble
 from solder_vae.utils.files import atomic_file
 
 TRAIN_STEPS, VALIDATION_STEPS = 40, 9  # of an epoch of the embedded data set in batches of 64
@@ -165,14 +164,9 @@ def trainings_an_hour(train: Callable[[], Any], validate: Callable[[], Any], par
     return 3600 * done / (cycle * EPOCHS) / (time.perf_counter() - started)
 
 
-def member_steps(alpha: float, part: Part) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """Training and validation steps of ``part.count`` members; 0 is one ordinary model, without an ensemble."""
+def model_steps(alpha: float, part: Part) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Training and validation steps of a model."""
     x = batch(part)
-    if part.count:
-        ensemble = Ensemble(
-            [constrained("beta_vae", alpha, seed) for seed in range(part.count)], torch.device(part.device)
-        )
-        return lambda: ensemble.train_step(x), lambda: ensemble.validation_terms(x, 0)
     model = constrained("beta_vae", alpha).to(part.device)
     assert isinstance(model, BetaVAE)
     step = bare_step(model, FULL)
@@ -189,24 +183,11 @@ def member_steps(alpha: float, part: Part) -> tuple[Callable[[], Any], Callable[
     return train, validate
 
 
-def ensemble(part: Part) -> None:
-    """K members as one network: bare steps, the images on the device."""
-    for alpha in ALPHAS:
-        rate = trainings_an_hour(*member_steps(alpha, part), part) * part.count
-        memory = torch.cuda.max_memory_allocated() / 1e6 if part.device == "cuda" else peak_megabytes()
-        found = {"trainings_per_hour": rate, "peak_mb": memory}
-        print(
-            f"K = {part.count}, alpha = {alpha:g}: {rate:.1f} runs an hour, peak memory {memory:.0f} MB",
-            flush=True,
-        )
-        part.add("ensemble", {f"K = {part.count}, alpha = {alpha:g}": found})
-
-
 def worker(part: Part) -> None:
     """One of the processes: says that it is ready, waits for the word, then counts its steps."""
-    part.count, number = 0, part.count
+    number = part.count
     for alpha in ALPHAS:
-        train, validate = member_steps(alpha, part)
+        train, validate = model_steps(alpha, part)
         train()
         validate()
         wait(part.device)

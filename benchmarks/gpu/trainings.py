@@ -77,7 +77,6 @@ def commands(part: Part) -> None:
     kinds = {
         "once": ["score=gradcon"],
         "again": ["score=gradcon"],
-        "ensemble": ["score=gradcon", "trainer.ensemble=2"],
         "mixed": ["score=gradcon", f"trainer.precision={MIXED}"],
     }
     trainings = {name: train_command(part, part.work / name, epochs, *kind) for name, kind in kinds.items()}
@@ -101,9 +100,8 @@ def commands(part: Part) -> None:
         for device in {"cpu", part.device}
     }  # fmt: skip
     finish(inspections, part)
-    once, again, member, mixed = (
-        numbers(json.loads((part.work / name / "metrics.json").read_text()))
-        for name in ("once", "again", "ensemble/0", "mixed")
+    once, again, mixed = (
+        numbers(json.loads((part.work / name / "metrics.json").read_text())) for name in ("once", "again", "mixed")
     )
     scores = [predicted_scores(part.work / f"predict_{device}") for device in ("cpu", part.device)]
     found |= {
@@ -112,7 +110,6 @@ def commands(part: Part) -> None:
         "val_loss": {
             "once": once["val/loss"],
             "again": again["val/loss"],
-            "as member of an ensemble": member["val/loss"],
             MIXED: mixed["val/loss"],
         },
         "auroc": {name: one["test/gradcon/auroc"] for name, one in (("once", once), (MIXED, mixed))},

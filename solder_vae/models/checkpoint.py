@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from solder_vae.models import annealed_vae, beta_tcvae, vae  # noqa: F401  # each registers its models
 from solder_vae.models.autoencoder import Autoencoder
@@ -115,19 +114,6 @@ def settings(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
     Earlier versions gave a CAE ``beta=None``, too.
     """
     return {name: value for name, value in hyper_parameters.items() if name != "beta" or value is not None}
-
-
-def member_checkpoint(model: Autoencoder, state: dict[str, Tensor], epoch: int) -> Checkpoint:
-    """The checkpoint of a model that was trained outside Lightning, as an ensemble's member is; not resumable.
-
-    Args:
-        model: of the class and settings of the trained one.
-        state: its ``state_dict``.
-        epoch: of the state, from 0.
-    """
-    checkpoint: Checkpoint = {"state_dict": state, "epoch": epoch, "hyper_parameters": dict(model.hparams)}
-    model.on_save_checkpoint(checkpoint)
-    return checkpoint
 
 
 def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:

@@ -30,8 +30,35 @@ def decisive(config: Any) -> dict[str, Any]:
     plain: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(config, resolve=True)))  # type: ignore[assignment]
     if "threshold" in plain:
         plain["threshold"] = today(plain["threshold"])
-    plain.setdefault("criterion", "val/loss")  # runs from before it was in every config
+    since(plain)
     return {key: value for key, value in plain.items() if key not in _WITHOUT_EFFECT}
+
+
+def since(plain: dict[str, Any]) -> None:
+    """Add to the config of an earlier version what it did not have yet, as it was then; drop what is no more."""
+    for key, value in (("criterion", "val/loss"), ("plugins", []), ("callbacks", {}), ("beta", None)):
+        plain.setdefault(key, value)
+    model, trainer = plain.get("model"), plain.get("trainer")
+    if isinstance(trainer, dict) and trainer.get("ensemble") == 1 and trainer.get("betas") is None:
+        plain["trainer"] = {key: value for key, value in trainer.items() if key not in ("ensemble", "betas")}
+    if not isinstance(model, dict) or "lr_factor" not in model:
+        return
+    if model.get("beta", 0) is None:
+        del model["beta"]  # a CAE's
+    optimizer = {"_target_": "torch.optim.Adam", "lr": model.get("lr"), "weight_decay": model.get("weight_decay")}
+    scheduler = {"factor": model.get("lr_factor"), "patience": model.get("lr_patience")}
+    plain["model"] = {
+        "_recursive_": False,
+        "latent_channels": 10,
+        "width": 16,
+        "head": "block",
+        "encoder": None,
+        "decoder": None,
+        "fast": True,
+        "optimizer": {**optimizer, "fused": True},
+        "scheduler": {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau", **scheduler},
+        **model,
+    }
 
 
 def today(threshold: Any) -> Any:

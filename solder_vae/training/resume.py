@@ -61,13 +61,12 @@ def check_resumable(path: str | Path, model: Autoencoder, max_epochs: int) -> Ch
             f"{path} is a checkpoint of model={checkpoint['model']}, not of model={model.name}: "
             f"resume it with model={checkpoint['model']}."
         )
-    if "optimizer_states" not in checkpoint:
-        raise UserError(f"{path} holds an ensemble's member, which cannot be resumed: train it anew by its seed.")
     needed = {
         "epoch": int, "global_step": int, "callbacks": dict, "hyper_parameters": dict, "preprocessing": dict,
         "precision": str,
     }  # fmt: skip
     whole = all(isinstance(checkpoint.get(key), kind) for key, kind in needed.items())
+    whole = whole and "optimizer_states" in checkpoint
     row = checkpoint.get("training_row", {})  # not in files of earlier versions
     whole = whole and isinstance(row, dict) and all(isinstance(key, str) for key in row)
     whole = whole and all(isinstance(value, float) for value in row.values())

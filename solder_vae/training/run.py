@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import pytorch_lightning as pl
@@ -21,12 +20,11 @@ from solder_vae.evaluation.evaluate import evaluate_model
 from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC, pseudo_defect_auroc
 from solder_vae.evaluation.tables import localisation_table, result_table
 from solder_vae.models.autoencoder import Autoencoder
-from solder_vae.models.checkpoint import Checkpoint, member_checkpoint, model_of, read_checkpoint, write_checkpoint
+from solder_vae.models.checkpoint import Checkpoint, model_of, read_checkpoint, write_checkpoint
 from solder_vae.models.precision import FULL
 from solder_vae.models.steps import TrainingModule, check_optimization
 from solder_vae.training.checks import check_run, check_tables, threshold_rule, training_precision
 from solder_vae.training.data_parallel import fit_on_ranks
-from solder_vae.training.ensemble import check_model, ensemble_configs, log_members, train_ensemble
 from solder_vae.training.loggers import check_logging, run_loggers
 from solder_vae.training.resume import carry_over, check_resumable
 from solder_vae.training.run_files import log_artefacts, run_metrics, write_artefacts
@@ -53,10 +51,6 @@ def run(config: DictConfig, directory: Path) -> float:
     quiet_lightning()
     model, data = build_parts(config)
     make_trainer(config, directory, precision=FULL, logger=False, callbacks=[])
-    members = ensemble_configs(config)
-    for member in members:
-        if member.seed == config.seed:
-            check_model(build_model(member))
     resumed = check_resumable(config.resume, model, config.trainer.max_epochs) if config.resume is not None else None
     model.precision = training_precision(config, resumed)
 
@@ -75,8 +69,6 @@ def run(config: DictConfig, directory: Path) -> float:
     # From here on the folder belongs to this run. A command refused before left an earlier run's result alone.
     (directory / "metrics.json").unlink(missing_ok=True)  # otherwise this run's config would stand beside that result
     OmegaConf.save(config, directory / "config.yaml", resolve=True)
-    if members:
-        return run_ensemble(members, data, config, directory)
     with run_loggers(directory, **logging_options(config)) as loggers:
         if resumed is not None:
             carry_over(Path(config.resume).parent / "metrics.csv", resumed, loggers)
@@ -148,30 +140,6 @@ def finish(
         console.print(localisation_table(evaluation.localisation, evaluation.trivial_localisation))
     log.info("everything of this run is in %s", directory)
     return float(validation[config.criterion])
-
-
-def run_ensemble(configs: list[DictConfig], data: SolderDataModule, config: DictConfig, directory: Path) -> float:
-    """Train all members at once, then leave in ``directory/<number>`` what a run of its own would leave."""
-    models = []
-    for member in configs:
-        pl.seed_everything(member.seed, workers=True, verbose=False)
-        models.append(build_model(member))
-        models[-1].preprocessing = {"image_size": data.tables["train"].images.shape[1], "view": config.data.view}
-    log.info("training %d members at once", len(models))
-    trained = train_ensemble(models, data, config.trainer.max_epochs, device_of(config), log_members)
-    results = []
-    for number, (member, model, outcome) in enumerate(zip(configs, models, trained, strict=True)):
-        folder = directory / str(number)
-        folder.mkdir(exist_ok=True)
-        OmegaConf.save(member, folder / "config.yaml", resolve=True)
-        with run_loggers(folder, **logging_options(member)) as loggers:
-            for logger in loggers:
-                for epoch, values in enumerate(outcome.history):
-                    logger.log_metrics({**values, "epoch": epoch}, step=epoch)
-                logger.save()
-            checkpoint = member_checkpoint(model, outcome.best_state, outcome.best_epoch)
-            results.append(finish(checkpoint, data, member, folder, loggers))
-    return fmean(results)
 
 
 def logging_options(config: DictConfig) -> dict[str, Any]:

@@ -29,8 +29,6 @@ class TrainerOptions:
     devices: int = MISSING
     precision: str = MISSING
     gradient_clip_val: float | None = MISSING
-    ensemble: int = MISSING
-    betas: list[float] | None = MISSING
 
 
 @dataclass

@@ -22,7 +22,7 @@ from solder_vae.utils.config import build
 from solder_vae.utils.errors import UserError
 
 #: Of the trainer's config; the others are the Trainer's own.
-OWN_KEYS = ("strategy", "devices", "ensemble", "betas")
+OWN_KEYS = ("strategy", "devices")
 
 
 def fit(

@@ -5,8 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from solder_vae.models.checkpoint import load_model
 from solder_vae.models.layers.blocks import BicubicUpsample2x
 from solder_vae.models.networks import Decoder, Encoder
+from solder_vae.models.vae import BetaVAE
+from solder_vae.utils.errors import UserError
 
 # Paper Fig. 3: output shape after each block, for a 64x64 input.
 ENCODER_SHAPES = [
@@ -102,3 +105,57 @@ def test_output_range():
     recon = Decoder()(10 * torch.randn(2, 10, 8, 8))
     assert recon.min() >= -1
     assert recon.max() <= 1
+
+
+@pytest.mark.parametrize("head", ["block", "conv"])
+@pytest.mark.parametrize(("channels", "width"), [(10, 16), (4, 8)])
+def test_sizes_and_heads_are_options_and_travel_with_the_checkpoint(head, channels, width, tmp_path):
+    torch.manual_seed(0)
+    options = {"latent_channels": channels, "width": width, "head": head}
+    model = BetaVAE(**options)
+    assert model.encode(torch.rand(2, 3, 16, 16))[0].shape == (2, channels, 2, 2)
+    assert model.encoder.features[0][0].out_channels == width
+    assert model.decoder.convolutions[0].out_channels == 16 * width
+    assert model.noise(torch.rand(2, 3, 16, 16), 0, 0).shape == (2, channels, 2, 2)
+    content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    model.on_save_checkpoint(content)
+    torch.save(content, tmp_path / "a.ckpt")
+    assert load_model(tmp_path / "a.ckpt").state_dict().keys() == model.state_dict().keys()
+
+
+def test_block_heads_bound_the_posterior_and_plain_ones_do_not():
+    """LeakyReLU(0.01) leaves a hundredth of what is negative."""
+    torch.manual_seed(0)
+    x = torch.rand(16, 3, 32, 32) * 2 - 1
+    block, conv = (BetaVAE(head=head).train() for head in ("block", "conv"))
+    mu, logvar = block.encode(x)
+    assert mu.min() > -0.1
+    assert (0.5 * logvar).exp().min() > 0.95
+    with torch.no_grad():
+        for head in conv.encoder.heads:
+            head.bias -= 3
+    mu, logvar = conv.encode(x)
+    assert mu.max() < -1
+    assert (0.5 * logvar).exp().max() < 0.6
+
+
+def test_the_plain_layers_give_the_same_but_for_rounding():
+    torch.manual_seed(0)
+    fast = BetaVAE().double()
+    plain = BetaVAE(fast=False).double()
+    plain.load_state_dict(fast.state_dict())
+    x = torch.rand(4, 3, 32, 32, dtype=torch.float64) * 2 - 1
+    for mode in (True, False):
+        fast.train(mode), plain.train(mode)
+        torch.testing.assert_close(fast(x), plain(x), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("options", [{"head": "linear"}, {"width": 0}, {"latent_channels": -1}, {"width": 1.5}])
+def test_sizes_that_do_not_fit_are_refused(options):
+    with pytest.raises(UserError, match=rf"model\.{next(iter(options))}"):
+        BetaVAE(**options)
+
+
+def test_a_network_that_is_not_known_is_not_imported():
+    with pytest.raises(UserError, match=r"model\.encoder names os\.system, which is not a known network"):
+        BetaVAE(encoder={"_target_": "os.system", "command": "true"})

@@ -28,7 +28,7 @@ def run_script(out: Path, **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
-@pytest.mark.parametrize("name", ["checks", "steps", "scores", "ensemble", "summary"])
+@pytest.mark.parametrize("name", ["checks", "steps", "scores", "summary"])
 def test_parts_that_start_no_process(name, tmp_path, monkeypatch):
     """Fast, so that a change of the package that the script has not followed is found soon."""
     monkeypatch.setenv("DEVICE", "cpu")
@@ -49,11 +49,10 @@ def test_every_part_goes_through_on_a_cpu(tmp_path):
     assert results["commands"]["same_training_twice_equal"]
     assert results["commands"]["predict_largest_difference_from_cpu"] < 1e-6
     assert all(value > 0 for part in ("render", "steps", "scores_per_second") for value in results[part].values())
-    for part in ("ensemble", "processes"):
-        assert [row["trainings_per_hour"] > 0 for row in results[part].values()] == [True, True]
+    assert [row["trainings_per_hour"] > 0 for row in results["processes"].values()] == [True, True]
     assert results["runs"]["epochs_done"] == 4
     assert len(results["runs"]["runs_at_their_end"]) == 2
-    assert {"best over best, alpha = 0", "K = 2 over 2 processes, alpha = 0.03"} <= results["summary"].keys()
+    assert all(value > 0 for value in results["summary"].values())
 
 
 @pytest.mark.slow
@@ -66,7 +65,7 @@ def test_a_part_that_fails_is_named_and_the_others_run(tmp_path):
     assert done.returncode == 1
     assert "== steps: FAILED, exit status 7" in done.stdout
     assert "== scores: done" in done.stdout
-    assert "8 parts not done" in done.stdout
+    assert "7 parts not done" in done.stdout
     assert json.loads((tmp_path / "gpu_results.json").read_text()).keys() == {"facts", "scores_per_second"}
 
 

@@ -69,8 +69,6 @@ def refused(*overrides):
         (["criterion=test/auroc"], "criterion=test/auroc is unknown"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0 does not fit: use a whole number, 1 or more"),
         (["trainer.max_epochs=1.5"], "trainer.max_epochs=1.5 does not fit: use a whole number"),
-        (["trainer.betas=[x]"], r"trainer.betas=\[x\] does not fit: use a list of numbers"),
-        (["trainer.betas={a:1}"], "trainer.betas={a:1} does not fit: use a list of numbers"),
         (["data.severity=3"], "data.severity=3 does not fit"),
         (["data.severity=[nan,1]"], r"data.severity=\[nan, 1\] does not fit"),
         (["data.defects=bridge"], "data.defects=bridge does not fit: use a list"),

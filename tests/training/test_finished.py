@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from documented import compose_command
 from omegaconf import OmegaConf
 
 from solder_vae.training.finished import finished
@@ -38,3 +39,28 @@ def test_a_rule_that_is_not_known_is_another(tmp_path):
     OmegaConf.save({"threshold": {"rule": "mine", "q": 0.95}}, tmp_path / "config.yaml")
     now = OmegaConf.create({"criterion": "val/loss", "threshold": OmegaConf.load(CONF / "threshold/quantile.yaml")})
     assert finished(now, tmp_path) is None
+
+
+def config_of(*overrides):
+    (config,) = compose_command("solder_vae.train", ["score=recon", *overrides])
+    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+
+
+@pytest.mark.parametrize("model", ["cae", "beta_vae"])
+def test_a_run_of_an_earlier_version_counts(model, tmp_path):
+    """Its config has no network's size, optimizer, schedule, plugins; and an ensemble of one."""
+    config = config_of(f"model={model}")
+    plain = OmegaConf.to_container(config, resolve=True)
+    for key in ("plugins", "callbacks", "criterion"):
+        del plain[key]
+    sizes, parts = ("latent_channels", "width", "head", "fast"), ("encoder", "decoder", "optimizer", "scheduler")
+    for key in (*sizes, *parts, "_recursive_"):
+        del plain["model"][key]
+    plain["model"].setdefault("beta", None)
+    plain["trainer"] |= {"ensemble": 1, "betas": None}
+    plain["threshold"] = BEFORE["quantile"]
+    (tmp_path / "metrics.json").write_text(json.dumps({"val/loss": 0.25}))
+    OmegaConf.save(plain, tmp_path / "config.yaml")
+    assert finished(config, tmp_path) == 0.25
+    for other in ("model.width=8", "model.head=conv", "optimizer=adamw", "model.lr=3e-3"):
+        assert finished(config_of(f"model={model}", other), tmp_path) is None

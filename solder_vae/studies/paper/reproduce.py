@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("solder_vae")
 
 OWN = ("scale", "out", "jobs", "seeds", "embeddings")  # keys that a training run does not have
-SWEPT = ("model", "score", "beta", "seed", "experiment", "resume", "skip_finished", "trainer.ensemble", "trainer.betas")
+SWEPT = ("model", "score", "beta", "seed", "experiment", "resume", "skip_finished")
 
 
 def training_overrides(task: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """Reading a sweep's folder while it may still be written to: which jobs finished, failed or go on, and with what.
 
-A job is a folder with Hydra's ``.hydra`` in it; a job that trained an ensemble counts as its members. A run is finished
+A job is a folder with Hydra's ``.hydra`` in it; A run is finished
 once its ``metrics.json`` is there (that file comes whole, at the end), failed if its log ends in a traceback, and
 unfinished otherwise: still going, or killed.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,7 @@ CHOICES = ("model", "data", "threshold")
 _LEFT_OUT = re.compile(
     r"seed|model\.(seed|beta|score|alpha|gamma|latent|draws|_target_)|score\.name|logger\..*|resume|skip_finished|pictures|"
     r"criterion|data\.(_target_|cache_dir|use_cache|render_workers|num_workers)|threshold\.(_target_|rule)|"
-    r"trainer\.(_target_|ensemble|betas)"
+    r"trainer\._target_"
 )
 # Records of train.log: a failure, any other of this package's but the failure's second mention, and that mention.
 # Launchers write there, too, and also after a job that failed.
@@ -87,7 +87,7 @@ def read_runs(folder: Path) -> list[Run]:
     runs: list[Run] = []
     for job in job_folders(folder):
         try:
-            runs += job_runs(folder, job)
+            runs.append(job_run(folder, job))
         except (AttributeError, TypeError, ValueError, RecursionError) as error:
             raise UserError(f"{job}: its configs or metrics.json are not a run's; move it elsewhere.") from error
     return runs
@@ -109,31 +109,25 @@ def natural(text: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
-def job_runs(sweep: Path, job: Path) -> Iterator[Run]:
-    """The run of a job, or those of an ensemble's members, also of those that are not there yet."""
+def job_run(sweep: Path, job: Path) -> Run:
+    """The run of a job."""
     overrides = read_yaml(job / ".hydra/overrides.yaml") or []
     choices = (((read_yaml(job / ".hydra/hydra.yaml") or {}).get("hydra") or {}).get("runtime") or {}).get("choices")
     config = job_config(job)
     error = last_error(job)
-    otherwise: State = "failed" if error else "unfinished"
-    trainer = config.get("trainer") or {}
-    count = (trainer.get("ensemble") or 1) * len(trainer.get("betas") or [None])
-    alone = count == 1 and not trainer.get("betas")
-    for member in [job] if alone else [job / str(number) for number in range(count)]:
-        numbers = read_json(member / "metrics.json")
-        own = config if alone else read_yaml(member / "config.yaml") or {}
-        state: State = "finished" if numbers else otherwise
-        yield Run(
-            name=os.fspath(member.relative_to(sweep)),
-            state=state,
-            folder=member,
-            settings=settings(own, choices or {}, numbers, own_data=alone and not fixes_data_seed(overrides)),
-            seed=own.get("seed"),
-            score=(own.get("score") or {}).get("name"),
-            numbers=numbers,
-            overrides=overrides,
-            error=error if state == "failed" else "",
-        )
+    numbers = read_json(job / "metrics.json")
+    state: State = "finished" if numbers else "failed" if error else "unfinished"
+    return Run(
+        name=os.fspath(job.relative_to(sweep)),
+        state=state,
+        folder=job,
+        settings=settings(config, choices or {}, numbers, own_data=not fixes_data_seed(overrides)),
+        seed=config.get("seed"),
+        score=(config.get("score") or {}).get("name"),
+        numbers=numbers,
+        overrides=overrides,
+        error=error if state == "failed" else "",
+    )
 
 
 def fixes_data_seed(overrides: list[str]) -> bool:

@@ -58,7 +58,7 @@ def test_claims_are_what_the_paper_reports():
 def test_overrides_go_to_the_trainings_or_not_at_all():
     given = ["scale=paper", "seeds=3", "data=folder", "data.root=x", "out=y", "++model.lr=1", "score.latent=mean"]
     assert training_overrides(given) == ["data=folder", "data.root=x", "++model.lr=1", "score.latent=mean"]
-    for text in ("model=cae", "seed=1", "beta=3", "experiment=paper", "score=recon", "trainer.ensemble=2"):
+    for text in ("model=cae", "seed=1", "beta=3", "experiment=paper", "score=recon"):
         with pytest.raises(UserError, match="drop it"):
             training_overrides([text])
 

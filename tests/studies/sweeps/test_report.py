@@ -129,21 +129,6 @@ def test_failed_unfinished_and_half_written_runs_are_counted(tmp_path):
         ]
 
 
-def test_members_of_an_ensemble_count_also_before_they_are_there(tmp_path):
-    job = write_job(tmp_path / "0", ensemble=2, betas=[1, 3])
-    for number, (beta, seed) in enumerate([(1, 0), (1, 1), (3, 0)]):
-        member = write_job(tmp_path / "spare", 0.6 + 0.1 * number, seed, beta)
-        config = yaml.safe_load((member / "config.yaml").read_text())
-        config["data"]["seed"] = 0  # the ensemble's
-        (member / "config.yaml").write_text(yaml.safe_dump(config))
-        (member / ".hydra").rename(tmp_path / f"gone{number}")
-        member.rename(job / str(number))
-    runs = read_runs(tmp_path / "0")
-    assert [run.state for run in runs] == ["finished"] * 3 + ["unfinished"]
-    of_beta = {row.settings["beta"]: row.values("auroc") for row in rows(runs[:3]) if row.score == "recon"}
-    assert of_beta == {1: [0.6, 0.7], 3: [0.8]}
-
-
 def test_floor_and_baselines_count_each_seed_once(tmp_path):
     for number, seed in enumerate([0, 1]):
         write_job(tmp_path / str(number), 0.7, seed)
@@ -185,7 +170,7 @@ def test_no_run_is_a_mistake(tmp_path):
     assert result.stderr.startswith("error: No run below")
 
 
-@pytest.mark.parametrize("content", ["- a", "trainer: 5", "trainer: {ensemble: x}", "score: [1]", "a: 2020-13-45"])
+@pytest.mark.parametrize("content", ["- a", "score: [1]", "a: 2020-13-45"])
 def test_configs_that_no_training_wrote_are_told(content, tmp_path):
     write_job(tmp_path / "0", 0.9)
     (tmp_path / "0/config.yaml").write_text(content)
