@@ -14,6 +14,7 @@ import numpy as np
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.image_files import MIN_SIDE, Image
 from solder_vae.data.layouts import LAYOUTS, Record, check_root, find_records, normal_names
+from solder_vae.data.masks import read_masks
 from solder_vae.data.names import NORMAL_NAMES
 from solder_vae.data.photos import Photo, PhotoImages, decode_all
 from solder_vae.data.splits import PAPER_FRACTIONS, SPLITS, TEST, TRAIN, VAL, assign, leaks, straddling
@@ -137,6 +138,7 @@ class FolderSource:
             paths=[photo.name for photo in photos],
             defects=[photo.defect for photo in photos],
             native_size=np.array([photo.native_size for photo in photos], np.int64).reshape(-1, 2),
+            masks=read_masks([(photo.path, photo.defect) for photo in photos], self.image_size),
         )
 
 

@@ -1,0 +1,61 @@
+"""Where a defect is in a test image, for layouts that say so as MVTec AD does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solder_vae.data.image_files import read_image
+from solder_vae.data.transforms import prepare_mask
+from solder_vae.utils.labels import NORMAL
+from solder_vae.utils.text import printable
+
+log = logging.getLogger(__name__)
+
+
+def mask_path(image: Path) -> Path | None:
+    """``ROOT/ground_truth/DEFECT/000_mask.png`` (or ``000.png``) of ``ROOT/test/DEFECT/000.png``; None without."""
+    folder = image.parents[2] / "ground_truth" / image.parent.name if len(image.parents) > 2 else image.parent
+    for name in (f"{image.stem}_mask.png", f"{image.stem}.png"):
+        if folder != image.parent and (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def read_masks(images: Sequence[tuple[Path, str]], image_size: int) -> NDArray[np.bool_] | None:
+    """The defects' pixels in prepared images ``(N, S, S)``, or None where not every defective image has its mask.
+
+    Args:
+        images: path and defect of each; the masks of normal ones are empty.
+        image_size: side of the prepared images in pixels; a mask is cropped and resized as its image is.
+
+    Raises:
+        UserError: a mask cannot be read.
+    """
+    found = [None if defect == NORMAL else mask_path(path) for path, defect in images]
+    defective = [place for place, (_, defect) in enumerate(images) if defect != NORMAL]
+    missing = [images[place][0] for place in defective if found[place] is None]
+    if not defective or len(missing) == len(defective):
+        return None
+    if missing:
+        log.warning(
+            "%d of %d defective test images have no mask in ground_truth (first: %s): anomaly maps are not measured.",
+            len(missing),
+            len(defective),
+            printable(str(missing[0])),
+        )
+        return None
+    log.info("Read %d masks of defects from ground_truth.", len(defective))
+    return np.stack(list(_prepared(found, image_size)))
+
+
+def _prepared(paths: Iterable[Path | None], image_size: int) -> Iterable[NDArray[np.bool_]]:
+    for path in paths:
+        if path is None:
+            yield np.zeros((image_size, image_size), np.bool_)
+        else:
+            yield prepare_mask(read_image(path).max(2) > 0, image_size)
