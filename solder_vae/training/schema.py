@@ -68,6 +68,7 @@ class ReproduceOptions(TrainOptions):
     jobs: int | None = MISSING
     embeddings: int = MISSING
     seeds: int = MISSING
+    further: list[str] = MISSING
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -22,9 +22,9 @@ from solder_vae.evaluation.tsne import embed
 from solder_vae.metrics.disentanglement import chance, measure, rotated
 from solder_vae.metrics.latent_separation import chance_purity, knn_purity, silhouette
 from solder_vae.models.checkpoint import load_model
-from solder_vae.studies.paper.plan import FIGURE_BETAS, TABLE_3, of_beta
+from solder_vae.studies.paper.plan import FIGURE_BETAS, TABLE_3, further_rows, model_name, of_beta
 from solder_vae.studies.paper.published import BETA
-from solder_vae.studies.paper.runs import Run, Runs
+from solder_vae.studies.paper.runs import Runs
 from solder_vae.utils.labels import NORMAL
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ KINDS = ("measured", "chance", "rotated")  # the codes, the codes dealt out at r
 class Disentanglement(NamedTuple):
     """One model's measures, by kind."""
 
-    beta: float
+    model: str
     seed: int
     measures: dict[str, dict[str, float]]
 
@@ -92,17 +92,25 @@ def traversal(runs: Runs, test: ImageTable) -> Figure | None:
     return traversal_figure(model, test.images[normals[0]], strongest_units(kl, 4) + strongest_channels(kl, 3))
 
 
-def disentanglement(runs: Runs, tables_of: Callable[[int], Tables], jobs: int) -> list[Disentanglement]:
-    """Every model of Table III measured on its seed's validation normals; nothing where their factors are unknown.
+def disentanglement(
+    runs: Runs, tables_of: Callable[[int], Tables], jobs: int, further: Sequence[str] = ()
+) -> list[Disentanglement]:
+    """Every model of Table III, and further ones, measured on its seed's validation normals.
+
+    Nothing where the factors of these are unknown.
 
     Args:
         runs: all.
         tables_of: the data of a seed.
         jobs: parallel processes.
+        further: models that the paper has not, of :data:`~solder_vae.studies.paper.plan.FURTHER`.
     """
-    chosen: list[Run] = []
-    for row in TABLE_3:
-        chosen += runs.of(row).values()
+    names = {
+        run.training: model_name(row.model, row.beta)
+        for row in (*TABLE_3, *further_rows(further))
+        for run in runs.of(row).values()
+    }
+    chosen = [runs.finished[training] for training in names]
     tasks = []
     tables: dict[int, ImageTable] = {}
     for run in sorted(chosen, key=lambda run: run.training.seed):
@@ -117,7 +125,7 @@ def disentanglement(runs: Runs, tables_of: Callable[[int], Tables], jobs: int) -
     log.info("disentanglement of %d models", len(tasks))
     measures = joblib.Parallel(n_jobs=jobs)(joblib.delayed(_measures)(codes, factors) for _, codes, factors in tasks)
     return [
-        Disentanglement(float(run.training.beta or 0), run.training.seed, found)
+        Disentanglement(names[run.training], run.training.seed, found)
         for (run, *_), found in zip(tasks, measures, strict=True)
     ]
 

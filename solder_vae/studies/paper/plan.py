@@ -6,6 +6,7 @@ scores of one run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from solder_vae.studies.paper import published as paper
@@ -13,6 +14,8 @@ from solder_vae.studies.paper import published as paper
 FIGURE_BETAS = (0.1, 1.0, 3.0, 10.0)  # of Figs. 5 and 6
 
 NAMES = {"cae": "CAE", "vae": "VAE", "beta_vae": "β-VAE"}
+#: Models that the paper has not, for the table of disentanglement when asked for; name and beta of conf/model.
+FURTHER = {"beta_tcvae": ("β-TCVAE", 6.0), "annealed_vae": ("annealed VAE", 30.0)}
 SCORES = {"recon": "Recon", "elbo": "ELBO", "gradcon": "GradCon"}
 
 
@@ -74,6 +77,8 @@ class Claim(NamedTuple):
 
 
 def model_name(model: str, beta: float | None) -> str:
+    if model in FURTHER:
+        return FURTHER[model][0]
     return f"β-VAE β={beta:g}" if model == "beta_vae" and beta is not None else NAMES[model]
 
 
@@ -135,7 +140,12 @@ class Sweep(NamedTuple):
     trainings: tuple[Training, ...]
 
 
-def sweeps(seeds: int) -> list[Sweep]:
+def further_rows(models: Sequence[str]) -> list[Row]:
+    """The rows of models that the paper has not, trained without the gradient constraint."""
+    return [Row(model, FURTHER[model][1], "recon") for model in models]
+
+
+def sweeps(seeds: int, further: Sequence[str] = ()) -> list[Sweep]:
     """All runs, each once: those of Table II, the rest of Table III, and for the first seed those that
     Fig. 6 shows and no table has, so that an interruption leaves the tables."""
     numbers = range(seeds)
@@ -147,6 +157,14 @@ def sweeps(seeds: int) -> list[Sweep]:
         Sweep("table2", (f"seed={every}",), tuple(table_2)),
         Sweep("table3", (f"seed={every}", _swept_betas(table_3)), tuple(table_3)),
         Sweep("table3", ("seed=0", "score=recon", _swept_betas(figure_6)), tuple(sorted(figure_6))),
+        *(
+            Sweep(
+                "table3",
+                (f"seed={every}", "score=recon", f"model={row.model}", f"beta={row.beta:g}"),
+                tuple(row.training(seed) for seed in numbers),
+            )
+            for row in further_rows(further)
+        ),
     ]
 
 

@@ -215,20 +215,21 @@ def disentanglement_blocks(measured: Sequence[Disentanglement]) -> Iterator[Bloc
         return
     seeds = len({entry.seed for entry in measured})
     yield Text(
-        f"MIG, SAP and DCI of the models of Table III on validation normals, mean ± standard deviation over {seeds} "
+        "MIG, SAP and DCI of the models of Table III, and of others if asked for, on validation normals: mean ± "
+        f"standard deviation over {seeds} "
         f"seed{'s' * (seeds != 1)}; 1 would be one latent unit for each factor. Chance: the same codes dealt out to "
         "the images at random. Rotated: the same latent space along random axes; measures that are no higher than "
         "these two show no disentanglement."
     )
     lines = [
         [
-            f"β={beta:g}" if kind == KINDS[0] else f"   {kind}",
+            model if kind == KINDS[0] else f"   {kind}",
             *(
-                spread([entry.measures[kind][key] for entry in measured if entry.beta == beta])
+                spread([entry.measures[kind][key] for entry in measured if entry.model == model])
                 for key in DISENTANGLEMENT
             ),
         ]
-        for beta in sorted({entry.beta for entry in measured})
+        for model in dict.fromkeys(entry.model for entry in measured)
         for kind in KINDS
     ]
     yield Table(["", *DISENTANGLEMENT.values()], lines)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("solder_vae")
 
-OWN = ("scale", "out", "jobs", "seeds", "embeddings")  # keys that a training run does not have
+OWN = ("scale", "out", "jobs", "seeds", "embeddings", "further")  # keys that a training run does not have
 SWEPT = ("model", "score", "beta", "seed", "experiment", "resume", "skip_finished")
 
 
@@ -56,6 +56,10 @@ def check_values(config: DictConfig) -> None:
         if value is None and key == "jobs":
             continue
         check_whole_number(key, value, 1)
+    from solder_vae.studies.paper.plan import FURTHER
+
+    if unknown := [name for name in config.further if name not in FURTHER]:
+        raise UserError(f"further={unknown[0]} is no model that reproduce adds: use {', '.join(FURTHER)}.")
 
 
 def data_of_seed(config: DictConfig, seed: int) -> SolderDataModule:
@@ -110,7 +114,7 @@ def report(
     write_csv(directory / "runs.csv", run_rows(runs))
     log.info("statistics")
     found = results(runs)
-    measured = disentanglement(runs, lambda seed: data_of_seed(config, seed).tables, jobs)
+    measured = disentanglement(runs, lambda seed: data_of_seed(config, seed).tables, jobs, config.further)
     images = dict(pictures(runs, found, data, config, jobs, directory))
     training = OmegaConf.masked_copy(config, [str(key) for key in config if key not in OWN])
     facts["Wall time of this call"] = duration(time.time() - started)

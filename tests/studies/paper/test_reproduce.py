@@ -11,14 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from commands import TINY, inspect_wandb, run_command, train
 
 from solder_vae.metrics.paired import PairedTest
 from solder_vae.studies.paper import published as paper
 from solder_vae.studies.paper import runs as reproduction_runs
-from solder_vae.studies.paper.plan import CLAIMS, ROWS, TABLE_2, TABLE_3, sweeps
+from solder_vae.studies.paper.plan import CLAIMS, FURTHER, ROWS, TABLE_2, TABLE_3, sweeps
 from solder_vae.studies.paper.report import difference, p_value
 from solder_vae.studies.paper.reproduce import training_overrides
+from solder_vae.utils.cli import CONF
 from solder_vae.utils.document import Bullets, Code, Heading, Table, Text, to_html, to_markdown
 from solder_vae.utils.errors import UserError
 
@@ -45,6 +47,33 @@ def test_every_training_once_and_every_row_served(seeds):
     assert len(TABLE_2) == 8
     assert len(TABLE_3) == 5
     assert len(set(TABLE_2) & set(TABLE_3)) == 2
+
+
+def test_further_models_are_runs_of_their_own():
+    plain, more = (
+        [training for sweep in sweeps(2, further) for training in sweep.trainings] for further in ((), tuple(FURTHER))
+    )
+    added = more[len(plain) :]
+    assert more[: len(plain)] == plain
+    assert [(training.model, training.beta, training.seed) for training in added] == [
+        ("beta_tcvae", 6, 0), ("beta_tcvae", 6, 1), ("annealed_vae", 30, 0), ("annealed_vae", 30, 1),
+    ]  # fmt: skip
+    for name, (_, beta) in FURTHER.items():
+        assert yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())["beta"] == beta
+
+
+@pytest.mark.slow
+@pytest.mark.unmeasured
+def test_further_models_stand_in_the_table_of_disentanglement(tmp_path):
+    options = ("seeds=1", "further=[beta_tcvae,annealed_vae]", "pictures=false", "out=all")
+    result = run_command("reproduce", *SMALL, *options, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    text = (tmp_path / "all/report.md").read_text(encoding="utf-8").partition("Disentanglement")[2]
+    names = re.findall(r"^\| (\S.*?) +\|", text, re.MULTILINE)
+    assert {"β-TCVAE", "annealed VAE", "VAE"} <= set(names)
+    wrong = run_command("reproduce", *SMALL, "further=[cae]", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "further=cae is no model that reproduce adds" in wrong.stderr
 
 
 def test_claims_are_what_the_paper_reports():
