@@ -156,7 +156,7 @@ def test_sweep_goes_on_past_a_failing_job(tmp_path):
         (["model.lr=1e30"], "The training loss became"),
         (["logger.mode=loud"], "offline, online, disabled"),
         (["seed=-1"], "seed=-1"),
-        (["seed=null"], "seed=None"),
+        (["seed=null"], "seed=null"),
         (["trainer.max_epochs=abc"], "trainer.max_epochs=abc"),
         (["trainer.devices=2"], "trainer.devices=2"),
         (["model.lr_factor=2"], "model.lr_factor=2"),

@@ -61,7 +61,7 @@ def test_the_run_is_named_grouped_tagged_and_can_be_repeated(records, job):
 def test_the_config_is_the_run_s(records, job):
     (run,) = of_kind(records, "run")
     logged = {key: value for key, value in run["config"]["update"].items() if key != "_wandb"}
-    assert [logged.pop(name) for name in NAMED] == ["beta_vae", "elbo", "synthetic"]
+    assert [logged.pop(name) for name in (*NAMED, "threshold")] == ["beta_vae", "elbo", "synthetic", "quantile"]
     for key, value in logged.items():
         expected = yaml.safe_load((job / "config.yaml").read_text())
         for part in key.split("."):
