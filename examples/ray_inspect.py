@@ -13,8 +13,8 @@ import ray
 import torch
 from pyarrow import parquet
 
-from solder_vae.inspection.batch import find_joints
 from solder_vae.inspection.inspector import Inspector, Joint, Unreadable
+from solder_vae.inspection.joints import find_joints
 from solder_vae.utils.cli import command, parse
 from solder_vae.utils.files import atomic_directory, check_new
 

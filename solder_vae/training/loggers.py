@@ -160,7 +160,7 @@ def start_wandb(mode: str, **settings: Any) -> Dashboard | None:
                 reinit="finish_previous",
                 **settings,
             )
-            for name, summary in best_of({*SCORES, str(settings["config"]["score"])}).items():
+            for name, summary in best_of({*SCORES, str(settings["config"].get("score", "recon"))}).items():
                 run.define_metric(name, summary=summary)
             return Dashboard(experiment=run)
         except Exception as error:

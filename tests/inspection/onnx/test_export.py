@@ -195,6 +195,5 @@ def test_command(tmp_path, model, score):
     assert done.returncode == 0, done.stderr
     assert "200 images" in done.stdout
     assert "0 labels differ" in done.stdout
-    assert "batch of 64" in done.stdout
     check_file(tmp_path / "graphs/a.onnx", Inspector.load(path))
     assert [file.name for file in (tmp_path / "graphs").iterdir()] == ["a.onnx"]
