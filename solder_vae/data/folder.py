@@ -138,7 +138,7 @@ class FolderSource:
             paths=[photo.name for photo in photos],
             defects=[photo.defect for photo in photos],
             native_size=np.array([photo.native_size for photo in photos], np.int64).reshape(-1, 2),
-            masks=read_masks([(photo.path, photo.defect) for photo in photos], self.image_size),
+            masks=read_masks([(photo.path, photo.defect, photo.native_size) for photo in photos], self.image_size),
         )
 
 

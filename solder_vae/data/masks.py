@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,18 +26,18 @@ def mask_path(image: Path) -> Path | None:
     return None
 
 
-def read_masks(images: Sequence[tuple[Path, str]], image_size: int) -> NDArray[np.bool_] | None:
+def read_masks(images: Sequence[tuple[Path, str, tuple[int, int]]], image_size: int) -> NDArray[np.bool_] | None:
     """The defects' pixels in prepared images ``(N, S, S)``, or None where not every defective image has its mask.
 
     Args:
-        images: path and defect of each; the masks of normal ones are empty.
+        images: path, defect and size (height, width) of each; the masks of normal ones are empty.
         image_size: side of the prepared images in pixels; a mask is cropped and resized as its image is.
 
     Raises:
         UserError: a mask cannot be read.
     """
-    found = [None if defect == NORMAL else mask_path(path) for path, defect in images]
-    defective = [place for place, (_, defect) in enumerate(images) if defect != NORMAL]
+    found = [None if defect == NORMAL else mask_path(path) for path, defect, _ in images]
+    defective = [place for place, (_, defect, _) in enumerate(images) if defect != NORMAL]
     missing = [images[place][0] for place in defective if found[place] is None]
     if not defective or len(missing) == len(defective):
         return None
@@ -49,13 +49,24 @@ def read_masks(images: Sequence[tuple[Path, str]], image_size: int) -> NDArray[n
             printable(str(missing[0])),
         )
         return None
+    masks = np.zeros((len(images), image_size, image_size), np.bool_)
+    for place in defective:
+        path, size = found[place], images[place][2]
+        assert path is not None
+        mask = read_image(path).max(2) > 0
+        if fault := _fault(mask, size):
+            log.warning("%s: %s; anomaly maps are not measured.", printable(str(path)), fault)
+            return None
+        masks[place] = prepare_mask(mask, image_size)
     log.info("Read %d masks of defects from ground_truth.", len(defective))
-    return np.stack(list(_prepared(found, image_size)))
+    return masks
 
 
-def _prepared(paths: Iterable[Path | None], image_size: int) -> Iterable[NDArray[np.bool_]]:
-    for path in paths:
-        if path is None:
-            yield np.zeros((image_size, image_size), np.bool_)
-        else:
-            yield prepare_mask(read_image(path).max(2) > 0, image_size)
+def _fault(mask: NDArray[np.bool_], size: tuple[int, int]) -> str:
+    """Why a mask can't say where the defect is in an image of this size; empty if it can."""
+    if mask.shape != size:
+        (height, width), (rows, columns) = size, mask.shape
+        return f"the mask has {columns} x {rows} pixels, its image {width} x {height}; make it anew in that size"
+    if not mask.any():
+        return "the mask of a defective image marks nothing; white is the defect, or move the image to test/good"
+    return ""

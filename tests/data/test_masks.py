@@ -52,6 +52,22 @@ def test_a_missing_mask_is_said_and_nothing_is_measured_by_halves(root, caplog):
     assert "1 of 8 defective test images have no mask" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("shape", "value", "told"),
+    [
+        ((8, 12), 255, "12 x 8 pixels, its image 24 x 16"),
+        ((24, 16), 255, "16 x 24 pixels, its image 24 x 16"),
+        ((16, 24), 0, "marks nothing"),
+    ],
+)
+def test_a_mask_that_cannot_say_where_is_told_and_nothing_is_measured(root, caplog, shape, value, told):
+    mask = root / "ground_truth/cut/001_mask.png"
+    mask.write_bytes(cv2.imencode(".png", np.full(shape, value, np.uint8))[1].tobytes())
+    assert FolderSource(root, image_size=16).tables()["test"].masks is None
+    assert str(mask) in caplog.text
+    assert told in caplog.text
+
+
 def test_other_layouts_have_none(tmp_path):
     assert mask_path(tmp_path / "a.png") is None
     assert mask_path(type(tmp_path)("a.png")) is None
