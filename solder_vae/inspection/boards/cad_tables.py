@@ -48,10 +48,23 @@ _SIDES = {
         ("bottom", "bot", "b", "back", "bcu", "bottomlayer", "bottomside", "solderside", "底层", "yes"), BOTTOM
     ),
 }
-_UNITS = {"mm": 1.0, "mil": 0.0254, "mils": 0.0254, "th": 0.0254, "inch": 25.4, "inches": 25.4, "in": 25.4, '"': 25.4}
-_LENGTH = re.compile(r"([-+]?[\d.,]+(?:e[-+]?\d+)?) *(mm|mils?|th|inch(?:es)?|in|\")?", re.IGNORECASE)
+_UNITS = {
+    **{"mm": 1.0, "cm": 10.0, "um": 0.001, "\u00b5m": 0.001, "\u03bcm": 0.001},  # micro sign, Greek letter
+    **{
+        "mil": 0.0254,
+        "mils": 0.0254,
+        "th": 0.0254,
+        "thou": 0.0254,
+        "inch": 25.4,
+        "inches": 25.4,
+        "in": 25.4,
+        '"': 25.4,
+    },
+}
+_UNIT = r"mm|cm|[u\u00b5\u03bc]m|mils?|th(?:ou)?|inch(?:es)?|in"
+_LENGTH = re.compile(r"([-+]?[\d.,]+(?:e[-+]?\d+)?) *(" + _UNIT + r"|\")?", re.IGNORECASE)
 _DEGREES = re.compile(r"\s*(?:°|deg(?:rees?)?)$", re.IGNORECASE)
-_UNIT_LINE = re.compile(r"(?:\bunits?\b[^\n]*?[:=]\s*\"?|\bx, ?y in )(mm|mils?|inch(?:es)?|in)\b", re.IGNORECASE)
+_UNIT_LINE = re.compile(r"(?:\bunits?\b[^\n]*?[:=]\s*\"?|\bx, ?y in )(" + _UNIT + r")\b", re.IGNORECASE)
 _MOUNT_LINE = re.compile(r"(\S+)\s+([-+]?[\d.]+)\s+([-+]?[\d.]+)\s+([-+]?[\d.]+)(?:\s+(.*))?")
 
 
@@ -109,6 +122,9 @@ def _components(path: Path, table: Table) -> list[Component]:
     stated = _UNIT_LINE.search(table.preamble)
     units = {axis: _unit_of(columns[axis], stated[1] if stated else "mm") for axis in "xy"}
     tool = _tool(columns, table.preamble)
+    if re.search(r"\brad(?:ians?)?\b", columns["rot"], re.IGNORECASE):
+        raise UserError(f"{path}: {columns['rot']} is in radians; give degrees.")
+    unit_column = next((name for name in ("unit", "units") if name in map(str.lower, table.columns)), None)
     components = []
     for line, row in table.rows:
         if row[table.columns[0].lower()].startswith("#"):
@@ -118,7 +134,12 @@ def _components(path: Path, table: Table) -> list[Component]:
         side = _SIDES.get(re.sub(r"[^\w]|_", "", cell["side"].lower()))
         if side is None:
             raise UserError(f"{at}: {columns['side']} is {printable(cell['side'])!r}; use top or bottom.")
-        x, y = (length(cell[axis], columns[axis], at, units[axis]) for axis in "xy")
+        own = None
+        if unit_column and row[unit_column]:
+            own = _UNITS.get(row[unit_column].lower())
+            if own is None:
+                raise UserError(f"{at}: {unit_column} is {printable(row[unit_column])!r}; use mm, mil or inch.")
+        x, y = (length(cell[axis], columns[axis], at, own or units[axis]) for axis in "xy")
         rotation = number(_DEGREES.sub("", cell["rot"]), columns["rot"], at)
         components.append(Component(cell["ref"], cell.get("package", ""), x, y, rotation, side, line, tool))
     return components
@@ -133,8 +154,8 @@ def _tool(columns: dict[str, str], preamble: str) -> str:
 
 
 def _unit_of(column: str, otherwise: str) -> float:
-    found = re.search(r"[\(\[ _-](mm|mils?|inch(?:es)?|in)[\)\]]?$", column.strip(), re.IGNORECASE)
-    return _UNITS[(found[1] if found else otherwise).lower()]
+    found = re.search(rf"[\(\[ _-]({_UNIT})[\)\]]?$|(?:mm|mil)$", column.strip(), re.IGNORECASE)
+    return _UNITS[(found[1] or found[0] if found else otherwise).lower()]
 
 
 def _aligned(path: Path, text: str) -> Table | None:

@@ -173,6 +173,8 @@ def test_the_cases_are_all_the_same_board():
         ('Designator,Mid X(mil),Mid Y(mil),Layer,Rotation\nU1,"1,234","2,000",T,0', "may be thousands"),
         (f'{KICAD}\nU1,x,SO8,"1,234.5",1,0,top', r"'1,234.5'; use a plain number"),
         (f"{KICAD}\nU1,x,SO8,3 furlongs,1,0,top", "use a plain number"),
+        ("Ref,X,Y,Rot (rad),Side\nU1,1,2,0.3,top", "Rot .rad. is in radians; give degrees"),
+        ("Ref,X,Y,Unit,Rot,Side\nU1,1,2,ell,0,top", "line 2: unit is 'ell'; use mm, mil or inch"),
         (KICAD, "has no rows"),
         ('"Ref",Val,Package,PosX,PosY,Rot,"Side\nU1,x,SO8,7.2,1,0,top\n', "header that can't be read|no rows"),
         ("Ref,Val,Package,PosX,PosY,Rot\nU1,x,SO8,1,2,0", "it needs name, x, y, width, height .* Side"),
@@ -195,6 +197,24 @@ def test_what_cannot_be_read_is_named(content, message, tmp_path):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=message):
         read_pads(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Ref,X [um],Y [um],Rot,Side\nU1,2540,1270,0,top",
+        "Ref,X (cm),Y (cm),Rot,Side\nU1,0.254,0.127,0,top",
+        "Ref,X,Y,Rot,Side\nU1,2540µm,50thou,0,top",
+        "Ref,Xmil,Ymil,Rot,Side\nU1,100,50,0,top",
+        "Units: um\nRef,X,Y,Rot,Side\nU1,2540,1270,0,top",
+        "Ref,X,Y,Unit,Rot,Side\nU1,100,50,mil,0,top",
+    ],
+)
+def test_a_unit_counts_wherever_it_stands(text, tmp_path):
+    path = tmp_path / "file.csv"
+    path.write_text(text, encoding="utf-8")
+    (part,) = read_pads(path)
+    np.testing.assert_allclose([part.x, part.y], [2.54, 1.27])
 
 
 def test_units_and_commas_in_ones_own_tables(tmp_path):
