@@ -9,14 +9,13 @@ the model alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from solder_vae.utils.errors import UserError
 
-Latent = Literal["mean", "sample"]
 Code = tuple[Tensor, ...]  # the encoder's output for a batch: (z,) or (mu, logvar)
 
 #: What a score may need of a model beside reconstructions and codes.
