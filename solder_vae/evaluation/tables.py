@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from solder_vae.data.view import PLAIN
-from solder_vae.evaluation.baselines import visible
+from solder_vae.evaluation.baselines import NEAREST, visible
 from solder_vae.evaluation.rule_sentence import rule_sentence
 from solder_vae.metrics.classification import SHOWN, Metrics, defect_recalls, worst
 from solder_vae.metrics.localisation import CHANCE_AUPRO, FPR_LIMIT
@@ -121,10 +121,8 @@ def remarks(scores: Results, baselines: Results, primary: str, threshold: Thresh
     if seen:
         best = max(seen, key=lambda name: _number(baselines[name], "auroc"))
         if (trivial := _number(baselines[best], "auroc")) >= _number(metrics, "auroc_low"):
-            found.append(
-                f"{best} alone reaches AUROC {trivial:.3f}, {primary} {auroc:.3f}: "
-                "this number says little about joints."
-            )
+            so = "the model adds nothing shown to that" if best == NEAREST else "this number says little about joints"
+            found.append(f"{best} alone reaches AUROC {trivial:.3f}, {primary} {auroc:.3f}: {so}.")
     if _number(metrics, "auroc_high") < 0.5:
         found.append(f"{primary} puts normal joints above abnormal ones (AUROC {auroc:.3f}).")
     if f1 <= floor:

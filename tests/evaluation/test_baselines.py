@@ -14,7 +14,8 @@ from torchmetrics.functional.classification import binary_auroc
 
 from solder_vae.data.folder import FolderSource
 from solder_vae.data.table import ImageTable
-from solder_vae.evaluation.baselines import mahalanobis, trivial_features, trivial_scores
+from solder_vae.evaluation import baselines
+from solder_vae.evaluation.baselines import mahalanobis, nearest_pixels, trivial_features, trivial_scores
 from solder_vae.utils.labels import NORMAL
 
 SHARED = Path(os.environ.get("SOLDER_VAE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -75,11 +76,35 @@ def test_each_baseline_finds_its_own_difference(feature, odd):
 @given(st.integers(1, 5), st.integers(0, 255), st.integers(0, 3))
 @settings(max_examples=20)
 def test_constant_and_grey_images_give_finite_scores(count, value, others):
-    train = table(np.full((count, 8, 8, 3), value))
+    train = table(np.full((count, 16, 16, 3), value))
     for scores in trivial_scores(train, table(noise(others))).values():
         assert scores.shape == (others,)
         assert np.isfinite(scores).all()
     assert all((scores == 0).all() for scores in trivial_scores(train, train).values())
+
+
+def test_nearest_pixels_find_what_no_training_normal_looks_like_however_it_is_turned():
+    """Copies, turned, mirrored and dimmed, have a distance of 0, pictures of other noise do not."""
+    train = table(noise(30))
+    turned = np.stack([np.rot90(image, place % 4)[:: (-1) ** place] for place, image in enumerate(train.images)])
+    assert (nearest_pixels(train, table(turned)) == 0).all()
+    np.testing.assert_allclose(nearest_pixels(train, table(turned * 0.5)), 0, atol=1e-3)
+    assert nearest_pixels(train, table(noise(30, seed=1))).min() > 0.5
+
+
+def test_nearest_pixels_look_at_each_image_once_and_at_a_subset_of_very_many(monkeypatch):
+    seen = []
+    small = baselines.unit_pictures
+    monkeypatch.setattr(baselines, "unit_pictures", lambda images: seen.extend(images) or small(images))
+    monkeypatch.setattr(baselines, "NEAREST_OF", 12)
+    monkeypatch.setattr(baselines, "_PIXELS_AT_ONCE", 5 * 16 * 16)  # five images at a time
+    train, other = table(noise(40)), table(noise(9, seed=1))
+    first = nearest_pixels(train, other)
+    assert len(seen) == 12 + 9
+    np.testing.assert_array_equal(first, nearest_pixels(train, other))
+    assert len(seen) == 12 + 9
+    np.testing.assert_array_equal(first, nearest_pixels(table(noise(40)), other))  # the same subset
+    assert ((nearest_pixels(train, train) == 0).sum()) == 12
 
 
 @pytest.mark.skipif(not (SHARED / "solder_joints").is_dir(), reason=f"no photographs in {SHARED}")
@@ -92,3 +117,4 @@ def test_colour_alone_tells_the_published_defects_from_the_normals():
     assert aurocs["contrast"] == pytest.approx(0.983, abs=0.02)
     assert aurocs["sharpness"] == pytest.approx(0.69, abs=0.06)
     assert aurocs["size"] > 0.9
+    assert aurocs["nearest pixels"] == pytest.approx(0.69, abs=0.1)

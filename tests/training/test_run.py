@@ -82,7 +82,7 @@ def test_numbers_agree_with_each_other(finished):
     assert metrics["test/auroc"] == pytest.approx(np.mean(pairs), abs=1e-6)
     for name in ("recon", "elbo", "gradcon"):
         assert metrics[f"test/{name}/floor_f1"] == pytest.approx(2 / 3)
-    assert {"baseline/mean colour/auroc", "baseline/size/auroc"} <= set(metrics)
+    assert {f"baseline/{name}/auroc" for name in ("mean colour", "size", "nearest pixels")} <= set(metrics)
 
 
 def test_checkpoint_decides_alone(finished):

@@ -120,7 +120,8 @@ def references(runs: Runs) -> tuple[dict[str, list[float | None]], dict[str, dic
     floor |= {"recall": [1.0] * count, "auroc": [0.5] * count}
     floor |= {"false_call_rate": [1.0] * count, "escape_rate": [0.0] * count}
     baselines = {
-        name: {key: [metrics[f"baseline/{name}/{key}"] for metrics in of_seed] for key in KEYS} for name in BASELINES
+        name: {key: [metrics.get(f"baseline/{name}/{key}") for metrics in of_seed] for key in KEYS}
+        for name in BASELINES  # runs of earlier versions lack one
     }
     return floor, baselines
 

@@ -49,7 +49,8 @@ def workspace(entity: str, project: str) -> Any:
         wr.BarPlot(
             title="AUROC and best trivial baselines",
             metrics=[
-                wr.SummaryMetric(f"{name}/auroc") for name in ("test", "baseline/mean colour", "baseline/sharpness")
+                wr.SummaryMetric(f"{name}/auroc")
+                for name in ("test", "baseline/mean colour", "baseline/sharpness", "baseline/nearest pixels")
             ],
         ),
     ]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from solder_vae.data.synthetic import DEFECTS, SyntheticSource, render, worker
 from solder_vae.data.synthetic.worker import Order, render_here, render_many
-from solder_vae.evaluation.baselines import trivial_scores
+from solder_vae.evaluation.baselines import shortcut_scores
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 
@@ -169,7 +169,7 @@ def large_set():
 
 @pytest.mark.slow
 def test_trivial_baselines_learn_little(large_set):
-    scores = trivial_scores(large_set["train"], large_set["test"])
+    scores = shortcut_scores(large_set["train"], large_set["test"])
     assert set(scores) == {"mean colour", "contrast", "sharpness", "size"}
     for name, score in scores.items():
         assert auroc(score[:1000], score[1000:]) <= 0.65, name
