@@ -9,7 +9,7 @@ From this folder:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from solder_vae.metrics.threshold import Rule
 from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.losses import squared_error
 from solder_vae.models.networks import Network
-from solder_vae.models.scores import Code, ModelOutput, Score
+from solder_vae.models.scores import Code, FitData, ModelOutput, Score
 
 
 class VQVAE(Autoencoder, name="vq_vae"):
@@ -98,8 +98,8 @@ class CodeDistance(Score, name="code_distance"):
         self.floor = floor
         self.mean = self.deviation = torch.empty(0)
 
-    def fit(self, normals: Iterable[ModelOutput]) -> None:
-        codes = torch.cat([output.code[0].mean((2, 3)).cpu() for output in normals])
+    def fit(self, data: FitData) -> None:
+        codes = torch.cat([output.code[0].mean((2, 3)).cpu() for output in data.normals])
         self.mean, self.deviation = codes.mean(0), codes.std(0).clamp_min(self.floor)
 
     def state(self) -> dict[str, Tensor]:

@@ -18,11 +18,12 @@ from solder_vae.data.table import Images, ImageTable
 from solder_vae.data.transforms import to_images
 from solder_vae.evaluation.anomaly_map import IMAGES_FOR_SCALE, anomaly_map, map_scale, mean_image_maps
 from solder_vae.evaluation.baselines import trivial_scores
+from solder_vae.evaluation.fit_scores import fit_scores
 from solder_vae.evaluation.run_model import batches_of, run_model
 from solder_vae.metrics.classification import Metrics, evaluate
 from solder_vae.metrics.localisation import evaluate_localisation
 from solder_vae.metrics.threshold import Labelled, Rule, Threshold, fit_threshold, refit_rule
-from solder_vae.models.autoencoder import Autoencoder
+from solder_vae.models.detector import Detector
 from solder_vae.models.scores import ModelOutput
 from solder_vae.utils.threads import tracked
 
@@ -97,7 +98,7 @@ def decision_state(primary: str, thresholds: dict[str, Threshold], normals: Scor
     }
 
 
-def evaluate_model(model: Autoencoder, data: SolderDataModule, rule: Rule) -> Evaluation:
+def evaluate_model(model: Detector, data: SolderDataModule, rule: Rule) -> Evaluation:
     """Score validation and test images, each in one pass through the network, under every score of the model.
 
     Args:
@@ -109,7 +110,7 @@ def evaluate_model(model: Autoencoder, data: SolderDataModule, rule: Rule) -> Ev
     Raises:
         UserError: the rule does not fit the data, or scores are not finite.
     """
-    fit_scores(model, data)
+    fit_scores(model, data.tables, data.batch_size, data.seed)
     primary = model.primary_score
     validation, val, unit = validate(model, data)
     thresholds = fit_thresholds(rule, primary, val)
@@ -145,15 +146,7 @@ def evaluate_model(model: Autoencoder, data: SolderDataModule, rule: Rule) -> Ev
     )
 
 
-def fit_scores(model: Autoencoder, data: SolderDataModule) -> None:
-    """Fit the scores that are fitted, on the training normals as the trained model sees them, not augmented."""
-    for score in model.scores.values():
-        if score.fitted:
-            batches = batches_of(data.tables["train"].images, data.batch_size)
-            score.fit(run_model(model, batches, names=()))
-
-
-def validate(model: Autoencoder, data: SolderDataModule) -> tuple[dict[str, float], Scores, float]:
+def validate(model: Detector, data: SolderDataModule) -> tuple[dict[str, float], Scores, float]:
     """The validation's numbers of a trained model, the scores of its normals, and the unit of the anomaly maps."""
     images = data.tables["val"].images
     every = math.ceil(len(images) / IMAGES_FOR_SCALE)
@@ -171,7 +164,7 @@ def validate(model: Autoencoder, data: SolderDataModule) -> tuple[dict[str, floa
     return {**summary, **model.validation_summary()}, columns.scores(), map_scale(np.concatenate(maps))
 
 
-def run_test(model: Autoencoder, data: SolderDataModule) -> tuple[Scores, NDArray[np.float32] | None, Image | None]:
+def run_test(model: Detector, data: SolderDataModule) -> tuple[Scores, NDArray[np.float32] | None, Image | None]:
     """Scores of the test images; their anomaly maps where masks say what these should be; their reconstructions."""
     table = data.tables["test"]
     columns, maps, recons = Columns(), [], []
@@ -188,7 +181,7 @@ def run_test(model: Autoencoder, data: SolderDataModule) -> tuple[Scores, NDArra
     )
 
 
-def outputs(model: Autoencoder, images: Images, batch_size: int, what: str) -> Iterable[ModelOutput]:
+def outputs(model: Detector, images: Images, batch_size: int, what: str) -> Iterable[ModelOutput]:
     """:func:`run_model` of a table's images, with progress on a terminal."""
     return tracked(run_model(model, batches_of(images, batch_size)), what, math.ceil(len(images) / batch_size))
 
@@ -212,7 +205,7 @@ class Columns:
         return {name: torch.cat([batch[name] for batch in self.batches]).numpy().astype(np.float64) for name in names}
 
 
-def reconstruct(model: Autoencoder, images: Images, rows: Sequence[int]) -> Image:
+def reconstruct(model: Detector, images: Images, rows: Sequence[int]) -> Image:
     """Reconstructions ``(n, S, S, 3)`` uint8 of some of a table's images."""
     return np.concatenate([to_images(output.recon) for output in run_model(model, batches_of(images[rows]), names=())])
 

@@ -20,7 +20,7 @@ from scipy.stats import mannwhitneyu  # type: ignore[import-untyped]
 from solder_vae.data.table import Images
 from solder_vae.data.transforms import to_tensor
 from solder_vae.evaluation.run_model import run_model
-from solder_vae.models.autoencoder import Autoencoder
+from solder_vae.models.detector import Detector
 
 PSEUDO_DEFECT_AUROC = "val/pseudo_defect_auroc"
 
@@ -54,7 +54,7 @@ def cut_paste(images: NDArray[np.uint8], seed: int | np.random.Generator = 0) ->
     return copies
 
 
-def pseudo_defect_auroc(model: Autoencoder, images: Images, normal_scores: NDArray[np.float64]) -> float:
+def pseudo_defect_auroc(model: Detector, images: Images, normal_scores: NDArray[np.float64]) -> float:
     """AUROC of the model's primary score between normals and their :func:`cut_paste` copies, 0 to 1.
 
     Args:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from solder_vae.data.table import Images
 from solder_vae.data.transforms import to_tensor
-from solder_vae.models.autoencoder import Autoencoder
+from solder_vae.models.detector import Detector
 from solder_vae.models.scores import ModelOutput
 
 AT_ONCE = 64
@@ -21,7 +21,10 @@ def batches_of(images: Images, size: int = AT_ONCE) -> Iterator[Tensor]:
 
 
 def run_model(
-    model: Autoencoder, batches: Iterable[Tensor], names: Collection[str] | None = None
+    model: Detector,
+    batches: Iterable[Tensor],
+    names: Collection[str] | None = None,
+    needs: Collection[str] = frozenset(),
 ) -> Iterator[ModelOutput]:
     """Pass each batch through the network once; scores, maps, pictures and verdicts are all made from the output.
 
@@ -29,9 +32,10 @@ def run_model(
         model: in evaluation mode.
         batches: images ``(B, 3, S, S)`` in [-1, 1].
         names: of the scores to compute; all by default.
+        needs: what to give beside what these scores need, see :attr:`solder_vae.models.scores.Score.needs`.
     """
     for x in batches:
         # GradCon needs gradients even where the caller has switched them off.
         with torch.inference_mode(False):
-            output = model.score((x.clone() if x.is_inference() else x).to(model.device), names)
+            output = model.score((x.clone() if x.is_inference() else x).to(model.device), names, needs)
         yield output

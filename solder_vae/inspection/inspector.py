@@ -31,8 +31,8 @@ from solder_vae.evaluation.run_model import run_model
 from solder_vae.inspection.joints import Joint
 from solder_vae.metrics.intervals import finite_number
 from solder_vae.metrics.threshold import Threshold
-from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint import load_model
+from solder_vae.models.detector import Detector
 from solder_vae.models.networks import STRIDE
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
@@ -120,7 +120,7 @@ class Inspector:
         UserError: the model lacks what a decision needs.
     """
 
-    def __init__(self, model: Autoencoder) -> None:
+    def __init__(self, model: Detector) -> None:
         calibration: Any = model.decision_state
         preprocessing: Any = model.preprocessing
         try:

@@ -1,43 +1,43 @@
-"""What every model has in common, and the convolutional autoencoder.
+"""What models that reconstruct have in common, and the convolutional autoencoder.
 
 A model of your own is a subclass of :class:`Autoencoder`: docs/project/extending.md.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from solder_vae.models.detector import Detector
 from solder_vae.models.gradcon import GradCon
 from solder_vae.models.losses import squared_error
 from solder_vae.models.networks import HEADS, LATENT_CHANNELS, WIDTH, Decoder, Encoder, make_network
-from solder_vae.models.precision import FULL
 from solder_vae.models.scores import (
+    FEATURES,
     GRADIENTS,
-    PAPER_SCORES,
+    RECONSTRUCTION,
     Code,
     GradConScore,
     ModelOutput,
-    Score,
     average_draws,
-    make_score,
+    score_with,
 )
 from solder_vae.utils.checks import check_whole_number, is_number
 from solder_vae.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
+BLOCKS, CODE = FEATURE_KINDS = ("blocks", "code")
+
 TRAINING, VALIDATION = 0, 1  # streams of the reparameterisation noise
 
 
-class Autoencoder(GradCon, nn.Module):
-    """The base of all models: encoder, decoder, objective, scores. How it is trained: :mod:`solder_vae.models.steps`.
+class Autoencoder(GradCon, Detector):
+    """The base of models that reconstruct: encoder, decoder, objective. :mod:`solder_vae.models.steps` trains them.
 
     A subclass gives its name, ``class VQVAE(Autoencoder, name="vq_vae")``, and its objective (:meth:`loss_terms`). It
     takes plain values by keyword and passes those that it does not know on to this class.
@@ -54,6 +54,8 @@ class Autoencoder(GradCon, nn.Module):
         latent_channels: channels of the latent map, 10 in the paper.
         width: channels of the first convolution, 16 in the paper.
         head: "block" or "conv", see :class:`~solder_vae.models.networks.Encoder`.
+        features: what the scores that compare features read: "blocks", channel means and deviations of the encoder's
+            blocks (see :meth:`Network.with_features`), or "code", the code or posterior mean itself.
         fast: compute layers by the CPU kernels of :mod:`solder_vae.models.layers`; False for the plain layers.
         lr: initial learning rate of the default optimizer, Adam.
         weight_decay: its L2 penalty.
@@ -69,22 +71,8 @@ class Autoencoder(GradCon, nn.Module):
         UserError: a value does not fit the model.
     """
 
-    registry: ClassVar[dict[str, type[Autoencoder]]] = {}
-    name: ClassVar[str]
-    provides: ClassVar[frozenset[str]] = frozenset({GRADIENTS})  # to scores, see solder_vae.models.scores.Score.needs
+    provides: ClassVar[frozenset[str]] = frozenset({RECONSTRUCTION, GRADIENTS, FEATURES})
     heads: ClassVar[int] = 1  # of the paper's encoder
-    hparams: dict[str, Any]  # what makes the model anew from a checkpoint, which holds plain values only
-
-    def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if name is not None:  # checkpoints hold the name, not a path: loading must not import what a file says
-            cls.name = name
-            Autoencoder.registry[name] = cls
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        model = super().__new__(cls)
-        model.hparams = arguments(cls, args, kwargs)
-        return model
 
     def __init__(
         self,
@@ -99,6 +87,7 @@ class Autoencoder(GradCon, nn.Module):
         latent_channels: int = LATENT_CHANNELS,
         width: int = WIDTH,
         head: str = HEADS[0],
+        features: str = FEATURE_KINDS[0],
         fast: bool = True,
         lr: float = 1e-2,
         weight_decay: float = 1e-4,
@@ -111,6 +100,8 @@ class Autoencoder(GradCon, nn.Module):
         super().__init__()
         if latent not in ("mean", "sample"):
             raise UserError(f"score.latent={latent} is unknown: use mean or sample.")
+        if features not in FEATURE_KINDS:
+            raise UserError(f"model.features={features} is unknown: use {' or '.join(FEATURE_KINDS)}.")
         for key, value, least in (
             ("score.draws", draws, 1),
             ("model.latent_channels", latent_channels, 1),
@@ -137,14 +128,11 @@ class Autoencoder(GradCon, nn.Module):
         }.items():
             if not isinstance(part, Mapping | None):
                 raise UserError(f"{key}={part} does not fit: use a _target_ and its arguments, or null.")
-        self.primary_score, self.alpha = score, alpha
+        self.alpha = alpha
         self.latent, self.draws = latent, draws if latent == "sample" else 1
         self.seed = seed
         self.step = 0  # training steps so far, kept by the loop
-        # What travels with the weights, see solder_vae.models.checkpoint.
-        self.preprocessing: dict[str, Any] | None = None
-        self.precision = FULL  # of training, see solder_vae.models.precision
-        self.decision_state: dict[str, Any] | None = None
+        self.features = features
         paper = None if encoder else Encoder(self.heads, latent_channels, width, head)
         self.encoder = make_network(encoder, paper, "model.encoder")
         self.decoder = make_network(decoder, None if decoder else Decoder(latent_channels, width), "model.decoder")
@@ -154,40 +142,10 @@ class Autoencoder(GradCon, nn.Module):
                 f"score.alpha={alpha} does not fit the decoder, which names no convolutions for GradCon: use 0."
             )
         self.track_gradients()
-        self.scores = self.make_scores(scores or {}, gamma)
+        provides = self.provides if self.decoder.convolutions else self.provides - {GRADIENTS}
+        self.make_scores(score, scores or {}, provides, own={GradConScore.name: {"gamma": gamma}})
         # Convolutions are fastest with the channels last in memory.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def make_scores(self, extra: Mapping[str, Mapping[str, Any]], gamma: float) -> dict[str, Score]:
-        """The scores that the model is tested under: the paper's that it admits, and further ones.
-
-        Raises:
-            UserError: one does not fit the model, or the primary one is not among them.
-        """
-        provides = self.provides if self.decoder.convolutions else self.provides - {GRADIENTS}
-        own = {GradConScore.name: {"gamma": gamma}}
-        admitted = [kind.name for kind in PAPER_SCORES if kind.needs <= provides]
-        wanted = list(dict.fromkeys([*admitted, *extra]))
-        if self.primary_score not in wanted:
-            raise UserError(
-                f"score={self.primary_score} does not fit model={self.name}: "
-                f"use one of {', '.join(f'score={name}' for name in wanted)}."
-            )
-        scores = {name: make_score(name, {**own.get(name, {}), **extra.get(name, {})}) for name in wanted}
-        for name, score in scores.items():
-            if missing := score.needs - provides:
-                raise UserError(f"score={name} needs a {' and '.join(sorted(missing))}, which model={self.name} lacks.")
-        return scores
-
-    @property
-    def admitted_scores(self) -> tuple[str, ...]:
-        """Names of the scores that the model is tested under."""
-        return tuple(self.scores)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct images ``(B, 3, H, W)`` in [-1, 1] from the mean latent."""
@@ -200,6 +158,17 @@ class Autoencoder(GradCon, nn.Module):
         """The encoder's output for images ``(B, 3, H, W)``: (z,) or (mu, logvar), each ``(B, C, H/8, W/8)``."""
         code: Code = self.encoder(x)
         return code
+
+    def encode_with_features(self, x: Tensor) -> tuple[Code, Tensor]:
+        """:meth:`encode` and :meth:`describe` in one pass."""
+        if self.features == CODE:
+            code = self.encode(x)
+            return code, code[0].flatten(1)
+        return self.encoder.with_features(x)
+
+    @torch.no_grad()
+    def describe(self, x: Tensor) -> Tensor:
+        return self.encode_with_features(x)[1]
 
     def noise(self, x: Tensor, stream: int, step: int) -> Tensor:
         """The noise that :meth:`loss_terms` needs for a batch: none here."""
@@ -240,81 +209,34 @@ class Autoencoder(GradCon, nn.Module):
         terms, _ = self.loss_terms(x, self.noise(x, VALIDATION, step), code)
         return terms
 
-    def validation_summary(self) -> dict[str, float]:
-        """What a validation says beside the means of its terms; the next one starts anew."""
-        return {}
-
-    def diagnostics(self) -> dict[str, NDArray[Any]]:
-        """Numbers of the latest validation by name, one value for each latent unit; each name becomes a CSV file."""
-        return {}
-
-    # checkpoints ------------------------------------------------------------------------------------------------
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["model"] = self.name
-        checkpoint["preprocessing"] = self.preprocessing
-        checkpoint["precision"] = self.precision
-        checkpoint["calibration"] = self.decision_state
-        checkpoint["plugins"] = self.plugins
-        checkpoint["scores"] = {name: score.state() for name, score in self.scores.items() if score.fitted}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Not the precision: a run that goes on from the checkpoint may have another.
-        self.preprocessing = checkpoint["preprocessing"]
-        self.decision_state = checkpoint["calibration"]
-        for name, state in checkpoint.get("scores", {}).items():  # not in files of earlier versions
-            if name in self.scores and state:
-                self.scores[name].load_state(state)
-
     @property
-    def plugins(self) -> list[str]:
-        """The modules outside this package that the model is made of: loading it needs them to be imported."""
-        parts = [self, self.encoder, self.decoder, *self.scores.values()]
-        return sorted({type(part).__module__ for part in parts if not type(part).__module__.startswith("solder_vae.")})
+    def parts(self) -> list[Any]:
+        return [*super().parts, self.encoder, self.decoder]
 
     # scoring ----------------------------------------------------------------------------------------------------
 
-    def score(self, x: Tensor, names: Collection[str] | None = None, code: Code | None = None) -> ModelOutput:
-        """Reconstruct and score images ``(B, 3, H, W)`` in [-1, 1]; the model must be in evaluation mode.
-
-        Args:
-            x: the images.
-            names: of the scores to compute; all by default. GradCon is left out as long as the model has no reference
-                gradients (not trained yet).
-            code: of the images, where it is known already.
-        """
-        wanted = {name: score for name, score in self.scores.items() if names is None or name in names}
+    def score(
+        self, x: Tensor, names: Collection[str] | None = None, needs: Collection[str] = frozenset()
+    ) -> ModelOutput:
+        """See :meth:`Detector.score`. GradCon is left out as long as there are no reference gradients (not trained)."""
+        wanted = self.chosen_scores(names)
         if self.reference.steps == 0:
             wanted = {name: score for name, score in wanted.items() if GRADIENTS not in score.needs}
-        gradients = any(GRADIENTS in score.needs for score in wanted.values())
+        needs = {*needs}.union(*(score.needs for score in wanted.values()))
         with torch.no_grad():
-            code = self.encode(x) if code is None else code
+            code, features = self.encode_with_features(x) if FEATURES in needs else (self.encode(x), None)
             divergence = self.divergence(code, x[0].numel())
             outputs = []
             for z in self.latents_at(code, self.latent):
-                recon, grad_loss = self.decode_and_compare(z, x) if gradients else (self.decoder(z), None)
-                output = ModelOutput(x, code, recon, squared_error(x, recon), divergence, grad_loss, {})
-                outputs.append(output._replace(scores={name: score(output) for name, score in wanted.items()}))
+                recon, grad_loss = self.decode_and_compare(z, x) if GRADIENTS in needs else (self.decoder(z), None)
+                output = ModelOutput(x, code, recon, squared_error(x, recon), divergence, grad_loss, {}, features)
+                outputs.append(score_with(output, wanted))
             return average_draws(outputs)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
         """The reconstructions of :meth:`score` without its scores, which take far longer for GradCon."""
         return self.score(x, names=()).recon
-
-
-def arguments(kind: type[Autoencoder], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model is called with, by name, and the defaults of what it is not called with, its bases' included."""
-    values: dict[str, Any] = {}
-    for base in reversed(kind.__mro__):
-        if issubclass(base, Autoencoder) and "__init__" in vars(base):
-            parameters = inspect.signature(vars(base)["__init__"]).parameters
-            values |= {name: item.default for name, item in parameters.items() if item.default is not item.empty}
-    signature = inspect.signature(kind.__init__)
-    bound = signature.bind_partial(None, *args, **kwargs).arguments
-    for name, value in list(bound.items())[1:]:
-        values |= value if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value}
-    return values
 
 
 class CAE(Autoencoder, name="cae"):

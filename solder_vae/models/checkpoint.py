@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from solder_vae.models import annealed_vae, beta_tcvae, vae  # noqa: F401  # each registers its models
-from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint_archive import check_there, checked_archive
+from solder_vae.models.detector import Detector
 from solder_vae.models.networks import Network
 from solder_vae.models.scores import Score
 from solder_vae.utils.errors import UserError
@@ -61,7 +61,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 def unknown_parts(checkpoint: Checkpoint) -> list[str]:
     """What a checkpoint names that no imported module defines."""
-    found = [] if checkpoint["model"] in Autoencoder.registry else [f"model={checkpoint['model']}"]
+    found = [] if checkpoint["model"] in Detector.registry else [f"model={checkpoint['model']}"]
     arguments = checkpoint.get("hyper_parameters")
     if isinstance(arguments, dict):
         specs = [arguments.get(key) for key in ("encoder", "decoder")]
@@ -80,7 +80,7 @@ def plugin_hint(checkpoint: Checkpoint) -> str:
     return "name the module that defines it by plugins=[MODULE]"
 
 
-def load_model(path: str | Path) -> Autoencoder:
+def load_model(path: str | Path) -> Detector:
     """The model of a checkpoint file, in evaluation mode on the CPU, with its reference gradients and calibration.
 
     Raises:
@@ -95,12 +95,12 @@ def load_model(path: str | Path) -> Autoencoder:
         raise UserError(f"{path} holds another architecture than this version's {checkpoint['model']}.") from error
 
 
-def model_of(checkpoint: Checkpoint) -> Autoencoder:
+def model_of(checkpoint: Checkpoint) -> Detector:
     """The model of a checkpoint that was read already, in evaluation mode on the CPU.
 
     Its optimizer and schedule are left out: they name classes by their path, and it is not trained on.
     """
-    kind = Autoencoder.registry[checkpoint["model"]]
+    kind = Detector.registry[checkpoint["model"]]
     model = kind(**{**settings(checkpoint["hyper_parameters"]), "optimizer": None, "scheduler": None})
     model.load_state_dict(checkpoint["state_dict"])
     model.on_load_checkpoint(checkpoint)

@@ -21,9 +21,10 @@ A network of your own is a subclass of :class:`Network`, named by a config (docs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from solder_vae.models.layers.blocks import BicubicUpsample2x, conv_block
@@ -62,6 +63,14 @@ class Network(nn.Module):
     def convolutions(self) -> list[nn.Conv2d]:
         return []
 
+    def with_features(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Of an encoder: its output for images ``(B, 3, H, W)``, and features ``(B, D)`` that normals are compared by.
+
+        Here :func:`channel_statistics` of the code's first map. A deep encoder does better with those of its layers.
+        """
+        code = self(x)
+        return code, channel_statistics([code[0]])
+
     def run(self, layers: Iterable[nn.Module], x: Tensor) -> Tensor:
         """One layer after the other, the fast way unless ``fast`` is off."""
         if self.fast:
@@ -69,6 +78,15 @@ class Network(nn.Module):
         for layer in layers:
             x = plain_forward(layer, x)
         return x
+
+
+def channel_statistics(maps: Sequence[Tensor]) -> Tensor:
+    """Mean and deviation of each channel over the positions, of maps ``(B, C_i, H_i, W_i)``: ``(B, 2 * sum C_i)``."""
+    columns = []
+    for values in maps:
+        mean = values.mean((2, 3), keepdim=True)
+        columns += [mean.flatten(1), (values - mean).square().mean((2, 3)).sqrt()]
+    return torch.cat(columns, 1)
 
 
 def make_network(spec: Mapping[str, Any] | None, default: Network | None, key: str) -> Network:
@@ -134,10 +152,27 @@ class Encoder(Network):
         )  # 10 x 8 x 8
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        if x.shape[-1] % STRIDE or x.shape[-2] % STRIDE:
-            raise ValueError(f"image height and width must be multiples of {STRIDE}, got {tuple(x.shape[-2:])}")
+        self.check_size(x)
         features = self.run(self.features, x)
         return tuple(self.run([head], features) for head in self.heads)
+
+    def with_features(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The code, and :func:`channel_statistics` of blocks 2 to 5, before their pooling.
+
+        The first block sees edges and colours; the heads see what the objective lets through.
+        """
+        self.check_size(x)
+        blocks = []
+        for layer in self.features:
+            x = self.run([layer], x)
+            if not isinstance(layer, nn.MaxPool2d):
+                blocks.append(x)
+        return tuple(self.run([head], x) for head in self.heads), channel_statistics(blocks[1:])
+
+    @staticmethod
+    def check_size(x: Tensor) -> None:
+        if x.shape[-1] % STRIDE or x.shape[-2] % STRIDE:
+            raise ValueError(f"image height and width must be multiples of {STRIDE}, got {tuple(x.shape[-2:])}")
 
 
 class Decoder(Network):

@@ -8,8 +8,8 @@ the model alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,8 +18,8 @@ from solder_vae.utils.errors import UserError
 
 Code = tuple[Tensor, ...]  # the encoder's output for a batch: (z,) or (mu, logvar)
 
-#: What a score may need of a model beside reconstructions and codes.
-POSTERIOR, GRADIENTS = "posterior", "gradients"
+#: What a score may need of a model.
+RECONSTRUCTION, POSTERIOR, GRADIENTS, FEATURES = "reconstruction", "posterior", "gradients", "features"
 
 
 class ModelOutput(NamedTuple):
@@ -33,6 +33,7 @@ class ModelOutput(NamedTuple):
         divergence: each image's divergence as it enters the objective, weight included, ``(B,)``; None without one.
         grad_loss: each image's gradient loss ``(B,)`` in [-1, 1] (Eq. 4); None before there are reference gradients.
         scores: each score ``(B,)`` by name.
+        features: ``(B, D)``, see :meth:`solder_vae.models.detector.Detector.describe`; None where no score needs them.
     """
 
     images: Tensor
@@ -42,6 +43,44 @@ class ModelOutput(NamedTuple):
     divergence: Tensor | None
     grad_loss: Tensor | None
     scores: dict[str, Tensor]
+    features: Tensor | None = None
+
+
+class Examples(Protocol):
+    """Images as the trained model sees them: in evaluation mode, not augmented.
+
+    Iterating passes them through the network and gives its outputs, batch by batch.
+
+    Attributes:
+        defects: each image's defect type, or "normal".
+        features: ``(N, D)``, on the CPU; computed once.
+    """
+
+    @property
+    def defects(self) -> Sequence[str]: ...
+
+    @property
+    def features(self) -> Tensor: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[ModelOutput]: ...
+
+
+class FitData(NamedTuple):
+    """What a fitted score may learn from.
+
+    Attributes:
+        normals: training normals; of more than :data:`MEMORY` a seeded choice.
+        validation: the normals that thresholds are set by.
+    """
+
+    normals: Examples
+    validation: Examples
+
+
+MEMORY = 20_000
+"""Training normals that fitted scores see at most: a memory of all would make checkpoints of gigabytes."""
 
 
 class Score:
@@ -49,8 +88,10 @@ class Score:
 
     Attributes:
         name: what ``score=NAME``, metrics.json and checkpoints call it.
-        needs: of "posterior" (a Gaussian posterior and its divergence) and "gradients" (GradCon's gradient losses). A
-            model that lacks one of them is not tested under the score.
+        needs: of "reconstruction", "posterior" (a Gaussian posterior and its divergence), "gradients" (GradCon's
+            gradient losses) and "features". A model that lacks one of them is not tested under the score.
+        beside: names of scores that are computed before this one (it may read them in ``output.scores``) and tested
+            beside it.
         fitted: whether :meth:`fit` must see the training normals first; :meth:`state` then travels in the checkpoint.
         exportable: whether :meth:`__call__` is made of tensor operations that ONNX has.
     """
@@ -58,6 +99,7 @@ class Score:
     registry: ClassVar[dict[str, type[Score]]] = {}
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
+    beside: ClassVar[tuple[str, ...]] = ()
     fitted: ClassVar[bool] = False
     exportable: ClassVar[bool] = False
 
@@ -67,12 +109,8 @@ class Score:
             cls.name = name
             Score.registry[name] = cls
 
-    def fit(self, normals: Iterable[ModelOutput]) -> None:
-        """Learn from the trained model's outputs for the training normals; most scores learn nothing.
-
-        Args:
-            normals: of the training images, batch by batch, in evaluation mode, not augmented.
-        """
+    def fit(self, data: FitData) -> None:
+        """Learn from what the trained model says of normals; most scores learn nothing."""
 
     def state(self) -> dict[str, Tensor]:
         """What :meth:`fit` learned, for the checkpoint."""
@@ -89,6 +127,7 @@ class Score:
 class Recon(Score, name="recon"):
     """Mean squared error of each image (Eq. 2), 0 or greater."""
 
+    needs = frozenset({RECONSTRUCTION})
     exportable = True
 
     def __call__(self, output: ModelOutput) -> Tensor:
@@ -102,7 +141,7 @@ class Elbo(Score, name="elbo"):
     so this is its negative, the objective L of that image.
     """
 
-    needs = frozenset({POSTERIOR})
+    needs = frozenset({RECONSTRUCTION, POSTERIOR})
     exportable = True
 
     def __call__(self, output: ModelOutput) -> Tensor:
@@ -117,7 +156,7 @@ class GradConScore(Score, name="gradcon"):
         gamma: weight of the gradient loss, 0.12 in Kwon et al.
     """
 
-    needs = frozenset({GRADIENTS})
+    needs = frozenset({RECONSTRUCTION, GRADIENTS})
     exportable = True
 
     def __init__(self, gamma: float = 0.12) -> None:
@@ -133,21 +172,38 @@ PAPER_SCORES: tuple[type[Score], ...] = (Recon, Elbo, GradConScore)
 SCORES = tuple(kind.name for kind in PAPER_SCORES)
 
 
-def make_score(name: str, parameters: Mapping[str, Any]) -> Score:
-    """The score of a name.
+def score_class(name: str) -> type[Score]:
+    """The class of a score's name.
 
     Raises:
-        UserError: it is not known (nothing is imported here), or does not take these parameters.
+        UserError: it is not known (nothing is imported here).
     """
     if name not in Score.registry:
         raise UserError(
             f"score={name} is unknown: use {', '.join(score.name for score in PAPER_SCORES)}, "
             "or name its module by plugins=[...]."
         )
+    return Score.registry[name]
+
+
+def make_score(name: str, parameters: Mapping[str, Any]) -> Score:
+    """The score of a name.
+
+    Raises:
+        UserError: it is not known, or does not take these parameters.
+    """
+    kind = score_class(name)
     try:
-        return Score.registry[name](**parameters)
+        return kind(**parameters)
     except TypeError as error:
         raise UserError(f"score={name} does not take what is given: {error}.") from error
+
+
+def score_with(output: ModelOutput, scores: Mapping[str, Score]) -> ModelOutput:
+    """The output with these scores, each of which sees those before it."""
+    for name, score in scores.items():
+        output = output._replace(scores={**output.scores, name: score(output)})
+    return output
 
 
 def average_draws(outputs: list[ModelOutput]) -> ModelOutput:

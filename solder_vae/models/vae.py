@@ -12,7 +12,7 @@ from torch import Tensor
 from solder_vae.models.autoencoder import Autoencoder, log
 from solder_vae.models.losses import check_reduction, kl_divergence, kl_term, reparameterize, squared_error
 from solder_vae.models.posterior import COLLAPSED_BELOW, PosteriorStatistics
-from solder_vae.models.scores import GRADIENTS, POSTERIOR, Code, latent_noise
+from solder_vae.models.scores import POSTERIOR, Code, latent_noise
 from solder_vae.utils.checks import is_number
 from solder_vae.utils.distributed import rank, world_size
 from solder_vae.utils.errors import UserError
@@ -27,7 +27,7 @@ class BetaVAE(Autoencoder, name="beta_vae"):
         **others: as for :class:`~solder_vae.models.autoencoder.Autoencoder`.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({GRADIENTS, POSTERIOR})
+    provides: ClassVar[frozenset[str]] = Autoencoder.provides | {POSTERIOR}
     heads: ClassVar[int] = 2
 
     def __init__(self, beta: float = 3.0, reduction: str = "sum", **others: Any) -> None:

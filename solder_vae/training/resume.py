@@ -10,8 +10,8 @@ from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger
 
-from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint import Checkpoint, read_checkpoint, settings
+from solder_vae.models.detector import Detector
 from solder_vae.utils.errors import UserError
 
 
@@ -49,7 +49,7 @@ def earlier_rows(path: Path, steps: int) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if value} for row in whole if int(row["step"]) < steps]
 
 
-def check_resumable(path: str | Path, model: Autoencoder, max_epochs: int) -> Checkpoint:
+def check_resumable(path: str | Path, model: Detector, max_epochs: int) -> Checkpoint:
     """Return the checkpoint if a run of ``model`` can go on from it, up to ``max_epochs``.
 
     Raises:
@@ -100,7 +100,7 @@ def defaults(kind: type) -> dict[str, Any]:
     """The default of each argument of a model, which is what a version without that argument trained with."""
     found: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
-        if "__init__" in vars(base) and issubclass(base, Autoencoder):
+        if "__init__" in vars(base) and issubclass(base, Detector):
             parameters = inspect.signature(base).parameters.values()
             found |= {item.name: item.default for item in parameters if item.default is not item.empty}
     return found

@@ -21,6 +21,7 @@ from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC, pseudo_def
 from solder_vae.evaluation.tables import localisation_table, result_table
 from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint import Checkpoint, model_of, read_checkpoint, write_checkpoint
+from solder_vae.models.detector import Detector
 from solder_vae.models.precision import FULL
 from solder_vae.models.steps import TrainingModule, check_optimization
 from solder_vae.training.checks import check_run, check_tables, threshold_rule, training_precision
@@ -73,11 +74,12 @@ def run(config: DictConfig, directory: Path) -> float:
         if resumed is not None:
             carry_over(Path(config.resume).parent / "metrics.csv", resumed, loggers)
         fit_model = fit_on_ranks if config.trainer.devices > 1 else fit
+        assert isinstance(model, Autoencoder)
         best = read_checkpoint(fit_model(TrainingModule(model), data, config, directory, loggers))
         return finish(best, data, config, directory, loggers)
 
 
-def build_parts(config: DictConfig) -> tuple[Autoencoder, SolderDataModule]:
+def build_parts(config: DictConfig) -> tuple[Detector, SolderDataModule]:
     """The model and the data of a config, all of whose values are checked here, before any data are read.
 
     Raises:
@@ -87,7 +89,8 @@ def build_parts(config: DictConfig) -> tuple[Autoencoder, SolderDataModule]:
         raise UserError(f"seed={config.seed} does not fit: use a whole number from 0 to {(1 << 32) - 1}.")
     pl.seed_everything(config.seed, workers=True, verbose=False)
     model = build_model(config)
-    check_optimization(model)
+    if isinstance(model, Autoencoder):
+        check_optimization(model)
     data: SolderDataModule = build(config.data)
     threshold_rule(config)
     check_logging(**config.logger)
@@ -95,7 +98,7 @@ def build_parts(config: DictConfig) -> tuple[Autoencoder, SolderDataModule]:
     return model, data
 
 
-def build_model(config: DictConfig) -> Autoencoder:
+def build_model(config: DictConfig) -> Detector:
     """The model that a config names, not trained yet.
 
     Classes that the config names are imported here; the model looks them up among those that are known.
@@ -109,7 +112,7 @@ def build_model(config: DictConfig) -> Autoencoder:
             import_target(node._target_)
     own = {key: value for key, value in config.score.items() if key not in SHARED_SCORE_KEYS}
     scores = {config.score.name: own} if "_target_" in config.score else None
-    model: Autoencoder = build(config.model, scores=scores)
+    model: Detector = build(config.model, scores=scores)
     return model
 
 

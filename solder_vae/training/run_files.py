@@ -17,14 +17,14 @@ from solder_vae.data.view import PLAIN
 from solder_vae.evaluation import plots, style
 from solder_vae.evaluation.evaluate import Evaluation, reconstruct
 from solder_vae.evaluation.reconstruction_plots import reconstructions
-from solder_vae.models.autoencoder import Autoencoder
+from solder_vae.models.detector import Detector
 from solder_vae.training.loggers import Dashboard, log_lineage
 from solder_vae.utils.files import atomic_file
 from solder_vae.utils.tables import write_csv
 
 
 def write_artefacts(
-    directory: Path, model: Autoencoder, evaluation: Evaluation, numbers: Mapping[str, Any], pictures: bool = True
+    directory: Path, model: Detector, evaluation: Evaluation, numbers: Mapping[str, Any], pictures: bool = True
 ) -> None:
     """Write predictions.csv, metrics.json and the pictures of a run.
 
@@ -47,7 +47,7 @@ def write_artefacts(
             style.save(figure, directory / f"{name}.png")
 
 
-def figures(directory: Path, model: Autoencoder, evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
+def figures(directory: Path, model: Detector, evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
     """A run's pictures by name."""
     table, primary, metrics = evaluation.table, evaluation.primary, evaluation.metrics
     labels, threshold = table.labels, evaluation.threshold.value
@@ -84,7 +84,7 @@ def is_series(name: str) -> bool:
     return name.startswith(("train/", "val/"))
 
 
-def run_metrics(model: Autoencoder, evaluation: Evaluation, validation: Mapping[str, float]) -> dict[str, Any]:
+def run_metrics(model: Detector, evaluation: Evaluation, validation: Mapping[str, float]) -> dict[str, Any]:
     """Every number of a run, flat: ``test/...`` is the primary score's, ``test/<score>/...`` each score's.
 
     Nothing in it depends on the clock or the machine's load, so equal runs write equal files.

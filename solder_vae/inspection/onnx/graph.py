@@ -17,11 +17,12 @@ from solder_vae.data.view import CONTROLLED, controlled_batch
 from solder_vae.evaluation.anomaly_map import anomaly_map
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.onnx.resize import prepare_batch
+from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.layers.blocks import BicubicUpsample2x, bicubic_matrix
 from solder_vae.models.losses import squared_error
 from solder_vae.models.networks import Decoder
 from solder_vae.models.per_image_gradients import weight_gradient_cosine
-from solder_vae.models.scores import GRADIENTS, ModelOutput, average_draws
+from solder_vae.models.scores import FEATURES, GRADIENTS, ModelOutput, average_draws, score_with
 
 OUTPUTS = ("score", "label", "heat_map")
 
@@ -37,7 +38,7 @@ class InspectionGraph(nn.Module):
 
     def __init__(self, inspector: Inspector) -> None:
         super().__init__()
-        self.model = inspector.model
+        self.model = cast(Autoencoder, inspector.model)
         self.score = self.model.scores[inspector.primary]
         self.image_size, self.view, self.map_scale = inspector.image_size, inspector.view, inspector.map_scale
         # In double precision, as everywhere: rounded to single, the threshold could fall below the score that set it.
@@ -54,17 +55,19 @@ class InspectionGraph(nn.Module):
             checkpoint's unit, in which 99 % of the pixels of validation normals are below 1.
         """
         x = self.prepared(images) / 127.5 - 1
-        code = self.model.encode(x)
+        wanted = self.model.chosen_scores([self.score.name])
+        needs = {need for score in wanted.values() for need in score.needs}
+        code, features = self.model.encode_with_features(x) if FEATURES in needs else (self.model.encode(x), None)
         decoder = cast(Decoder, self.model.decoder)
         divergence = self.model.divergence(code, x[0].numel())
         outputs = []
         for z in self.model.latents_at(code, self.model.latent):
-            if GRADIENTS in self.score.needs:
+            if GRADIENTS in needs:
                 recon, grad_loss = decode_with_gradient_loss(decoder, z, x, self.model.reference.means)
             else:
                 recon, grad_loss = self.model.decoder(z), None
-            output = ModelOutput(x, code, recon, squared_error(x, recon), divergence, grad_loss, {})
-            outputs.append(output._replace(scores={self.score.name: self.score(output)}))
+            output = ModelOutput(x, code, recon, squared_error(x, recon), divergence, grad_loss, {}, features)
+            outputs.append(score_with(output, wanted))
         result = average_draws(outputs)
         score = result.scores[self.score.name]
         return score, (score.double() > self.threshold).long(), anomaly_map(x, result.recon) / self.map_scale

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, cast
 
 import joblib  # type: ignore[import-untyped]
 import numpy as np
@@ -21,6 +22,7 @@ from solder_vae.evaluation.reconstruction_plots import reconstructions
 from solder_vae.evaluation.tsne import embed
 from solder_vae.metrics.disentanglement import chance, measure, rotated
 from solder_vae.metrics.latent_separation import chance_purity, knn_purity, silhouette
+from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint import load_model
 from solder_vae.studies.paper.plan import FIGURE_BETAS, TABLE_3, further_rows, model_name, of_beta
 from solder_vae.studies.paper.published import BETA
@@ -63,7 +65,7 @@ def embeddings(runs: Runs, test: ImageTable, constraint: bool, count: int, jobs:
     for beta in FIGURE_BETAS:
         training = of_beta(beta, "gradcon" if constraint else "elbo").training(0)
         if training in runs.finished and len(test) >= 4:
-            codes = posterior_means(load_model(runs.finished[training].folder / "best.ckpt"), test.images)
+            codes = posterior_means(trained(runs.finished[training].folder), test.images)
             log.info("t-SNE of β=%g %s constraint", beta, "with" if constraint else "without")
             placed = embed(codes, runs=count, jobs=jobs)
             numbers = (silhouette(codes, test.labels), knn_purity(codes, test.labels), chance_purity(test.labels))
@@ -77,7 +79,7 @@ def figure_4(runs: Runs, test: ImageTable) -> Figure | None:
     if run is None:
         return None
     images = run.test_images("gradcon")
-    model = load_model(run.folder / "best.ckpt")
+    model = trained(run.folder)
     return reconstructions(partial(reconstruct, model, test.images), test, images.scores, images.threshold)
 
 
@@ -87,7 +89,7 @@ def traversal(runs: Runs, test: ImageTable) -> Figure | None:
     normals = [row for row, defect in enumerate(test.defects) if defect == NORMAL]
     if run is None or not normals:
         return None
-    model = load_model(run.folder / "best.ckpt")
+    model = trained(run.folder)
     kl = posterior_kl(model, test.images[normals])
     return traversal_figure(model, test.images[normals[0]], strongest_units(kl, 4) + strongest_channels(kl, 3))
 
@@ -120,7 +122,7 @@ def disentanglement(
         table = tables[seed]
         if not table.factors or len(table) < 20:
             return []
-        codes = posterior_means(load_model(run.folder / "best.ckpt"), table.images)
+        codes = posterior_means(trained(run.folder), table.images)
         tasks.append((run, codes, normal_factors(table.factors)))
     log.info("disentanglement of %d models", len(tasks))
     measures = joblib.Parallel(n_jobs=jobs)(joblib.delayed(_measures)(codes, factors) for _, codes, factors in tasks)
@@ -133,3 +135,8 @@ def disentanglement(
 def _measures(codes: NDArray[np.float64], factors: dict[str, NDArray[np.generic]]) -> dict[str, dict[str, float]]:
     kinds = (measure(codes, factors), chance(codes, factors), measure(rotated(codes), factors))
     return dict(zip(KINDS, kinds, strict=True))
+
+
+def trained(folder: Path) -> Autoencoder:
+    """The model of a run, one of the paper's."""
+    return cast(Autoencoder, load_model(folder / "best.ckpt"))

@@ -1,0 +1,79 @@
+"""Fitting the scores that are fitted, after training, on normals as the trained model sees them."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solder_vae.data.table import ImageTable
+from solder_vae.data.transforms import to_tensor
+from solder_vae.evaluation.run_model import run_model
+from solder_vae.models.detector import Detector
+from solder_vae.models.scores import MEMORY, FitData, ModelOutput
+from solder_vae.utils.threads import tracked
+
+log = logging.getLogger(__name__)
+
+
+class TableExamples:
+    """Rows of a table as a model sees them: :class:`solder_vae.models.scores.Examples`.
+
+    Args:
+        model: trained, in evaluation mode.
+        table: with the images.
+        rows: which of them, in ascending order.
+        batch_size: images that pass through the network at once.
+        what: they are, for the progress on a terminal.
+    """
+
+    def __init__(self, model: Detector, table: ImageTable, rows: Sequence[int], batch_size: int, what: str) -> None:
+        self.model, self.table, self.rows, self.batch_size, self.what = model, table, list(rows), batch_size, what
+        self.defects = [table.defects[row] for row in rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batches(self) -> Iterator[Tensor]:
+        """The images ``(B, 3, S, S)`` in [-1, 1], with progress on a terminal."""
+        count, size = len(self), self.batch_size
+        parts = (self.table.images[self.rows[start : start + size]] for start in range(0, count, size))
+        return iter(tracked((to_tensor(part) for part in parts), self.what, math.ceil(count / size)))
+
+    def __iter__(self) -> Iterator[ModelOutput]:
+        needs = {need for score in self.model.scores.values() if score.fitted for need in score.needs}
+        return run_model(self.model, self.batches(), names=(), needs=needs)
+
+    @cached_property
+    def features(self) -> Tensor:
+        return torch.cat([self.model.describe(x.to(self.model.device)).cpu() for x in self.batches()])
+
+
+def fit_scores(model: Detector, tables: Mapping[str, ImageTable], batch_size: int, seed: int) -> None:
+    """Fit the scores of a model that are fitted.
+
+    Args:
+        model: trained, in evaluation mode, on the device to use.
+        tables: "train" and "val".
+        batch_size: images that pass through the network at once.
+        seed: of the choice where there are more than :data:`~solder_vae.models.scores.MEMORY` training normals.
+    """
+    if not any(score.fitted for score in model.scores.values()):
+        return
+    train = tables["train"]
+    rows = list(range(len(train)))
+    if len(rows) > MEMORY:
+        rows = sorted(np.random.default_rng(seed).choice(len(rows), MEMORY, replace=False).tolist())
+        log.info("fitted scores learn from %d of the %d training normals, drawn by seed", MEMORY, len(train))
+    data = FitData(
+        TableExamples(model, train, rows, batch_size, "normals"),
+        TableExamples(model, tables["val"], range(len(tables["val"])), batch_size, "validation"),
+    )
+    for score in model.scores.values():
+        if score.fitted:
+            score.fit(data)

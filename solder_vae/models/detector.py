@@ -1,0 +1,177 @@
+"""What every model has in common: images in, scores out, a checkpoint that decides on new joints.
+
+:class:`~solder_vae.models.autoencoder.Autoencoder` is the base of those that reconstruct.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from solder_vae.models import neighbours  # noqa: F401  # which registers its scores
+from solder_vae.models.precision import FULL
+from solder_vae.models.scores import PAPER_SCORES, Code, ModelOutput, Score, make_score, score_class
+from solder_vae.utils.errors import UserError
+
+
+class Detector(nn.Module):
+    """The base of all models. A subclass gives its name, ``class Mine(Detector, name="mine")``, and :meth:`score`.
+
+    Attributes:
+        provides: to scores, see :attr:`solder_vae.models.scores.Score.needs`.
+        hparams: what makes the model anew from a checkpoint: plain values only.
+        scores: those that it is tested under, by name.
+        primary_score: the one whose threshold decides.
+        preprocessing: how a picture becomes its input; set by the run ...
+        decision_state: ... and thresholds, once they are set; both travel with the weights.
+        precision: of training, see :mod:`solder_vae.models.precision`.
+    """
+
+    registry: ClassVar[dict[str, type[Detector]]] = {}
+    name: ClassVar[str]
+    provides: ClassVar[frozenset[str]] = frozenset()
+    hparams: dict[str, Any]
+    scores: dict[str, Score]
+    primary_score: str
+
+    def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if name is not None:  # checkpoints hold the name, not a path: loading must not import what a file says
+            cls.name = name
+            Detector.registry[name] = cls
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        model = super().__new__(cls)
+        model.hparams = arguments(cls, args, kwargs)
+        return model
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.preprocessing: dict[str, Any] | None = None
+        self.precision = FULL
+        self.decision_state: dict[str, Any] | None = None
+
+    def make_scores(
+        self,
+        primary: str,
+        extra: Mapping[str, Mapping[str, Any]],
+        provides: frozenset[str],
+        own: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        """Make :attr:`scores`: the paper's that the model admits, further ones, and those that belong beside them.
+
+        Args:
+            primary: the one that decides.
+            extra: parameters of further scores by name.
+            provides: what the model gives to scores.
+            own: parameters that the model itself has for a score.
+
+        Raises:
+            UserError: one does not fit the model, or the primary one is not among them.
+        """
+        wanted = dict.fromkeys(kind.name for kind in PAPER_SCORES if kind.needs <= provides)
+        for name in extra:
+            wanted |= dict.fromkeys((*score_class(name).beside, name))
+        if primary not in wanted:
+            raise UserError(
+                f"score={primary} does not fit model={self.name}: "
+                f"use one of {', '.join(f'score={name}' for name in wanted)}."
+            )
+        self.scores = {name: make_score(name, {**own.get(name, {}), **extra.get(name, {})}) for name in wanted}
+        for name, score in self.scores.items():
+            if missing := score.needs - provides:
+                raise UserError(f"score={name} needs a {' and '.join(sorted(missing))}, which model={self.name} lacks.")
+        self.primary_score = primary
+
+    @property
+    def admitted_scores(self) -> tuple[str, ...]:
+        """Names of the scores that the model is tested under."""
+        return tuple(self.scores)
+
+    def chosen_scores(self, names: Collection[str] | None) -> dict[str, Score]:
+        """The scores of these names (None: all) and those that they read, in the order in which they are computed."""
+        if names is None:
+            return dict(self.scores)
+        read = {other for name in names if name in self.scores for other in self.scores[name].beside}
+        return {name: score for name, score in self.scores.items() if name in names or name in read}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def score(
+        self, x: Tensor, names: Collection[str] | None = None, needs: Collection[str] = frozenset()
+    ) -> ModelOutput:
+        """Score images ``(B, 3, H, W)`` in [-1, 1]; the model must be in evaluation mode.
+
+        Args:
+            x: the images.
+            names: of the scores to compute; all by default.
+            needs: what to give beside what these scores need, see :attr:`solder_vae.models.scores.Score.needs`.
+        """
+        raise NotImplementedError
+
+    def describe(self, x: Tensor) -> Tensor:
+        """Features ``(B, D)`` of images ``(B, 3, H, W)`` in [-1, 1], which normals are compared by."""
+        raise NotImplementedError
+
+    def validation_terms(self, x: Tensor, code: Code, step: int) -> dict[str, Tensor]:
+        """The objective's terms on the ``step``-th validation batch, averaged over its images; none here."""
+        return {}
+
+    def validation_summary(self) -> dict[str, float]:
+        """What a validation says beside the means of its terms; the next one starts anew."""
+        return {}
+
+    def diagnostics(self) -> dict[str, NDArray[Any]]:
+        """Numbers of the latest validation by name, one value for each latent unit; each name becomes a CSV file."""
+        return {}
+
+    # checkpoints ------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["model"] = self.name
+        checkpoint["preprocessing"] = self.preprocessing
+        checkpoint["precision"] = self.precision
+        checkpoint["calibration"] = self.decision_state
+        checkpoint["plugins"] = self.plugins
+        checkpoint["scores"] = {name: score.state() for name, score in self.scores.items() if score.fitted}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Not the precision: a run that goes on from the checkpoint may have another.
+        self.preprocessing = checkpoint["preprocessing"]
+        self.decision_state = checkpoint["calibration"]
+        for name, state in checkpoint.get("scores", {}).items():  # not in files of earlier versions
+            if name in self.scores and state:
+                self.scores[name].load_state(state)
+
+    @property
+    def parts(self) -> list[Any]:
+        """What the model is made of, as far as a class of somebody's own can stand there."""
+        return [self, *self.scores.values()]
+
+    @property
+    def plugins(self) -> list[str]:
+        """The modules outside this package that the model is made of: loading it needs them to be imported."""
+        modules = {type(part).__module__ for part in self.parts}
+        return sorted(module for module in modules if not module.startswith("solder_vae."))
+
+
+def arguments(kind: type[Detector], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model is called with, by name, and the defaults of what it is not called with, its bases' included."""
+    values: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        if issubclass(base, Detector) and "__init__" in vars(base):
+            parameters = inspect.signature(vars(base)["__init__"]).parameters
+            values |= {name: item.default for name, item in parameters.items() if item.default is not item.empty}
+    signature = inspect.signature(kind.__init__)
+    bound = signature.bind_partial(None, *args, **kwargs).arguments
+    for name, value in list(bound.items())[1:]:
+        values |= value if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+    return values

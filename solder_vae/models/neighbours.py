@@ -1,0 +1,161 @@
+"""Scores that compare an image's features with those of the training normals: nearest neighbours and Mahalanobis.
+
+What the reconstruction error overlooks (a missing part is smooth, so it is easy to reconstruct) is often plain in the
+features of the very same network. The features are the model's: :meth:`solder_vae.models.detector.Detector.describe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from solder_vae.models.scores import FEATURES, FitData, ModelOutput, Score
+from solder_vae.utils.checks import check_whole_number
+from solder_vae.utils.errors import UserError
+
+LEAST_DEVIATION = 1e-2
+"""Of a feature, as a share of the features' median deviation: a channel that is dead on the normals would otherwise
+decide alone."""
+
+_AT_ONCE = 1024
+
+
+class Standard:
+    """Each feature by its mean and deviation over the normals.
+
+    Attributes:
+        mean, deviation: ``(D,)``.
+    """
+
+    def __init__(self, mean: Tensor, deviation: Tensor) -> None:
+        self.mean, self.deviation = mean, deviation
+
+    @classmethod
+    def of(cls, normals: Tensor) -> Standard:
+        """The standard of normals' features ``(N, D)``."""
+        deviation = normals.std(0, correction=0)
+        deviation = deviation.maximum(LEAST_DEVIATION * deviation.median())
+        # Where most features do not vary at all (a single normal), nothing tells their unit.
+        return cls(normals.mean(0), torch.where(deviation > 0, deviation, 1.0))
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Features ``(B, D)`` in the normals' deviations from their mean."""
+        return (features - self.mean.to(features.device)) / self.deviation.to(features.device)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"mean": self.mean, "deviation": self.deviation}
+
+
+class Knn(Score, name="knn"):
+    """Distance to the nearest training normals, each feature standardised by the normals (Bergman et al. 2020, "Deep
+    nearest neighbor anomaly detection"): the mean of the ``k`` least Euclidean distances, 0 or greater.
+
+    Args:
+        k: number of neighbours.
+    """
+
+    needs = frozenset({FEATURES})
+    beside = ("mahalanobis",)
+    fitted = True
+    exportable = True
+
+    def __init__(self, k: int = 1) -> None:
+        check_whole_number("score.k", k, 1)
+        self.k = k
+        self.standard = Standard(torch.zeros(0), torch.ones(0))
+        self.memory = torch.empty(0, 0)  # (N, D), standardised
+
+    def fit(self, data: FitData) -> None:
+        self.remember(data.normals.features)
+
+    def remember(self, normals: Tensor) -> None:
+        """Take the features ``(N, D)`` of normals as the memory."""
+        if len(normals) < self.k:
+            raise UserError(
+                f"score.k={self.k} does not fit {len(normals)} training normals: use {len(normals)} or less."
+            )
+        self.standard = Standard.of(normals)
+        self.memory = self.standard(normals)
+
+    def state(self) -> dict[str, Tensor]:
+        return {**self.standard.state(), "memory": self.memory}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.standard, self.memory = Standard(state["mean"], state["deviation"]), state["memory"]
+
+    def neighbours(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances to the nearest normals and their places in the memory, each ``(B, k)``, the nearest first."""
+        return nearest(self.standard(features), self.memory.to(features.device), self.k)
+
+    def __call__(self, output: ModelOutput) -> Tensor:
+        assert output.features is not None
+        return self.neighbours(output.features)[0].mean(1)
+
+    def leave_one_out(self) -> Tensor:
+        """The score ``(N,)`` of each normal in the memory, compared with all the others.
+
+        Mean and deviation are those of all.
+        """
+        starts = range(0, len(self.memory), _AT_ONCE)
+        parts = [self.memory[start : start + _AT_ONCE] for start in starts]
+        return torch.cat([nearest(part, self.memory, self.k + 1)[0][:, 1:].mean(1) for part in parts])
+
+
+def nearest(points: Tensor, memory: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Euclidean distances to the ``k`` nearest rows of a memory, and their places.
+
+    A matrix product finds them. It loses digits where two points are close, so the distances themselves are computed
+    from differences.
+
+    Args:
+        points: ``(B, D)``.
+        memory: ``(N, D)``, N >= k.
+        k: how many.
+
+    Returns:
+        Distances ``(B, k)`` in ascending order, and places ``(B, k)`` int64.
+    """
+    # Squared distances but for the point's own norm, which does not change which rows are nearest.
+    by_product = memory.square().sum(1) - 2 * points @ memory.T
+    places = by_product.topk(k, dim=1, largest=False).indices
+    distances = (points[:, None] - memory[places]).square().sum(2).sqrt()
+    distances, order = distances.sort(dim=1)
+    return distances, places.gather(1, order)
+
+
+class Mahalanobis(Score, name="mahalanobis"):
+    """Mahalanobis distance from the training normals (Rippel et al. 2020, "Modeling the distribution of normal data in
+    pre-trained deep features for anomaly detection"), 0 or greater; the covariance is shrunk (Ledoit and Wolf 2004).
+    """
+
+    needs = frozenset({FEATURES})
+    fitted = True
+    exportable = True
+
+    def __init__(self) -> None:
+        self.standard = Standard(torch.zeros(0), torch.ones(0))
+        self.whitening = torch.empty(0, 0)  # (D, D), W with W W^T the inverse covariance of standardised features
+
+    def fit(self, data: FitData) -> None:
+        from sklearn.covariance import ledoit_wolf  # type: ignore[import-untyped] # slow to import, and only needed here
+
+        normals = data.normals.features
+        self.standard = Standard.of(normals)
+        covariance, _ = ledoit_wolf(self.standard(normals).double().numpy(), assume_centered=True)
+        variances, axes = torch.linalg.eigh(torch.from_numpy(covariance))
+        # Few normals leave directions without variance even after shrinking: all of a batch alike, or a single one.
+        least = 1e-6 * variances.max().clamp_min(1e-12)
+        self.whitening = (axes / variances.maximum(least).sqrt()).float()
+
+    def state(self) -> dict[str, Tensor]:
+        return {**self.standard.state(), "whitening": self.whitening}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.standard, self.whitening = Standard(state["mean"], state["deviation"]), state["whitening"]
+
+    def __call__(self, output: ModelOutput) -> Tensor:
+        assert output.features is not None
+        whitened = self.standard(output.features) @ self.whitening.to(output.features.device)
+        return whitened.square().sum(1).sqrt()
