@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
             pass
         times.append(time.perf_counter() - started)
         processor.append(time.process_time() - used)
-    reading = processor_time(lambda: list(read_ahead(joints, inspector.image_size, inspector.view)))
+    reading = processor_time(lambda: list(read_ahead(joints, inspector.image_size, inspector.view, inspector.crop)))
     x = torch.rand(32, 3, inspector.image_size, inspector.image_size).to(memory_format=torch.channels_last)
     with torch.no_grad():
         recon = processor_time(lambda: [squared_error(x, inspector.model(x)) for _ in range(FILES // 32)])

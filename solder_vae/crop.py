@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from solder_vae.data.framing import cut_off
 from solder_vae.inspection.boards.crops import write_crops
 from solder_vae.inspection.boards.options import BOARD_USAGE, BoardOptions
 from solder_vae.utils.cli import command, parse
@@ -39,6 +40,8 @@ def run(arguments: list[str]) -> int:
         write_crops(board, directory)
     print(board)
     print(f"Their pictures and crops.csv are in {out}.")
+    if sentence := cut_off([(joint.height, joint.width) for joint in board.joints]):
+        print(sentence)
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from solder_vae.data.datamodule import SolderDataModule
+from solder_vae.data.framing import SQUARE, check_crop
 from solder_vae.data.image_files import MIN_SIDE, Image
 from solder_vae.data.layouts import LAYOUTS, Record, check_root, find_records, normal_names
 from solder_vae.data.masks import read_masks
@@ -58,6 +59,7 @@ class FolderSource:
         cache_mb: megabytes of prepared images to keep in memory. Images beyond are decoded from their files each
             time they are needed. That is slower, but the same to the bit and in bounded memory.
         normal: names that folders or labels of good joints have, in either case.
+        crop: "square" or "letterbox", see :mod:`solder_vae.data.framing`.
 
     Raises:
         UserError: a value is not one of those, or the root doesn't exist.
@@ -73,6 +75,7 @@ class FolderSource:
     group_regex: str | None = None
     cache_mb: float = 1024
     normal: Sequence[str] = NORMAL_NAMES
+    crop: str = SQUARE
 
     def __post_init__(self) -> None:
         check_root(self.root)
@@ -80,6 +83,7 @@ class FolderSource:
             raise UserError(f"data.layout={self.layout} is unknown; use one of {', '.join(LAYOUTS)}.")
         check_whole_number("data.image_size", self.image_size, MIN_SIDE)
         check_view(self.view)
+        check_crop(self.crop)
         if self.on_bad_file not in ("error", "skip"):
             raise UserError(f"data.on_bad_file={self.on_bad_file} is unknown; use error or skip.")
         if not isinstance(self.cache_mb, int | float) or not 0 <= self.cache_mb < np.inf:
@@ -111,7 +115,7 @@ class FolderSource:
         """
         keep = int(self.cache_mb * 1e6 / (3 * self.image_size**2))
         records = self.records()
-        decoded, kept = decode_all(records, self.image_size, self.view, keep)
+        decoded, kept = decode_all(records, self.image_size, self.view, keep, self.crop)
         photos = sorted(_good(decoded, self.on_bad_file), key=Photo.sort_key)
         for defect in sorted({record.defect for record in records} - {photo.defect for photo in photos}):
             log.warning("The class %s has no picture that can be read.", printable(defect))
@@ -132,13 +136,15 @@ class FolderSource:
         return tables
 
     def _table(self, photos: Sequence[Photo], kept: Mapping[str, Image], all_kept: bool) -> ImageTable:
-        images = PhotoImages(photos, self.image_size, self.view, kept)
+        images = PhotoImages(photos, self.image_size, self.view, kept, self.crop)
         return ImageTable(
             images=images[:] if all_kept else images,
             paths=[photo.name for photo in photos],
             defects=[photo.defect for photo in photos],
             native_size=np.array([photo.native_size for photo in photos], np.int64).reshape(-1, 2),
-            masks=read_masks([(photo.path, photo.defect, photo.native_size) for photo in photos], self.image_size),
+            masks=read_masks(
+                [(photo.path, photo.defect, photo.native_size) for photo in photos], self.image_size, self.crop
+            ),
         )
 
 

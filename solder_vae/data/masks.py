@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from solder_vae.data.framing import SQUARE
 from solder_vae.data.image_files import read_image
 from solder_vae.data.transforms import prepare_mask
 from solder_vae.utils.labels import NORMAL
@@ -26,12 +27,15 @@ def mask_path(image: Path) -> Path | None:
     return None
 
 
-def read_masks(images: Sequence[tuple[Path, str, tuple[int, int]]], image_size: int) -> NDArray[np.bool_] | None:
+def read_masks(
+    images: Sequence[tuple[Path, str, tuple[int, int]]], image_size: int, crop: str = SQUARE
+) -> NDArray[np.bool_] | None:
     """The defects' pixels in prepared images ``(N, S, S)``, or None where not every defective image has its mask.
 
     Args:
         images: path, defect and size (height, width) of each; the masks of normal ones are empty.
         image_size: side of the prepared images in pixels; a mask is cropped and resized as its image is.
+        crop: see :mod:`solder_vae.data.framing`.
 
     Raises:
         UserError: a mask cannot be read.
@@ -57,7 +61,7 @@ def read_masks(images: Sequence[tuple[Path, str, tuple[int, int]]], image_size: 
         if fault := _fault(mask, size):
             log.warning("%s: %s; anomaly maps are not measured.", printable(str(path)), fault)
             return None
-        masks[place] = prepare_mask(mask, image_size)
+        masks[place] = prepare_mask(mask, image_size, crop)
     log.info("Read %d masks of defects from ground_truth.", len(defective))
     return masks
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from solder_vae.data.framing import SQUARE
 from solder_vae.data.image_files import Image, read_image
 from solder_vae.data.layouts import Record
 from solder_vae.data.view import PLAIN, apply_view
@@ -46,18 +47,18 @@ def photo_of(record: Record, image: Image) -> Photo:
     return Photo(record.path, record.defect, record.split, record.group, (height, width), digest.hexdigest())
 
 
-def decode(record: Record, image_size: int, view: str) -> tuple[Photo, Image]:
+def decode(record: Record, image_size: int, view: str, crop: str = SQUARE) -> tuple[Photo, Image]:
     """Read one image; what is known of it, and its picture ``(S, S, 3)`` uint8 in a view.
 
     Raises:
         UserError: see :func:`solder_vae.data.image_files.read_image`.
     """
     image = read_image(record.path)
-    return photo_of(record, image), apply_view(image, image_size, view)
+    return photo_of(record, image), apply_view(image, image_size, view, crop)
 
 
 def decode_all(
-    records: Sequence[Record], image_size: int, view: str = PLAIN, keep: int = 0
+    records: Sequence[Record], image_size: int, view: str = PLAIN, keep: int = 0, crop: str = SQUARE
 ) -> tuple[list[Photo | UserError], dict[str, Image]]:
     """Decode every image once, in threads, with a progress bar on a terminal.
 
@@ -67,7 +68,7 @@ def decode_all(
     """
     photos: list[Photo | UserError] = []
     kept: dict[str, Image] = {}
-    work = partial(_decode_or_error, image_size=image_size, view=view)
+    work = partial(_decode_or_error, image_size=image_size, view=view, crop=crop)
     for result in tracked(in_threads(work, records), "Reading images", len(records)):
         if isinstance(result, UserError):
             photos.append(result)
@@ -79,9 +80,9 @@ def decode_all(
     return photos, kept
 
 
-def _decode_or_error(record: Record, image_size: int, view: str) -> tuple[Photo, Image] | UserError:
+def _decode_or_error(record: Record, image_size: int, view: str, crop: str) -> tuple[Photo, Image] | UserError:
     try:
-        return decode(record, image_size, view)
+        return decode(record, image_size, view, crop)
     except UserError as error:
         return error
 
@@ -96,11 +97,14 @@ class PhotoImages:
         image_size: side S.
         view: see :mod:`solder_vae.data.view`.
         kept: pictures by digest.
+        crop: see :mod:`solder_vae.data.framing`.
     """
 
-    def __init__(self, photos: Sequence[Photo], image_size: int, view: str, kept: Mapping[str, Image]) -> None:
+    def __init__(
+        self, photos: Sequence[Photo], image_size: int, view: str, kept: Mapping[str, Image], crop: str = SQUARE
+    ) -> None:
         self.photos = photos
-        self.view = view
+        self.view, self.crop = view, crop
         self.kept = kept
         self.shape = (len(photos), image_size, image_size, 3)
         self._rows = np.arange(len(photos))
@@ -130,7 +134,7 @@ class PhotoImages:
         return pictures if chosen.ndim else pictures[0]
 
     def _again(self, photo: Photo) -> Image:
-        now, picture = decode(photo, self.shape[1], self.view)
+        now, picture = decode(photo, self.shape[1], self.view, self.crop)
         if now.digest != photo.digest:
             raise UserError(
                 f"{photo.name}: has changed since this run began; start again, and leave the images alone meanwhile."

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from solder_vae.data.framing import ROUND_UP, SQUARE, edge_colour, fitted
 from solder_vae.data.image_files import Image
 from solder_vae.utils.errors import UserError
 
@@ -35,39 +36,57 @@ def centre_square(image: NDArray[Any]) -> NDArray[Any]:
     return image[top : top + side, left : left + side]
 
 
-def _resize(image: NDArray[Any], image_size: int) -> NDArray[Any]:
-    """The square image ``(H, H, ...)`` at another size."""
+def _resize(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """The image at another size, of about the same ratio of sides."""
     # Averaging over areas when shrinking, as anything else would alias; bilinear when enlarging, as cubic
     # would overshoot and draw bright rims around the highlights of a joint.
-    interpolation = cv2.INTER_AREA if image_size < len(image) else cv2.INTER_LINEAR
-    return cv2.resize(image, (image_size, image_size), interpolation=interpolation)
+    interpolation = cv2.INTER_AREA if max(height, width) < max(image.shape[:2]) else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=interpolation)
 
 
-def prepare(image: Image, image_size: int = 64) -> Image:
-    """Crop the central square and resize it.
+def prepare(image: Image, image_size: int = 64, crop: str = SQUARE) -> Image:
+    """Make a picture a square of the size that is asked for.
 
     Args:
         image: ``(H, W, 3)`` uint8 of any size.
         image_size: side of the result in pixels.
+        crop: "square" takes the central square, "letterbox" the whole picture, see :mod:`solder_vae.data.framing`.
 
     Returns:
         ``(image_size, image_size, 3)`` uint8.
     """
-    return np.asarray(_resize(np.ascontiguousarray(centre_square(image)), image_size))
+    return _square(image, image_size, crop, 0 if crop == SQUARE else edge_colour(image))
 
 
-def prepare_mask(mask: NDArray[np.bool_], image_size: int = 64) -> NDArray[np.bool_]:
+def prepare_mask(mask: NDArray[np.bool_], image_size: int = 64, crop: str = SQUARE) -> NDArray[np.bool_]:
     """Crop and resize a mask exactly as :func:`prepare` does the image.
 
     Args:
         mask: ``(H, W)`` bool.
         image_size: side of the result in pixels.
+        crop: as the image's; nothing is set in the bars of a letterbox.
 
     Returns:
         ``(image_size, image_size)`` bool: a pixel is set if more than half of its area was.
     """
-    grey = np.ascontiguousarray(centre_square(mask)).astype(np.uint8) * 255
-    return _resize(grey, image_size) > 127
+    return _square(mask.astype(np.uint8) * 255, image_size, crop, 0) > 127
+
+
+def _square(image: NDArray[np.uint8], size: int, crop: str, fill: Any) -> Image:
+    if crop == SQUARE:
+        return np.asarray(_resize(np.ascontiguousarray(centre_square(image)), size, size))
+    height, width = fitted(image.shape[0], image.shape[1], size)
+    top, left = (size - height) // 2, (size - width) // 2
+    square = np.empty((size, size, *image.shape[2:]), np.uint8)
+    square[:] = fill
+    inside = square[top : top + height, left : left + width]
+    if size >= max(image.shape[:2]):
+        inside[:] = _resize(np.ascontiguousarray(image), height, width)
+        return square
+    for channel in np.ndindex(image.shape[2:]):  # one by one, since they take four times the memory
+        means = _resize(image[(..., *channel)].astype(np.float32), height, width)
+        inside[(..., *channel)] = np.clip(np.floor(means + ROUND_UP), 0, 255)
+    return square
 
 
 def to_tensor(images: Image) -> Tensor:

@@ -4,7 +4,7 @@
 of good and bad joints but is not solder: colour, brightness, contrast, resolution. A result that survives it does not
 rest on those. It is made in this order:
 
-1. crop the central square; grey by ITU-R BT.601's luma;
+1. crop the central square, or fit the whole picture in (:mod:`solder_vae.data.framing`); grey by ITU-R BT.601's luma;
 2. resize to :data:`RESOLUTION` pixels a side: means over areas, or bilinear where the photograph has fewer;
 3. resize to the network's image size, bilinear;
 4. shift and scale each image to mean :data:`MEAN` and standard deviation :data:`DEVIATION` grey levels, clip to
@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solder_vae.data.axes import Axis, axes, edges_of
+from solder_vae.data.framing import SQUARE
 from solder_vae.data.image_files import Image
 from solder_vae.data.transforms import prepare
 from solder_vae.utils.errors import UserError
@@ -52,43 +54,48 @@ def check_view(view: str) -> str:
     return view
 
 
-def apply_view(image: Image, image_size: int, view: str) -> Image:
+def apply_view(image: Image, image_size: int, view: str, crop: str = SQUARE) -> Image:
     """A photograph in a view.
 
     Args:
         image: ``(H, W, 3)`` uint8 of any size.
         image_size: side of the result in pixels.
         view: one of :data:`VIEWS`.
+        crop: "square" or "letterbox".
 
     Returns:
         ``(image_size, image_size, 3)`` uint8.
     """
     if view == PLAIN:
-        return prepare(image, image_size)
-    grey = controlled_batch(torch.from_numpy(np.ascontiguousarray(image))[None], image_size)[0]
+        return prepare(image, image_size, crop)
+    grey = controlled_batch(torch.from_numpy(np.ascontiguousarray(image))[None], image_size, crop)[0]
     return np.repeat(grey.to(torch.uint8).numpy()[..., None], 3, axis=-1)
 
 
-def controlled_batch(images: Tensor, image_size: int) -> Tensor:
+def controlled_batch(images: Tensor, image_size: int, crop: str = SQUARE) -> Tensor:
     """The controlled view of a batch, in operations that can be exported with symbolic sizes.
 
     Args:
         images: ``(B, H, W, 3)`` uint8, all of one size, any size.
         image_size: side S of the result.
+        crop: "square" or "letterbox".
 
     Returns:
         ``(B, S, S)`` float32 that holds whole numbers in [1, 255].
     """
-    height, width = (torch.scalar_tensor(n, dtype=torch.float64) for n in images.shape[1:3])
-    side = torch.minimum(height, width)
-    top, left = (torch.floor((n - side) / 2) for n in (height, width))
+    height, width = images.shape[1:3]
+    down, across = axes(height, width, RESOLUTION, crop)
     red, green, blue = images.int().unbind(-1)
     grey = (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue).double() / 1000
-    enlarge = _resizing(RESOLUTION, torch.zeros(()).double(), torch.scalar_tensor(RESOLUTION).double(), image_size)
-    down = enlarge @ _resizing(images.shape[1], top, side, RESOLUTION)
-    across = enlarge @ _resizing(images.shape[2], left, side, RESOLUTION)
-    small = down @ grey @ across.T
-    return torch.round(MEAN + DEVIATION * _standardised(small)).float()
+    enlarge = _resizing(RESOLUTION, axes(RESOLUTION, RESOLUTION, image_size, SQUARE)[0], image_size)
+    rows = enlarge @ _resizing(height, down, RESOLUTION)
+    columns = enlarge @ _resizing(width, across, RESOLUTION)
+    square = rows @ grey @ columns.T
+    if crop != SQUARE:
+        reached = [enlarge @ axis.inside(RESOLUTION).double() for axis in (down, across)]
+        total, pixels = edges_of(grey)
+        square = square + (total / pixels)[:, None, None] * (1 - torch.outer(*reached))
+    return torch.round(MEAN + DEVIATION * _standardised(square)).float()
 
 
 def _standardised(images: Tensor) -> Tensor:
@@ -111,12 +118,13 @@ def _deviation(centred: Tensor) -> Tensor:
     return centred.square().mean((1, 2), keepdim=True).sqrt()
 
 
-def _resizing(length: int, start: Tensor, side: Tensor, size: int) -> Tensor:
-    """The matrix ``(size, length)`` that resizes the pixels ``start .. start + side - 1`` of a line to ``size``."""
-    cell, pixel = torch.arange(size).double()[:, None], torch.arange(length).double()[None, :] - start
-    step = side / size
+def _resizing(length: int, axis: Axis, size: int) -> Tensor:
+    """The matrix ``(size, length)`` that resizes pixels of a line of ``length``; the rows of filled pixels are 0."""
+    cell, pixel = axis.cells(size)[:, None], torch.arange(length).double()[None, :] - axis.start
+    side, count = axis.extent, axis.length
+    step = side / count
     overlap = torch.minimum((cell + 1) * step, pixel + 1) - torch.maximum(cell * step, pixel)
     means = overlap.clamp(min=0) / step
     position = torch.minimum(((cell + 0.5) * step - 0.5).clamp(min=0), side - 1)
     bilinear = (1 - (position - pixel).abs()).clamp(min=0)
-    return torch.where(side < size, bilinear, means)
+    return torch.where(side < count, bilinear, means) * axis.inside(size)[:, None]

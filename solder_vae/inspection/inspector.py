@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from solder_vae.data.framing import SQUARE, check_crop
 from solder_vae.data.image_files import MAX_PIXELS, MIN_SIDE, Image, read_image
 from solder_vae.data.transforms import to_images, to_tensor
 from solder_vae.data.view import PLAIN, apply_view, check_view
@@ -132,6 +133,7 @@ class Inspector:
             self.map_scale = finite_number(calibration["map_scale"])
             self.image_size: int = preprocessing["image_size"]
             self.view = check_view(preprocessing.get("view", PLAIN))  # checkpoints before there were views have none
+            self.crop = check_crop(preprocessing.get("crop", SQUARE))
             usable = (
                 self.thresholds.keys() == self.validation_scores.keys()
                 and self.primary in self.thresholds
@@ -203,7 +205,7 @@ class Inspector:
 
         An unreadable picture takes its joint's place in the results.
         """
-        for batch in read_ahead(joints, self.image_size, self.view):
+        for batch in read_ahead(joints, self.image_size, self.view, self.crop):
             images = [image for _, image in batch if not isinstance(image, UserError)]
             scored = iter(self._score(np.stack(images)) if images else [])
             for name, image in batch:
@@ -255,17 +257,19 @@ def joints(images: Any) -> list[Joint]:
     ]
 
 
-def read_ahead(joints: Iterable[Joint], image_size: int, view: str) -> Iterator[list[tuple[str, Image | UserError]]]:
+def read_ahead(
+    joints: Iterable[Joint], image_size: int, view: str, crop: str = SQUARE
+) -> Iterator[list[tuple[str, Image | UserError]]]:
     """Batches of names with prepared images ``(S, S, 3)``, or what is wrong with them, decoded in other threads."""
-    images = in_threads(lambda joint: (joint.name, read(joint.image, image_size, view)), joints)
+    images = in_threads(lambda joint: (joint.name, read(joint.image, image_size, view, crop)), joints)
     while batch := list(islice(images, BATCH)):
         yield batch
 
 
-def read(image: Path | Image, image_size: int, view: str) -> Image | UserError:
+def read(image: Path | Image, image_size: int, view: str, crop: str = SQUARE) -> Image | UserError:
     """The view's image ``(S, S, 3)``, or what is wrong with it."""
     try:
-        return apply_view(read_image(image) if isinstance(image, Path) else checked(image), image_size, view)
+        return apply_view(read_image(image) if isinstance(image, Path) else checked(image), image_size, view, crop)
     except UserError as error:
         return error
 

@@ -38,6 +38,9 @@ def since(plain: dict[str, Any]) -> None:
     """Add to the config of an earlier version what it did not have yet, as it was then; drop what is no more."""
     for key, value in (("criterion", "val/loss"), ("plugins", []), ("callbacks", {}), ("beta", None)):
         plain.setdefault(key, value)
+    data = plain.get("data")
+    if isinstance(data, dict) and str(data.get("_target_")).startswith("solder_vae.data."):
+        data.setdefault("crop", "square")
     model, trainer = plain.get("model"), plain.get("trainer")
     if isinstance(trainer, dict) and trainer.get("ensemble") == 1 and trainer.get("betas") is None:
         plain["trainer"] = {key: value for key, value in trainer.items() if key not in ("ensemble", "betas")}

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -14,6 +15,7 @@ from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
 from solder_vae.data.datamodule import SolderDataModule
+from solder_vae.data.framing import SQUARE, cut_off
 from solder_vae.data.table import describe
 from solder_vae.evaluation.baselines import shortcut_warning
 from solder_vae.evaluation.evaluate import evaluate_model
@@ -57,14 +59,19 @@ def run(config: DictConfig, directory: Path) -> float:
 
     data.setup()
     image_size = data.tables["train"].images.shape[1]
+    crop = config.data.get("crop", SQUARE)
     model.preprocessing = {"image_size": image_size, "view": config.data.view}
+    if crop != SQUARE:  # what was always so is not said, so that checkpoints stay as they were
+        model.preprocessing["crop"] = crop
     if resumed is not None and (then := resumed["preprocessing"]) != model.preprocessing:
         raise UserError(
             f"{config.resume} was trained on other images ({then}): "
-            "resume it with the same data.image_size and data.view."
+            "resume it with the same data.image_size, data.view and data.crop."
         )
     log.info("%s", describe(data.tables))
     check_tables(data, config)
+    if crop == SQUARE and (sentence := cut_off(np.concatenate([t.native_size for t in data.tables.values()]))):
+        log.warning("%s", sentence)
     if warning := shortcut_warning(data.tables, config.data.view, config.data.get("root")):
         log.warning("%s", warning)
     # From here on the folder belongs to this run. A command refused before left an earlier run's result alone.

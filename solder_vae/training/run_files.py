@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from pytorch_lightning.loggers import Logger
 
+from solder_vae.data.framing import SQUARE
 from solder_vae.data.image_files import Image
 from solder_vae.data.table import ImageTable
 from solder_vae.data.view import PLAIN
@@ -89,13 +90,15 @@ def run_metrics(model: Detector, evaluation: Evaluation, validation: Mapping[str
 
     Nothing in it depends on the clock or the machine's load, so equal runs write equal files.
     """
+    preprocessing = model.preprocessing or {}
     numbers: dict[str, Any] = {
         "model": model.name,
         "beta": model.hparams.get("beta"),
         "score": evaluation.primary,
         "alpha": model.alpha,
         "seed": model.seed,
-        "view": (model.preprocessing or {}).get("view", PLAIN),
+        "view": preprocessing.get("view", PLAIN),
+        **({} if (crop := preprocessing.get("crop", SQUARE)) == SQUARE else {"crop": crop}),
         "precision": model.precision,
         **validation,
         **prefixed("test", evaluation.metrics[evaluation.primary]),

@@ -45,6 +45,7 @@ class SyntheticSource:
         cache_dir: str | os.PathLike[str] | None = None,
         use_cache: bool = True,
         render_workers: int | None = None,
+        crop: str = "square",
     ) -> None:
         """Args:
             image_size: side of the squares, pixels.
@@ -59,6 +60,7 @@ class SyntheticSource:
             cache_dir: where the rendered set is kept; None for the user's cache directory.
             use_cache: whether to keep it at all.
             render_workers: rendering processes; None for one per CPU.
+            crop: "square" or "letterbox", see :mod:`solder_vae.data.framing`.
 
         Raises:
             UserError: a value out of its range, or an unknown defect.
@@ -83,9 +85,11 @@ class SyntheticSource:
         if not self.defects:
             raise UserError(f"no defects are chosen: name some of {', '.join(DEFECTS)}.")
         # Imported here and not above: it imports torch, which takes seconds, and rendering processes do not need it.
+        from solder_vae.data.framing import check_crop
         from solder_vae.data.view import check_view
 
         self.view = check_view(view)
+        self.crop = check_crop(crop)
         self.image_size = image_size
         self.seed = seed
         self.counts = counts
@@ -116,6 +120,7 @@ class SyntheticSource:
         if not self.use_cache:
             return self._render()
         settings = [self.image_size, self.seed, self.counts, self.severity, self.defects, self.view]
+        settings += [] if self.crop == "square" else [self.crop]
         identity = f"solder_vae synthetic {cache.generator_version()} {json.dumps(settings)}"
         path = self.cache_dir / f"synthetic-{hashlib.sha256(identity.encode()).hexdigest()[:20]}.bin"
         if (found := cache.load(path, identity)) is not None:
@@ -131,7 +136,7 @@ class SyntheticSource:
         jobs = self._jobs()
         with progress_bar("Rendering the synthetic set", len(jobs)) as advance:
             joints = render_many(Order(self.seed, self.severity, jobs), self.render_workers, advance)
-        return _prepared(joints, self.image_size, self.view)
+        return _prepared(joints, self.image_size, self.view, self.crop)
 
     def _tables(self, arrays: Arrays) -> dict[str, ImageTable]:
         jobs = self._jobs()
@@ -154,17 +159,17 @@ class SyntheticSource:
         return tables
 
 
-def _prepared(joints: list[Rendered], size: int, view: str) -> Arrays:
+def _prepared(joints: list[Rendered], size: int, view: str, crop: str) -> Arrays:
     """What is cached: ``images`` (N, S, S, 3), ``masks`` (N, S, S), ``native_size`` (N, 2), ``factor/NAME`` (N,)."""
     from solder_vae.data.transforms import prepare_mask  # here, since it imports torch
     from solder_vae.data.view import apply_view
 
     count = len(joints)
     arrays: Arrays = {
-        "images": np.array([apply_view(joint.image, size, view) for joint in joints], np.uint8).reshape(
+        "images": np.array([apply_view(joint.image, size, view, crop) for joint in joints], np.uint8).reshape(
             count, size, size, 3
         ),
-        "masks": np.array([prepare_mask(joint.mask, size) for joint in joints], bool).reshape(count, size, size),
+        "masks": np.array([prepare_mask(joint.mask, size, crop) for joint in joints], bool).reshape(count, size, size),
         "native_size": np.array([joint.image.shape[:2] for joint in joints], np.int64).reshape(count, 2),
     }
     names = joints[0].factors if joints else {}

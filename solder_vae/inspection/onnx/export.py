@@ -98,6 +98,7 @@ def metadata(inspector: Inspector) -> dict[str, str]:
         "expected_false_call_rate": threshold.expected_false_call_rate,
         "image_size": inspector.image_size,
         "view": inspector.view,
+        "crop": inspector.crop,
         "heat_map_unit": inspector.map_scale,
         "labels": ["normal", "abnormal"],
         "input": "uint8 RGB, any size; cropped, resized and scaled inside",

@@ -40,7 +40,8 @@ class InspectionGraph(nn.Module):
         super().__init__()
         self.model = cast(Autoencoder, inspector.model)
         self.score = self.model.scores[inspector.primary]
-        self.image_size, self.view, self.map_scale = inspector.image_size, inspector.view, inspector.map_scale
+        self.image_size, self.view, self.crop = inspector.image_size, inspector.view, inspector.crop
+        self.map_scale = inspector.map_scale
         # In double precision, as everywhere: rounded to single, the threshold could fall below the score that set it.
         self.register_buffer("threshold", torch.tensor(inspector.threshold.value, dtype=torch.float64))
 
@@ -75,8 +76,8 @@ class InspectionGraph(nn.Module):
     def prepared(self, images: Tensor) -> Tensor:
         """The view's images ``(B, 3, S, S)`` float32 in [0, 255], as :func:`~solder_vae.data.view.apply_view` does."""
         if self.view == CONTROLLED:
-            return controlled_batch(images, self.image_size)[:, None].repeat(1, 3, 1, 1)
-        return prepare_batch(images, self.image_size).permute(0, 3, 1, 2)
+            return controlled_batch(images, self.image_size, self.crop)[:, None].repeat(1, 3, 1, 1)
+        return prepare_batch(images, self.image_size, self.crop).permute(0, 3, 1, 2)
 
 
 class Step(NamedTuple):

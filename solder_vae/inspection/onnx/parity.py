@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from solder_vae.data.framing import SQUARE
 from solder_vae.data.image_files import Image
 from solder_vae.data.synthetic import DEFECTS, render
 from solder_vae.data.transforms import prepare
@@ -73,7 +74,9 @@ def compare(inspector: Inspector, graph: Run, count: int = PARITY_IMAGES) -> Par
     Every image goes through the graph twice: alone, as the camera took it, and cropped and resized, in a batch.
     """
     images = parity_images(count)
-    resized = np.stack([prepare(image, inspector.image_size) for image in images])
+    if inspector.crop != SQUARE:  # and long boxes
+        images[::2] = [image[len(image) // 4 : -len(image) // 4] for image in images[::2]]
+    resized = np.stack([prepare(image, inspector.image_size, inspector.crop) for image in images])
     alone = [np.concatenate(part) for part in zip(*(graph(image[None]) for image in images), strict=True)]
     one, other = _difference(inspector.score(images), alone), _difference(inspector.score(resized), graph(resized))
     return Parity(

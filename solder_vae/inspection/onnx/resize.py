@@ -1,4 +1,4 @@
-"""Centre crop and resize of whole batches as tensor operations, as :func:`~solder_vae.data.transforms.prepare` does it.
+"""Crop and resize of whole batches as tensor operations, as :func:`~solder_vae.data.transforms.prepare` does it.
 
 ``prepare`` hands one image at a time to OpenCV. An exported graph needs the same in its own operations, and to the bit:
 exact bilinear interpolation differs from OpenCV's by a grey level in every eighth pixel.
@@ -12,66 +12,89 @@ images and one in some. Sizes stay symbolic, so that an exported graph takes ima
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+from solder_vae.data.axes import Axis, axes, edges_of
+from solder_vae.data.framing import ROUND_UP, SQUARE
 
 _BITS = 11  # of OpenCV's bilinear weights
 
 
-def prepare_batch(images: Tensor, image_size: int) -> Tensor:
-    """Crop the central square of each image and resize it.
+def prepare_batch(images: Tensor, image_size: int, crop: str = SQUARE) -> Tensor:
+    """Make each image a square of the size that is asked for.
 
     Args:
         images: ``(B, H, W, 3)`` uint8, all of one size, any size.
         image_size: side S of the result.
+        crop: "square" or "letterbox".
 
     Returns:
         ``(B, S, S, 3)`` float32 that holds whole numbers in [0, 255].
     """
-    height, width = (torch.scalar_tensor(n, dtype=torch.float64) for n in images.shape[1:3])
-    side = torch.minimum(height, width)
-    rows, columns = (torch.floor((n - side) / 2) for n in (height, width))  # where the square begins
-    shrunk = _shrink(images.float(), rows, columns, side, image_size)
-    enlarged = _enlarge(images, rows, columns, side, image_size)
-    return torch.where(side < image_size, enlarged, shrunk)
-
-
-def _shrink(images: Tensor, top: Tensor, left: Tensor, side: Tensor, size: int) -> Tensor:
-    batch, height, width, channels = images.shape
-    down, across = _overlaps(height, top, side, size), _overlaps(width, left, side, size)
-    sums = down @ images.reshape(batch, height, width * channels)
-    sums = (across @ sums.reshape(batch * size, width, channels)).reshape(batch, size, size, channels)
-    means = sums * ((size / side) ** 2).float()
+    down, across = axes(images.shape[1], images.shape[2], image_size, crop)
+    means = _means(images.float(), down, across, image_size)
     # OpenCV has code of its own for halving, which rounds ties up; everywhere else they go to the even number.
-    return torch.where(side == 2 * size, torch.floor(means + 0.5), torch.round(means))
+    halved = down.extent == 2 * image_size
+    shrunk = torch.where(halved, torch.floor(means + 0.5), torch.round(means))
+    if crop != SQUARE:
+        shrunk = torch.floor(means + ROUND_UP).clamp(max=255)
+    enlarged = _enlarge(images, down, across, image_size)
+    square = torch.where(torch.maximum(down.extent, across.extent) < image_size, enlarged, shrunk)
+    if crop == SQUARE:
+        return square
+    total, pixels = edges_of(images.int())
+    colour = torch.div(2 * total + pixels, 2 * pixels, rounding_mode="floor").float()
+    reached = down.inside(image_size)[:, None, None] & across.inside(image_size)[:, None]
+    return torch.where(reached, square, colour[:, None, None])
 
 
-def _overlaps(length: int, start: Tensor, side: Tensor, size: int) -> Tensor:
+def _means(images: Tensor, down: Axis, across: Axis, size: int) -> Tensor:
+    batch, height, width, channels = images.shape
+    rows, columns = _overlaps(height, down, size), _overlaps(width, across, size)
+    sums = rows @ images.reshape(batch, height, width * channels)
+    sums = (columns @ sums.reshape(batch * size, width, channels)).reshape(batch, size, size, channels)
+    return sums * (down.length / down.extent * (across.length / across.extent)).float()
+
+
+def _overlaps(length: int, axis: Axis, size: int) -> Tensor:
     """How much of each source pixel lies in each target pixel: ``(size, length)``, in source pixels."""
-    cell = torch.arange(size, dtype=torch.float64)[:, None] * (side / size) + start
+    step = axis.extent / axis.length
+    cell = axis.cells(size)[:, None] * step + axis.start
     pixel = torch.arange(length, dtype=torch.float64)[None, :]
-    ends = torch.minimum(cell + side / size, pixel + 1)
+    ends = torch.minimum(cell + step, pixel + 1)
     return (ends - torch.maximum(cell, pixel)).clamp(min=0).float()
 
 
-def _enlarge(images: Tensor, top: Tensor, left: Tensor, side: Tensor, size: int) -> Tensor:
-    position = ((torch.arange(size, dtype=torch.float64) + 0.5) * (side / size) - 0.5).float()
-    before = torch.floor(position)
-    fraction = position - before
-    last = side - 1
-    first_tap = torch.minimum(before.clamp(min=0).double(), last)
-    second_tap = torch.minimum((before + 1).clamp(min=0).double(), last)
-    # Beyond the outer pixels' centres OpenCV puts all weight on one pixel across, but not down.
-    inside = (before >= 0) & (before < last)
-    right, lower = _fixed(torch.where(inside, fraction, 0.0)), _fixed(fraction)
-    to_left, upper = _fixed(torch.where(inside, 1 - fraction, 1.0)), _fixed(1 - fraction)
+class _Taps(NamedTuple):
+    """For each target pixel the two source pixels that it lies between, ``(size,)``, and how far it is on its way."""
 
-    here, there = ((tap + left).long() for tap in (first_tap, second_tap))
-    lines = to_left[:, None] * images[:, :, here].int() + right[:, None] * images[:, :, there].int()
+    first: Tensor
+    second: Tensor
+    fraction: Tensor
+    between: Tensor  # bool: neither beyond the first source pixel's centre nor beyond the last one's
+
+
+def _taps(axis: Axis, size: int) -> _Taps:
+    position = ((axis.cells(size) + 0.5) * (axis.extent / axis.length) - 0.5).float()
+    before = torch.floor(position)
+    last = axis.extent - 1
+    first, second = (torch.minimum(tap.clamp(min=0).double(), last) + axis.start for tap in (before, before + 1))
+    return _Taps(first.long(), second.long(), position - before, (before >= 0) & (before < last))
+
+
+def _enlarge(images: Tensor, down: Axis, across: Axis, size: int) -> Tensor:
+    x, y = _taps(across, size), _taps(down, size)
+    # Beyond the outer pixels' centres OpenCV puts all weight on one pixel across, but not down.
+    right, lower = _fixed(torch.where(x.between, x.fraction, 0.0)), _fixed(y.fraction)
+    to_left, upper = _fixed(torch.where(x.between, 1 - x.fraction, 1.0)), _fixed(1 - y.fraction)
+
+    lines = to_left[:, None] * images[:, :, x.first].int() + right[:, None] * images[:, :, x.second].int()
     lines = torch.div(lines, 16, rounding_mode="floor")
-    here, there = ((tap + top).long() for tap in (first_tap, second_tap))
-    high = torch.div(upper[:, None, None] * lines[:, here], 1 << 16, rounding_mode="floor")
-    low = torch.div(lower[:, None, None] * lines[:, there], 1 << 16, rounding_mode="floor")
+    high = torch.div(upper[:, None, None] * lines[:, y.first], 1 << 16, rounding_mode="floor")
+    low = torch.div(lower[:, None, None] * lines[:, y.second], 1 << 16, rounding_mode="floor")
     return torch.div(high + low + 2, 4, rounding_mode="floor").float()
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solder_vae.data.folder import FolderSource, split_photos
+from solder_vae.data.framing import SQUARE
 from solder_vae.data.image_files import Image
 from solder_vae.data.photos import Photo, PhotoImages
 from solder_vae.data.splits import SPLITS, TEST, TRAIN, VAL
@@ -88,6 +89,7 @@ class Audit:
         copies: images with equal pixels.
         near: near duplicates among different pixels.
         plain, controlled: the trivial baselines in both views, see :func:`shortcut_test`.
+        crop: of the source.
     """
 
     items: list[AuditedImage]
@@ -99,6 +101,7 @@ class Audit:
     near: list[Group]
     plain: list[TrivialAuroc]
     controlled: list[TrivialAuroc]
+    crop: str = SQUARE
 
     @property
     def classes(self) -> list[str]:
@@ -130,8 +133,8 @@ def audit(source: FolderSource | SyntheticSource) -> Audit:
         items, no_split = _folder_items(files, source)
         photos = [file.photo for file in files if file.photo is not None]
         pictures = {
-            PLAIN: PhotoImages(photos, source.image_size, PLAIN, {}),
-            CONTROLLED: _controlled(photos, source.image_size, kept),
+            PLAIN: PhotoImages(photos, source.image_size, PLAIN, {}, source.crop),
+            CONTROLLED: _controlled(photos, source.image_size, kept, source.crop),
         }
         unreadable = [(file.record.name, file.error) for file in files if file.error is not None]
         rows = {item.name: row for row, item in enumerate(items)}
@@ -150,13 +153,14 @@ def audit(source: FolderSource | SyntheticSource) -> Audit:
         near,
         plain=shortcut_test(items, PLAIN),
         controlled=shortcut_test(items, CONTROLLED),
+        crop=source.crop,
     )
 
 
-def _controlled(photos: Sequence[Photo], image_size: int, kept: Mapping[str, Image]) -> Images:
+def _controlled(photos: Sequence[Photo], image_size: int, kept: Mapping[str, Image], crop: str) -> Images:
     """The pictures in the controlled view; in one array, which is several times faster, if all were kept."""
     if not photos or not all(photo.digest in kept for photo in photos):
-        return PhotoImages(photos, image_size, CONTROLLED, kept)
+        return PhotoImages(photos, image_size, CONTROLLED, kept, crop)
     grey = np.array([kept[photo.digest] for photo in photos])
     return np.broadcast_to(grey, (*grey.shape[:-1], 3))
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from solder_vae.data.decompression_bombs import is_whole
 from solder_vae.data.folder import FolderSource
+from solder_vae.data.framing import SQUARE
 from solder_vae.data.image_files import Image, decode_raw, read_bytes, to_rgb
 from solder_vae.data.layouts import Record
 from solder_vae.data.photos import Photo, photo_of
@@ -115,7 +116,7 @@ def examine_all(source: FolderSource) -> tuple[list[ExaminedFile], dict[str, Ima
     keep = int(source.cache_mb * 1e6 / source.image_size**2)
     files: list[ExaminedFile] = []
     kept: dict[str, Image] = {}
-    work = in_threads(partial(examine, image_size=source.image_size), records)
+    work = in_threads(partial(examine, image_size=source.image_size, crop=source.crop), records)
     for file, controlled in tracked(work, "Examining images", len(records)):
         files.append(file)
         if file.photo is not None and controlled is not None and len(kept) < keep:
@@ -123,7 +124,7 @@ def examine_all(source: FolderSource) -> tuple[list[ExaminedFile], dict[str, Ima
     return files, kept
 
 
-def examine(record: Record, image_size: int) -> tuple[ExaminedFile, Image | None]:
+def examine(record: Record, image_size: int, crop: str = SQUARE) -> tuple[ExaminedFile, Image | None]:
     """Open one image; what is known of it, and its picture ``(S, S, 3)`` in the controlled view."""
     data: Image = np.empty(0, np.uint8)
     try:
@@ -132,9 +133,9 @@ def examine(record: Record, image_size: int) -> tuple[ExaminedFile, Image | None
         image = to_rgb(decoded, data, record.path)
     except UserError as error:
         return ExaminedFile(record, format_of(data), None, None, printable(str(error)), ()), None
-    controlled = apply_view(image, image_size, CONTROLLED)
-    looks = looks_of(apply_view(image, image_size, PLAIN), controlled)
-    odd = tuple(file_warnings(data, decoded.pixels, image, record.path))
+    controlled = apply_view(image, image_size, CONTROLLED, crop)
+    looks = looks_of(apply_view(image, image_size, PLAIN, crop), controlled)
+    odd = tuple(file_warnings(data, decoded.pixels, image, record.path, crop))
     return ExaminedFile(record, format_of(data), photo_of(record, image), looks, None, odd), controlled
 
 
@@ -146,7 +147,7 @@ def format_of(data: Image) -> str:
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "unknown")
 
 
-def file_warnings(data: Image, raw: NDArray[Any], image: Image, path: Path) -> list[str]:
+def file_warnings(data: Image, raw: NDArray[Any], image: Image, path: Path, crop: str = SQUARE) -> list[str]:
     """What is suspicious about a readable image, in words.
 
     Args:
@@ -154,6 +155,7 @@ def file_warnings(data: Image, raw: NDArray[Any], image: Image, path: Path) -> l
         raw: see :class:`solder_vae.data.image_files.Decoded`.
         image: ``(H, W, 3)`` uint8.
         path: the file's.
+        crop: the source's.
     """
     found = []
     height, width = image.shape[:2]
@@ -167,7 +169,8 @@ def file_warnings(data: Image, raw: NDArray[Any], image: Image, path: Path) -> l
     if min(height, width) < TINY:
         found.append(f"very small: {width}x{height} px")
     if max(height, width) >= ASPECT * min(height, width):
-        found.append(f"very long: {width}x{height} px, of which only the central square is used")
+        used = ", of which only the central square is used" if crop == SQUARE else ""
+        found.append(f"very long: {width}x{height} px{used}")
     deviation = float(image.std(axis=(0, 1)).max())
     if deviation == 0:
         found.append("constant: every pixel has the same colour")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from statistics import mean
 from typing import NamedTuple
 
+from solder_vae.data.framing import SQUARE, cut_off
 from solder_vae.data.splits import TEST
 from solder_vae.data.view import CONTROLLED, PLAIN, RESOLUTION
 from solder_vae.evaluation.baselines import AUROC, LOW, TrivialAuroc, shortcuts, visible
@@ -38,7 +39,8 @@ class Finding(NamedTuple):
 
 def verdict(audit: Audit) -> list[Finding]:
     """All findings, the worst first."""
-    found = [*_shortcut(audit), *_unusable(audit), *_duplicates(audit), *_numbers(audit), *_formats(audit)]
+    found = [*_shortcut(audit), *_unusable(audit), *_duplicates(audit), *_numbers(audit)]
+    found += [*_formats(audit), *_elongated(audit)]
     return sorted(found, key=lambda finding: LEVELS.index(finding.level))
 
 
@@ -199,6 +201,14 @@ def _formats(audit: Audit) -> Iterator[Finding]:
             f"{count} of {len(normals)} normals are {usual}, but {others.count(usual)} of {len(others)} defects: they "
             "were made or stored differently, which may have left traces in the pixels.",
         )
+
+
+def _elongated(audit: Audit) -> Iterator[Finding]:
+    """What the central square leaves out."""
+    sentence = cut_off([item.native_size for item in audit.items]) if audit.crop == SQUARE else ""
+    if sentence:
+        what, _, advice = sentence.partition(": ")
+        yield Finding(LOOK, what, f"Solder at the two ends of a long box is not seen; {advice}")
 
 
 def _listed(results: Sequence[TrivialAuroc]) -> str:
