@@ -20,8 +20,8 @@ ELONGATED = 1.5
 """Images of a larger ratio of sides lose more than a third of their area to the square."""
 
 ROUND_UP = 0.5 + 2**-10
-"""Added to a letterbox's means before these are cut to whole grey levels: halves, which its sizes make often, then always
-go up. Rounded to the nearest, they would go where floating-point noise sends them, in an exported graph elsewhere."""
+"""Added to a letterbox's means before these are cut to whole grey levels: halves, which its sizes make often, then
+always go up. Rounded to the nearest, they would go where rounding errors send them, in an exported graph elsewhere."""
 
 MANY = 0.1
 """From this share of elongated images on it is said what the square cuts off."""
