@@ -44,6 +44,10 @@ def since(plain: dict[str, Any]) -> None:
     model, trainer = plain.get("model"), plain.get("trainer")
     if isinstance(trainer, dict) and trainer.get("ensemble") == 1 and trainer.get("betas") is None:
         plain["trainer"] = {key: value for key, value in trainer.items() if key not in ("ensemble", "betas")}
+    if isinstance(trainer := plain.get("trainer"), dict):
+        trainer.setdefault("min_steps", 0)
+        if trainer.get("max_epochs") is not None and not plain["callbacks"]:
+            trainer["min_steps"] = 0  # nothing ends such a run before its epochs are over
     if not isinstance(model, dict) or "lr_factor" not in model:
         return
     if model.get("beta", 0) is None:

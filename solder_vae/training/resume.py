@@ -49,8 +49,8 @@ def earlier_rows(path: Path, steps: int) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if value} for row in whole if int(row["step"]) < steps]
 
 
-def check_resumable(path: str | Path, model: Detector, max_epochs: int) -> Checkpoint:
-    """Return the checkpoint if a run of ``model`` can go on from it, up to ``max_epochs``.
+def check_resumable(path: str | Path, model: Detector, max_epochs: int | None) -> Checkpoint:
+    """Return the checkpoint if a run of ``model`` can go on from it, up to ``max_epochs`` (None: not known yet).
 
     Raises:
         UserError: the file cannot be used, is of another model, or was trained under other settings.
@@ -72,11 +72,8 @@ def check_resumable(path: str | Path, model: Detector, max_epochs: int) -> Check
     whole = whole and all(isinstance(value, float) for value in row.values())
     if not whole or not all(isinstance(state, dict) for state in checkpoint["callbacks"].values()):
         raise UserError(f"{path} lacks what resuming needs: give the last.ckpt of a run.")
-    if checkpoint["epoch"] + 1 >= max_epochs:
-        raise UserError(
-            f"{path} has been trained for {checkpoint['epoch'] + 1} epochs: "
-            f"give a larger trainer.max_epochs than {max_epochs}."
-        )
+    if max_epochs is not None:
+        check_epochs_left(path, checkpoint, max_epochs)
     for state in checkpoint["callbacks"].values():
         best = state.get("best_model_path") if state.get("monitor") == "val/loss" else None
         if best and not Path(best).is_file():
@@ -94,6 +91,19 @@ def check_resumable(path: str | Path, model: Detector, max_epochs: int) -> Check
     if changed:
         raise UserError(f"{path} was trained with other settings ({'; '.join(changed)}): resume it with the same.")
     return checkpoint
+
+
+def check_epochs_left(path: str | Path, checkpoint: Checkpoint, max_epochs: int) -> None:
+    """Refuse to go on from a checkpoint that has had as many epochs.
+
+    Raises:
+        UserError: it has.
+    """
+    if checkpoint["epoch"] + 1 >= max_epochs:
+        raise UserError(
+            f"{path} has been trained for {checkpoint['epoch'] + 1} epochs: "
+            f"give a larger trainer.max_epochs than {max_epochs}."
+        )
 
 
 def defaults(kind: type) -> dict[str, Any]:

@@ -29,9 +29,9 @@ from solder_vae.models.steps import TrainingModule, check_optimization
 from solder_vae.training.checks import check_run, check_tables, threshold_rule, training_precision
 from solder_vae.training.data_parallel import fit_on_ranks
 from solder_vae.training.loggers import check_logging, run_loggers
-from solder_vae.training.resume import carry_over, check_resumable
+from solder_vae.training.resume import carry_over, check_epochs_left, check_resumable
 from solder_vae.training.run_files import log_artefacts, run_metrics, write_artefacts
-from solder_vae.training.trainer import device_of, fit, make_trainer, quiet_lightning
+from solder_vae.training.trainer import device_of, fit, make_trainer, quiet_lightning, with_epochs
 from solder_vae.utils.config import build, flatten, import_target
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.plugins import import_plugins
@@ -70,6 +70,9 @@ def run(config: DictConfig, directory: Path) -> float:
         )
     log.info("%s", describe(data.tables))
     check_tables(data, config)
+    with_number = with_epochs(config, len(data.tables["train"]))
+    if resumed is not None:
+        check_epochs_left(config.resume, resumed, with_number.trainer.max_epochs)
     if crop == SQUARE and (sentence := cut_off(np.concatenate([t.native_size for t in data.tables.values()]))):
         log.warning("%s", sentence)
     if warning := shortcut_warning(data.tables, config.data.view, config.data.get("root")):
@@ -82,7 +85,7 @@ def run(config: DictConfig, directory: Path) -> float:
             carry_over(Path(config.resume).parent / "metrics.csv", resumed, loggers)
         fit_model = fit_on_ranks if config.trainer.devices > 1 else fit
         assert isinstance(model, Autoencoder)
-        best = read_checkpoint(fit_model(TrainingModule(model), data, config, directory, loggers))
+        best = read_checkpoint(fit_model(TrainingModule(model), data, with_number, directory, loggers))
         return finish(best, data, config, directory, loggers)
 
 

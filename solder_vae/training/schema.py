@@ -23,7 +23,8 @@ class TrainerOptions:
     """The keys of ``conf/trainer`` that this package reads; any parameter of Lightning's Trainer is allowed, too."""
 
     _target_: str = MISSING
-    max_epochs: int = MISSING
+    max_epochs: int | None = MISSING
+    min_steps: int = MISSING
     accelerator: str = MISSING
     strategy: str = MISSING
     devices: int = MISSING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,15 +15,20 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
 from pytorch_lightning.loggers import Logger
 
-from solder_vae.data.datamodule import SolderDataModule
+from solder_vae.data.datamodule import SolderDataModule, images_dealt
 from solder_vae.models.steps import TrainingModule
 from solder_vae.training.callbacks import EpochLog, StopOnNaN, checkpoints, plain_fit_errors, progress_bar
 from solder_vae.utils.checks import check_whole_number
 from solder_vae.utils.config import build
 from solder_vae.utils.errors import UserError
 
+log = logging.getLogger(__name__)
+
 #: Of the trainer's config; the others are the Trainer's own.
-OWN_KEYS = ("strategy", "devices")
+OWN_KEYS = ("strategy", "devices", "max_epochs")
+
+EPOCHS = 20
+"""Of a run that is not told how many, if these have enough steps."""
 
 
 def fit(
@@ -65,7 +71,9 @@ def make_trainer(config: DictConfig, directory: Path, **options: Any) -> pl.Trai
     Raises:
         UserError: an option does not fit.
     """
-    check_whole_number("trainer.max_epochs", config.trainer.max_epochs, 1)
+    epochs = EPOCHS if config.trainer.max_epochs is None else config.trainer.max_epochs
+    check_whole_number("trainer.max_epochs", epochs, 1)
+    check_whole_number("trainer.min_steps", config.trainer.min_steps, 0)
     clip = config.trainer.gradient_clip_val
     if clip is not None and not 0 < clip < float("inf"):
         raise UserError(f"trainer.gradient_clip_val={clip} does not fit: use a number above 0, or null.")
@@ -74,6 +82,7 @@ def make_trainer(config: DictConfig, directory: Path, **options: Any) -> pl.Trai
         del others[key]
     trainer: pl.Trainer = build(
         others,
+        max_epochs=epochs,
         default_root_dir=directory,
         use_distributed_sampler=False,  # the data module shares the images out
         inference_mode=False,  # GradCon needs gradients when testing, too
@@ -85,6 +94,36 @@ def make_trainer(config: DictConfig, directory: Path, **options: Any) -> pl.Trai
         **{"devices": 1, **options},
     )
     return trainer
+
+
+def with_epochs(config: DictConfig, images: int) -> DictConfig:
+    """The config with the number of epochs that its run has.
+
+    ``trainer.max_epochs`` is that number, or null: then it is 20, or as many as ``trainer.min_steps`` needs. What a
+    network has learnt depends on its steps, and an epoch of few images has few of them.
+
+    Args:
+        config: the run's.
+        images: for training.
+    """
+    if config.trainer.max_epochs is not None:
+        return config
+    steps = steps_per_epoch(images, config.data.batch_size, config.trainer.devices)
+    told = config.copy()
+    told.trainer.max_epochs = max(EPOCHS, math.ceil(config.trainer.min_steps / steps))
+    if told.trainer.max_epochs > EPOCHS:
+        log.info(
+            "%d epochs of %d steps, to have trainer.min_steps=%d.",
+            told.trainer.max_epochs,
+            steps,
+            config.trainer.min_steps,
+        )
+    return told
+
+
+def steps_per_epoch(images: int, batch_size: int, devices: int = 1) -> int:
+    """How many steps an epoch of so many training images has."""
+    return math.ceil(images_dealt(images, batch_size, devices) / batch_size)
 
 
 def device_of(config: DictConfig) -> torch.device:

@@ -68,6 +68,8 @@ def refused(*overrides):
         (["pictures=maybe"], "pictures=maybe does not fit: use true or false"),
         (["criterion=test/auroc"], "criterion=test/auroc is unknown"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0 does not fit: use a whole number, 1 or more"),
+        (["trainer.min_steps=-1"], "trainer.min_steps=-1 does not fit: use a whole number, 0 or more"),
+        (["trainer.min_steps=null"], "trainer.min_steps=null does not fit"),
         (["trainer.max_epochs=1.5"], "trainer.max_epochs=1.5 does not fit: use a whole number"),
         (["data.severity=3"], "data.severity=3 does not fit"),
         (["data.severity=[nan,1]"], r"data.severity=\[nan, 1\] does not fit"),

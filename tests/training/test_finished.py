@@ -64,3 +64,16 @@ def test_a_run_of_an_earlier_version_counts(model, tmp_path):
     assert finished(config, tmp_path) == 0.25
     for other in ("model.width=8", "model.head=conv", "optimizer=adamw", "model.lr=3e-3"):
         assert finished(config_of(f"model={model}", other), tmp_path) is None
+
+
+@pytest.mark.parametrize("overrides", [["trainer.max_epochs=5"], ["experiment=paper"], ["experiment=table2"]])
+def test_a_run_from_before_min_steps_counts_where_its_epochs_were_given(overrides, tmp_path):
+    config = config_of(*overrides)
+    plain = OmegaConf.to_container(config, resolve=True)
+    del plain["trainer"]["min_steps"]
+    (tmp_path / "metrics.json").write_text(json.dumps({"val/loss": 0.25}))
+    OmegaConf.save(plain, tmp_path / "config.yaml")
+    assert finished(config, tmp_path) == 0.25
+    assert finished(config_of(*overrides, "trainer.max_epochs=null", "trainer.min_steps=5"), tmp_path) is None
+    assert finished(config_of(*overrides, "trainer.min_steps=5"), tmp_path) == 0.25
+    assert finished(config_of(*overrides, "trainer.min_steps=5", "callbacks=early_stopping"), tmp_path) is None

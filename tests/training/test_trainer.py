@@ -1,0 +1,64 @@
+"""How many epochs a run has: what the user says, else as many as its images need for enough steps."""
+
+import pytest
+import torch
+from commands import TINY, run_command
+from documented import compose_command
+from noise import Noise
+
+from solder_vae.data.datamodule import SolderDataModule
+from solder_vae.training.trainer import EPOCHS, steps_per_epoch, with_epochs
+
+
+def config_of(*overrides):
+    (config,) = compose_command("solder_vae.train", list(overrides))
+    return config
+
+
+@pytest.mark.parametrize(
+    ("images", "overrides", "epochs"),
+    [
+        (2513, [], EPOCHS),  # the embedded set: 40 steps an epoch
+        (50_000, [], EPOCHS),
+        (556, [], 89),  # 9 steps an epoch: 801
+        (2, [], 800),
+        (65, [], 800),  # the 65th image alone makes no step
+        (66, [], 400),
+        (556, ["data.batch_size=16"], 23),
+        (556, ["trainer.min_steps=0"], EPOCHS),
+        (556, ["trainer.min_steps=2000"], 223),
+        (556, ["trainer.max_epochs=3"], 3),  # what is given is kept to
+        (556, ["experiment=paper"], 100),
+        (556, ["experiment=quick"], 5),
+        (556, ["experiment=table2"], EPOCHS),
+        (556, ["experiment=table3"], EPOCHS),
+    ],
+)
+def test_a_small_set_gets_as_many_steps_as_it_needs(images, overrides, epochs):
+    config = config_of(*overrides)
+    before = config.trainer.max_epochs
+    assert with_epochs(config, images).trainer.max_epochs == epochs
+    assert config.trainer.max_epochs == before
+
+
+@pytest.mark.parametrize("images", [1, 2, 15, 16, 17, 18, 31, 32, 33, 64, 65, 90])
+def test_steps_are_the_batches_that_the_data_module_deals_out(images):
+    data = SolderDataModule(Noise(train=images), batch_size=16)
+    data.setup()
+    assert steps_per_epoch(images, 16) == len(data.train_dataloader()) == sum(1 for _ in data.train_dataloader())
+
+
+@pytest.mark.slow
+def test_a_run_has_them_and_its_schedule_ends_with_it_and_it_is_resumed_without_a_number(tmp_path):
+    """48 images make 3 steps of 16: 61 steps are 21 epochs."""
+    common = [option for option in TINY if not option.startswith(("trainer.max_epochs", "data.train"))]
+    common += ["data.train=48", "pictures=false", "logger.mode=disabled", "scheduler=one_cycle", "trainer.min_steps=61"]
+    whole = run_command("train", *common, "hydra.run.dir=whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    assert "21 epochs of 3 steps" in whole.stderr
+    last = torch.load(tmp_path / "whole/last.ckpt", weights_only=True)
+    assert (last["epoch"], last["global_step"]) == (20, 63)
+    assert last["lr_schedulers"][0]["total_steps"] == 63
+    again = run_command("train", *common, "resume=whole/last.ckpt", "hydra.run.dir=more", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "has been trained for 21 epochs: give a larger trainer.max_epochs than 21" in again.stderr
