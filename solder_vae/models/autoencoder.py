@@ -19,7 +19,10 @@ from solder_vae.models.networks import HEADS, LATENT_CHANNELS, WIDTH, Decoder, E
 from solder_vae.models.scores import (
     FEATURES,
     GRADIENTS,
+    NOISES,
+    PER_IMAGE,
     RECONSTRUCTION,
+    SHARED,
     Code,
     GradConScore,
     ModelOutput,
@@ -49,6 +52,7 @@ class Autoencoder(GradCon, Detector):
         gamma: weight of the gradient loss in the GradCon score.
         latent: latent decoded at test time, "mean" or "sample" (see :mod:`solder_vae.models.scores`).
         draws: latents drawn an image when ``latent="sample"``.
+        noise: of these draws: "shared" by all images, or "per_image".
         encoder: ``_target_`` and arguments of another encoder; None for the paper's with the next three.
         decoder: the same of the decoder.
         latent_channels: channels of the latent map, 10 in the paper.
@@ -82,6 +86,7 @@ class Autoencoder(GradCon, Detector):
         gamma: float = 0.12,
         latent: str = "mean",
         draws: int = 1,
+        noise: str = SHARED,
         encoder: Mapping[str, Any] | None = None,
         decoder: Mapping[str, Any] | None = None,
         latent_channels: int = LATENT_CHANNELS,
@@ -102,6 +107,8 @@ class Autoencoder(GradCon, Detector):
             raise UserError(f"score.latent={latent} is unknown: use mean or sample.")
         if features not in FEATURE_KINDS:
             raise UserError(f"model.features={features} is unknown: use {' or '.join(FEATURE_KINDS)}.")
+        if noise not in NOISES:
+            raise UserError(f"score.noise={noise} is unknown: use {' or '.join(NOISES)}.")
         for key, value, least in (
             ("score.draws", draws, 1),
             ("model.latent_channels", latent_channels, 1),
@@ -130,6 +137,7 @@ class Autoencoder(GradCon, Detector):
                 raise UserError(f"{key}={part} does not fit: use a _target_ and its arguments, or null.")
         self.alpha = alpha
         self.latent, self.draws = latent, draws if latent == "sample" else 1
+        self.own_noise = latent == "sample" and noise == PER_IMAGE
         self.seed = seed
         self.step = 0  # training steps so far, kept by the loop
         self.features = features
@@ -192,6 +200,10 @@ class Autoencoder(GradCon, Detector):
         """The latents to decode, each ``(B, C, H/8, W/8)``: the mean one, or ``draws`` sampled ones."""
         return [code[0]]
 
+    def scored_latents(self, code: Code, x: Tensor) -> list[Tensor]:
+        """The latents that images ``x`` are scored by: those of :meth:`latents_at`, for whom the noise is shared."""
+        return self.latents_at(code, self.latent)
+
     def divergence(self, code: Code, pixels: int) -> Tensor | None:
         """Each image's divergence as it enters the objective, weight included, ``(B,)``; None without one.
 
@@ -219,6 +231,12 @@ class Autoencoder(GradCon, Detector):
         self, x: Tensor, names: Collection[str] | None = None, needs: Collection[str] = frozenset()
     ) -> ModelOutput:
         """See :meth:`Detector.score`. GradCon is left out as long as there are no reference gradients (not trained)."""
+        return average_draws(self.score_draws(x, names, needs))
+
+    def score_draws(
+        self, x: Tensor, names: Collection[str] | None = None, needs: Collection[str] = frozenset()
+    ) -> list[ModelOutput]:
+        """What :meth:`score` averages: the output of each latent that is drawn, one for the mean latent."""
         wanted = self.chosen_scores(names)
         if self.reference.steps == 0:
             wanted = {name: score for name, score in wanted.items() if GRADIENTS not in score.needs}
@@ -227,11 +245,11 @@ class Autoencoder(GradCon, Detector):
             code, features = self.encode_with_features(x) if FEATURES in needs else (self.encode(x), None)
             divergence = self.divergence(code, x[0].numel())
             outputs = []
-            for z in self.latents_at(code, self.latent):
+            for z in self.scored_latents(code, x):
                 recon, grad_loss = self.decode_and_compare(z, x) if GRADIENTS in needs else (self.decoder(z), None)
                 output = ModelOutput(x, code, recon, squared_error(x, recon), divergence, grad_loss, {}, features)
                 outputs.append(score_with(output, wanted))
-            return average_draws(outputs)
+            return outputs
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:

@@ -2,21 +2,25 @@
 
 A score is computed from a model's output for a batch, :class:`ModelOutput`. ``latent`` says which latent is decoded:
 "mean" takes the posterior mean (deterministic, the default), "sample" draws ``draws`` latents and averages the scores,
-as the paper samples. The draws are the same for every image and every call, so that a score depends on the image and
-the model alone.
+as the paper samples. The noise of the draws is the same for every image, or each image has its own, made from its
+pixels; either way it is the same at every call, so that a score depends on the image and the model alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from solder_vae.utils.errors import UserError
 
 Code = tuple[Tensor, ...]  # the encoder's output for a batch: (z,) or (mu, logvar)
+
+SHARED, PER_IMAGE = NOISES = ("shared", "per_image")  # noise of sampled latents
 
 #: What a score may need of a model.
 RECONSTRUCTION, POSTERIOR, GRADIENTS, FEATURES = "reconstruction", "posterior", "gradients", "features"
@@ -227,3 +231,19 @@ def latent_noise(shape: torch.Size, draws: int, device: torch.device) -> Tensor:
     """Standard normal noise ``(draws, 1, *shape)``, the same at every call."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn((draws, 1, *shape), generator=generator).to(device)
+
+
+def image_noise(images: Tensor, shape: torch.Size, draws: int) -> Tensor:
+    """Standard normal noise ``(draws, B, *shape)``, another one for each image.
+
+    It depends on the image's pixels alone, not on its place, its batch or the call.
+
+    Args:
+        images: ``(B, 3, H, W)`` in [-1, 1], made of bytes.
+        shape: of an image's latent.
+        draws: how many.
+    """
+    pixels = images.add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().contiguous().numpy()
+    seeds = (hashlib.sha256(image.tobytes()).digest() for image in pixels)
+    noise = [np.random.default_rng([*seed]).standard_normal((draws, *shape), np.float32) for seed in seeds]
+    return torch.from_numpy(np.stack(noise, axis=1)).to(images.device)

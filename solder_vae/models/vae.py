@@ -12,7 +12,7 @@ from torch import Tensor
 from solder_vae.models.autoencoder import Autoencoder, log
 from solder_vae.models.losses import check_reduction, kl_divergence, kl_term, reparameterize, squared_error
 from solder_vae.models.posterior import COLLAPSED_BELOW, PosteriorStatistics
-from solder_vae.models.scores import POSTERIOR, Code, latent_noise
+from solder_vae.models.scores import POSTERIOR, Code, image_noise, latent_noise
 from solder_vae.utils.checks import is_number
 from solder_vae.utils.distributed import rank, world_size
 from solder_vae.utils.errors import UserError
@@ -72,6 +72,12 @@ class BetaVAE(Autoencoder, name="beta_vae"):
         if latent == "mean":
             return [mu]
         return [reparameterize(mu, logvar, noise) for noise in latent_noise(mu.shape[1:], self.draws, mu.device)]
+
+    def scored_latents(self, code: Code, x: Tensor) -> list[Tensor]:
+        if not self.own_noise:
+            return super().scored_latents(code, x)
+        mu, logvar = code
+        return [reparameterize(mu, logvar, noise) for noise in image_noise(x, mu.shape[1:], self.draws)]
 
     def validation_terms(self, x: Tensor, code: Code, step: int) -> dict[str, Tensor]:
         self.posterior.update(*code)

@@ -42,6 +42,9 @@ def since(plain: dict[str, Any]) -> None:
     if isinstance(data, dict) and str(data.get("_target_")).startswith("solder_vae.data."):
         data.setdefault("crop", "square")
     model, trainer = plain.get("model"), plain.get("trainer")
+    for group in (model, plain.get("score")):
+        if isinstance(group, dict):
+            group.setdefault("noise", "shared")
     if isinstance(trainer, dict) and trainer.get("ensemble") == 1 and trainer.get("betas") is None:
         plain["trainer"] = {key: value for key, value in trainer.items() if key not in ("ensemble", "betas")}
     if isinstance(trainer := plain.get("trainer"), dict):

@@ -39,7 +39,7 @@ from solder_vae.utils.plugins import import_plugins
 log = logging.getLogger(__name__)
 
 #: What every ``conf/score`` file has; other keys are the parameters of its ``_target_``.
-SHARED_SCORE_KEYS = ("_target_", "name", "alpha", "gamma", "latent", "draws")
+SHARED_SCORE_KEYS = ("_target_", "name", "alpha", "gamma", "latent", "draws", "noise")
 
 
 def run(config: DictConfig, directory: Path) -> float:

@@ -7,9 +7,11 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from solder_vae.data.transforms import to_tensor
 from solder_vae.models.autoencoder import CAE, Autoencoder
 from solder_vae.models.checkpoint import load_model, read_checkpoint
 from solder_vae.models.losses import kl_divergence, squared_error
+from solder_vae.models.scores import image_noise
 from solder_vae.models.steps import TrainingModule
 from solder_vae.models.vae import VAE, BetaVAE
 from solder_vae.training.resume import check_resumable
@@ -150,12 +152,13 @@ def test_scores_of_the_mean_latent():
     torch.testing.assert_close(scores["elbo"], expected)
 
 
-def test_sampled_scores_average_draws_and_do_not_depend_on_the_batch():
-    model = VAE(latent="sample", draws=3)
+@pytest.mark.parametrize("noise", ["shared", "per_image"])
+def test_sampled_scores_average_draws_and_do_not_depend_on_the_batch(noise):
+    model = VAE(latent="sample", draws=3, noise=noise)
     model.train()(torch.rand(8, 3, SIZE, SIZE))
     model.reference.update([torch.randn_like(conv.weight) for conv in model.decoder.convolutions])
     model.eval()
-    x = torch.rand(4, 3, SIZE, SIZE) * 2 - 1
+    x = to_tensor(torch.randint(0, 256, (4, SIZE, SIZE, 3), dtype=torch.uint8).numpy())
     together = model.score(x).scores
     alone = [model.score(x[i : i + 1]).scores for i in range(4)]
     for name, scores in together.items():
@@ -163,6 +166,22 @@ def test_sampled_scores_average_draws_and_do_not_depend_on_the_batch():
     one_draw = VAE(latent="sample", draws=1)
     one_draw.load_state_dict(model.state_dict())
     assert not torch.allclose(one_draw.eval().score(x).scores["recon"], together["recon"])
+
+
+def test_noise_is_shared_or_each_image_s_own():
+    """Two pictures of one code are decoded from one sample, or from two."""
+    x = to_tensor(torch.randint(0, 256, (2, SIZE, SIZE, 3), dtype=torch.uint8).numpy())
+    codes = torch.zeros(2, 10, 2, 2), torch.zeros(2, 10, 2, 2)
+    for noise, same in (("shared", True), ("per_image", False)):
+        drawn = VAE(latent="sample", draws=2, noise=noise).scored_latents(codes, x)
+        assert len(drawn) == 2
+        assert all(torch.equal(z[0], z[1]) == same for z in drawn)
+        assert not torch.equal(*drawn)
+    assert len(VAE(noise="per_image").scored_latents(codes, x)) == 1  # of the mean
+    many = image_noise(x, (10, 8, 8), 500)
+    assert many.shape == (500, 2, 10, 8, 8)
+    torch.testing.assert_close(many.var((0, 2, 3, 4)), torch.ones(2), rtol=0, atol=0.02)
+    assert torch.equal(many[:1], image_noise(x, (10, 8, 8), 1))
 
 
 def test_noise_depends_on_seed_stream_and_step():
@@ -193,6 +212,7 @@ def test_noise_depends_on_seed_stream_and_step():
         (lambda: BetaVAE(lr="fast"), r"model\.lr must be a number"),
         (lambda: BetaVAE(reduction="median"), r"use sum .* or mean"),
         (lambda: VAE(latent="mode"), r"use mean or sample"),
+        (lambda: VAE(noise="own"), r"score.noise=own is unknown: use shared or per_image"),
         (lambda: VAE(latent="sample", draws=0), r"score.draws=0 does not fit: use a whole number, 1 or more"),
     ],
 )

@@ -168,7 +168,8 @@ def test_nothing_else_goes_unread(name):
 
 def is_read(key):
     ways = (rf"config\.{re.escape(key)}\b", rf'config\.get\("{re.escape(key)}"')
-    return f"${{{key}}}" in CONFIGS or any(re.search(way, SOURCE) for way in ways)
+    in_configs = f"${{{key}}}" in CONFIGS or f"${{oc.select:{key}," in CONFIGS
+    return in_configs or any(re.search(way, SOURCE) for way in ways)
 
 
 def test_a_key_that_nothing_reads_is_noticed():

@@ -54,15 +54,16 @@ def test_a_run_of_an_earlier_version_counts(model, tmp_path):
     for key in ("plugins", "callbacks", "criterion"):
         del plain[key]
     sizes, parts = ("latent_channels", "width", "head", "fast"), ("encoder", "decoder", "optimizer", "scheduler")
-    for key in (*sizes, *parts, "_recursive_"):
+    for key in (*sizes, *parts, "_recursive_", "noise"):
         del plain["model"][key]
+    del plain["score"]["noise"]
     plain["model"].setdefault("beta", None)
     plain["trainer"] |= {"ensemble": 1, "betas": None}
     plain["threshold"] = BEFORE["quantile"]
     (tmp_path / "metrics.json").write_text(json.dumps({"val/loss": 0.25}))
     OmegaConf.save(plain, tmp_path / "config.yaml")
     assert finished(config, tmp_path) == 0.25
-    for other in ("model.width=8", "model.head=conv", "optimizer=adamw", "model.lr=3e-3"):
+    for other in ("model.width=8", "model.head=conv", "score.noise=per_image", "optimizer=adamw", "model.lr=3e-3"):
         assert finished(config_of(f"model={model}", other), tmp_path) is None
 
 

@@ -44,6 +44,10 @@ def write_onnx(inspector: Inspector, path: Path) -> None:
     score = inspector.model.scores[inspector.primary]
     if not score.exportable:
         raise UserError(f"score={score.name} is not made for ONNX (exportable = False in {type(score).__module__}).")
+    if inspector.model.own_noise:
+        raise UserError(
+            "score.noise=per_image is made from each image's bytes, which ONNX can't: use shared or the mean."
+        )
     graph = InspectionGraph(inspector).eval()
     example = torch.zeros((2, 70, 90, 3), dtype=torch.uint8)
     sizes = {"images": {0: Dim("batch"), 1: Dim("height", min=2), 2: Dim("width", min=2)}}

@@ -91,6 +91,12 @@ def test_sampled_latents_are_the_same_draws(tmp_path):
     assert compare(inspector, as_function(InspectionGraph(inspector)), count=6).holds
 
 
+def test_noise_of_each_image_is_refused(tmp_path):
+    inspector = inspector_of(tmp_path, "vae", "recon", latent="sample", noise="per_image")
+    with pytest.raises(UserError, match=r"score\.noise=per_image .* can't"):
+        export.write_onnx(inspector, tmp_path / "model.onnx")
+
+
 def test_parity_sees_a_wrong_score_a_wrong_label_and_a_wrong_preparation(tmp_path):
     inspector = inspector_of(tmp_path)
     right = as_function(InspectionGraph(inspector))
