@@ -82,13 +82,15 @@ def all_of(verdicts: Sequence[Verdict]) -> Verdict:
 class TestImages(NamedTuple):
     """One seed's test: scores ``(N,)``, labels ``(N,)`` (1 = abnormal), the threshold, and what names each image.
 
-    An image that seeds have in common has the same name in all of them.
+    An image that seeds have in common has the same name in all of them. ``mix``: F1 is that of so many abnormal and
+    normal images; None for as many as there are.
     """
 
     scores: Floats
     labels: NDArray[np.int64]
     threshold: float
     names: Sequence[str]
+    mix: tuple[int, int] | None = None
 
 
 def bootstrap_intervals(
@@ -137,11 +139,12 @@ def weighted_metrics(test: TestImages, weights: NDArray[np.float32]) -> dict[str
         of_class = weights[:, abnormal == positive]
         shares[positive] = of_class / of_class.sum(1, keepdims=True)
     called = test.scores > test.threshold
-    tp = abnormal.sum() * (shares[True] @ called[abnormal])
-    fp = (~abnormal).sum() * (shares[False] @ called[~abnormal])
+    positives, negatives = test.mix or (int(abnormal.sum()), int((~abnormal).sum()))
+    tp = positives * (shares[True] @ called[abnormal])
+    fp = negatives * (shares[False] @ called[~abnormal])
     a, b = test.scores[abnormal][:, None], test.scores[~abnormal][None, :]
     above = ((a > b) + 0.5 * (a == b)).astype(np.float32)
     return {
-        "f1": np.asarray(2 * tp / (tp + fp + abnormal.sum()), dtype=np.float64),
+        "f1": np.asarray(2 * tp / (tp + fp + positives), dtype=np.float64),
         "auroc": np.asarray(((shares[True] @ above) * shares[False]).sum(1), dtype=np.float64),
     }

@@ -68,6 +68,7 @@ class ReproduceOptions(TrainOptions):
     out: str = MISSING
     jobs: int | None = MISSING
     embeddings: int = MISSING
+    sampled_tests: int = MISSING
     seeds: int = MISSING
     further: list[str] = MISSING
 

@@ -29,7 +29,7 @@ class Bullets(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table whose first column names the rows."""
+    """A table whose first column names the rows. A cell may have lines; a verdict in its first one colours it."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -80,7 +80,7 @@ def _markdown(block: Block) -> str:
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns line up in plain text."""
-    lines = [[cell.replace("|", r"\|") for cell in row] for row in (header, *rows)]
+    lines = [[cell.replace("|", r"\|").replace("\n", ": ") for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
     return "".join(f"| {' | '.join(map(str.ljust, line, widths))} |\n" for line in lines)
@@ -134,9 +134,14 @@ def _html(block: Block) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     name, *others = (html.escape(cell) for cell in cells)
-    kinds = {"holds": "holds", "does not hold": "fails", "not shown": "open"}
     return (
         f'<tr><th scope="row">{name}</th>'
-        + "".join(f'<td class="{kinds.get(cell, "")}">{cell}</td>' for cell in others)
+        + "".join(f'<td class="{_kind(cell)}">{cell}</td>' for cell in others)
         + "</tr>"
     )
+
+
+def _kind(cell: str) -> str:
+    """The class of a cell whose first line begins with a verdict."""
+    kinds = {"holds": "holds", "does not hold": "fails", "not shown": "open"}
+    return kinds.get(cell.partition("\n")[0].partition(",")[0], "")

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("solder_vae")
 
-OWN = ("scale", "out", "jobs", "seeds", "embeddings", "further")  # keys that a training run does not have
+OWN = (
+    "scale",
+    "out",
+    "jobs",
+    "seeds",
+    "embeddings",
+    "sampled_tests",
+    "further",
+)  # keys that a training run does not have
 SWEPT = ("model", "score", "beta", "seed", "experiment", "resume", "skip_finished")
 
 
@@ -56,6 +64,7 @@ def check_values(config: DictConfig) -> None:
         if value is None and key == "jobs":
             continue
         check_whole_number(key, value, 1)
+    check_whole_number("sampled_tests", config.sampled_tests, 0)
     from solder_vae.studies.paper.plan import FURTHER
 
     if unknown := [name for name in config.further if name not in FURTHER]:
@@ -108,6 +117,7 @@ def report(
     from solder_vae.studies.paper.report import document
     from solder_vae.studies.paper.results import results
     from solder_vae.studies.paper.runs import run_rows
+    from solder_vae.studies.paper.sampled import sampled_tests
     from solder_vae.utils.document import to_markdown, write_document
     from solder_vae.utils.tables import write_csv
 
@@ -115,11 +125,12 @@ def report(
     log.info("statistics")
     found = results(runs)
     measured = disentanglement(runs, lambda seed: data_of_seed(config, seed).tables, jobs, config.further)
+    drawn = sampled_tests(runs, data.tables["val"].images, data.tables["test"], config.sampled_tests)
     images = dict(pictures(runs, found, data, config, jobs, directory))
     training = OmegaConf.masked_copy(config, [str(key) for key in config if key not in OWN])
     facts["Wall time of this call"] = duration(time.time() - started)
     text = OmegaConf.to_yaml(training, resolve=True)
-    blocks: list[Block] = list(document(found, runs.failed, measured, images, facts, text))
+    blocks: list[Block] = list(document(found, runs.failed, measured, drawn, images, facts, text))
     title = "The paper's experiments, repeated"
     write_document(directory, title, blocks)
     log_summary(found, blocks, images, training, facts, directory)
@@ -150,7 +161,7 @@ def pictures(
     makers: dict[str, tuple[Any, str]] = {
         "f1": (
             partial(f1_figure, found),
-            "F1 of every row of Tables II and III, beside the paper's figure and the floor.",
+            "F1 of every row of Tables II and III at its false-call rate in the paper, beside the paper's figure.",
         ),
         "figure 4": (
             partial(figure_4, runs, test),
@@ -183,6 +194,8 @@ def log_summary(
     """The numbers, tables and pictures as one Weights & Biases run."""
     from omegaconf import OmegaConf
 
+    from solder_vae.studies.paper.operating_point import KEYS as POINT_KEYS
+    from solder_vae.studies.paper.operating_point import POINTS
     from solder_vae.studies.paper.plan import CLAIMS
     from solder_vae.studies.paper.results import KEYS, MEASURES
     from solder_vae.training.loggers import Dashboard, run_loggers
@@ -192,7 +205,7 @@ def log_summary(
     scalars = {
         f"{row}/{key}": value
         for row, result in found.rows.items()
-        for key in KEYS
+        for key in (*KEYS, *(f"{point}/{key}" for point in POINTS for key in POINT_KEYS))
         if (value := result.mean(key)) is not None
     }
     container: Any = OmegaConf.to_container(config, resolve=True)

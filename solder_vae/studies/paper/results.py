@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import NamedTuple
 
 from solder_vae.evaluation.baselines import BASELINES
 from solder_vae.metrics.paired import PairedTest, Verdict, all_of, bootstrap_intervals, holm, paired_test, verdict
+from solder_vae.studies.paper import operating_point
 from solder_vae.studies.paper.plan import CLAIMS, ROWS, Claim, Comparison, Row
 from solder_vae.studies.paper.runs import Runs
 
-MEASURES = {"f1": "F1", "auroc": "AUROC"}
+PAPER_F1 = f"{operating_point.PAPER_RATE}/f1"
+
+#: What claims are tested by: at the paper's false-call rate and mix, without a threshold, at the run's own threshold.
+MEASURES = {PAPER_F1: "F1 at the paper's rate", "auroc": "AUROC", "f1": "F1 at the threshold"}
 
 Interval = tuple[float, float]
 
@@ -21,17 +25,25 @@ class RowResult(NamedTuple):
 
     Attributes:
         row: which.
-        values: by key of :func:`solder_vae.metrics.classification.evaluate`, one a seed (None = undefined there).
-        intervals: of the means of F1 and AUROC, seeds and images resampled; none where a class is missing.
+        numbers: the seeds.
+        values: by key of :func:`solder_vae.metrics.classification.evaluate`, and of
+            :func:`~solder_vae.studies.paper.operating_point.values_at_points`, one a seed (None = undefined there).
+        intervals: of the means of the MEASURES, seeds and images resampled; none where a class is missing.
     """
 
     row: Row
+    numbers: list[int]
     values: dict[str, list[float | None]]
     intervals: dict[str, Interval]
 
     @property
     def seeds(self) -> int:
-        return len(self.values["f1"])
+        return len(self.numbers)
+
+    def of_seed(self, key: str) -> dict[int, float]:
+        """Where it is defined."""
+        values = zip(self.numbers, self.values[key], strict=True)
+        return {seed: value for seed, value in values if value is not None}
 
     def mean(self, key: str) -> float | None:
         known = [value for value in self.values[key] if value is not None]
@@ -71,41 +83,39 @@ KEYS = ("precision", "recall", "f1", "auroc", "average_precision", "false_call_r
 
 def results(runs: Runs) -> Results:
     """Everything that the tables say of the finished runs."""
-    return Results(
-        {row: row_result(row, runs) for row in ROWS if runs.of(row)},
-        tested_claims(runs),
-        *references(runs),
-    )
+    rows = {row: row_result(row, runs) for row in ROWS if runs.of(row)}
+    return Results(rows, tested_claims(rows), *references(runs))
 
 
 def row_result(row: Row, runs: Runs) -> RowResult:
-    members = [run for _, run in sorted(runs.of(row).items())]
+    of_seed = runs.of(row)
+    numbers = sorted(of_seed)
+    members = [of_seed[seed] for seed in numbers]
     values = {key: [run.value(row.score, key) for run in members] for key in KEYS}
-    both = all(set(run.labels.tolist()) == {0, 1} for run in members)
-    return RowResult(row, values, bootstrap_intervals([run.test_images(row.score) for run in members]) if both else {})
+    at_points = [operating_point.values_at_points(run, row) for run in members]
+    values |= {key: [of_run[key] for of_run in at_points] for key in at_points[0]}
+    if not all(set(run.labels.tolist()) == {0, 1} for run in members):
+        return RowResult(row, numbers, values, {})
+    intervals = bootstrap_intervals([run.test_images(row.score) for run in members])
+    at_paper_rate = [operating_point.images_at_paper_rate(run, row) for run in members]
+    return RowResult(row, numbers, values, {**intervals, PAPER_F1: bootstrap_intervals(at_paper_rate)["f1"]})
 
 
-def tested_claims(runs: Runs) -> dict[tuple[Comparison, str], TestedComparison]:
+def tested_claims(rows: Mapping[Row, RowResult]) -> dict[tuple[Comparison, str], TestedComparison]:
     """Each distinct comparison once on each measure, over the seeds for which both rows have a run."""
     comparisons = dict.fromkeys(comparison for claim in CLAIMS for comparison in claim.comparisons)
     keys = [(comparison, measure) for measure in MEASURES for comparison in comparisons]
-    tests = [paired_test(differences(comparison, measure, runs)) for comparison, measure in keys]
+    tests = [paired_test(differences(comparison, measure, rows)) for comparison, measure in keys]
     adjusted = holm([test.p for test in tests])
     return {
         key: TestedComparison(test, p, verdict(test, p)) for key, test, p in zip(keys, tests, adjusted, strict=True)
     }
 
 
-def differences(comparison: Comparison, measure: str, runs: Runs) -> list[float]:
+def differences(comparison: Comparison, measure: str, rows: Mapping[Row, RowResult]) -> list[float]:
     """Better minus worse for each seed that has both."""
-    better, worse = runs.of(comparison.better), runs.of(comparison.worse)
-    found = []
-    for seed in sorted(better.keys() & worse.keys()):
-        first = better[seed].value(comparison.better.score, measure)
-        second = worse[seed].value(comparison.worse.score, measure)
-        if first is not None and second is not None:
-            found.append(first - second)
-    return found
+    better, worse = (rows[row].of_seed(measure) if row in rows else {} for row in comparison)
+    return [better[seed] - worse[seed] for seed in sorted(better.keys() & worse.keys())]
 
 
 def references(runs: Runs) -> tuple[dict[str, list[float | None]], dict[str, dict[str, list[float | None]]]]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from solder_vae.metrics.paired import TestImages
+from solder_vae.models.checkpoint import read_checkpoint
 from solder_vae.studies.paper.plan import SCORES, Row, Sweep, Training
 from solder_vae.studies.sweeps.runs import last_error
 from solder_vae.training.finished import finished
@@ -41,6 +42,7 @@ class Run(NamedTuple):
         scores: of the test images ``(N,)``, by score.
         labels: ``(N,)``, 1 = abnormal.
         names: of each test image, the same where runs share an image.
+        normals: of the validation normals ``(n,)``, by score.
     """
 
     training: Training
@@ -49,6 +51,7 @@ class Run(NamedTuple):
     scores: dict[str, NDArray[np.float64]]
     labels: NDArray[np.int64]
     names: list[str]
+    normals: dict[str, NDArray[np.float64]]
 
     def value(self, score: str, key: str) -> float | None:
         """A number of the test under a score, see :func:`solder_vae.metrics.classification.evaluate`."""
@@ -190,6 +193,7 @@ def read_run(training: Training, folder: Path) -> Run:
     # Files are the same whatever the seed that split them; rendered images of another seed are others.
     prefix = "" if data.get("root") else f"{data.seed}/"
     rows = [row for _, row in read_table(folder / "predictions.csv")]
+    validation = read_checkpoint(folder / "best.ckpt")["calibration"]["validation_scores"]
     return Run(
         training,
         folder,
@@ -197,6 +201,7 @@ def read_run(training: Training, folder: Path) -> Run:
         {name: np.array([float(row[name]) for row in rows]) for name in SCORES if name in rows[0]},
         np.array([int(row["label"]) for row in rows]),
         [prefix + row["path"] for row in rows],
+        {name: np.array(scores) for name, scores in validation.items()},
     )
 
 

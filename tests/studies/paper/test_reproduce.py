@@ -26,7 +26,7 @@ from solder_vae.utils.errors import UserError
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
-SMALL = (*TINY, "trainer.max_epochs=1", "embeddings=2", "jobs=2")
+SMALL = (*TINY, "trainer.max_epochs=1", "embeddings=2", "sampled_tests=2", "jobs=2")
 
 
 def test_the_papers_f1_follow_from_its_precision_and_recall():
@@ -143,7 +143,7 @@ def test_help_at_once(tmp_path):
     started = time.monotonic()
     result = run_command("reproduce", "--help", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "paper, quick" in result.stdout
+    assert "medium, paper, quick" in result.stdout
     assert time.monotonic() - started < 10
     code = "import sys, solder_vae.reproduce; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -244,9 +244,11 @@ def test_the_report_has_everything_and_promises_nothing(interrupted):
     assert "6 are not shown either way" in output
     out = folder / "out"
     text = (out / "report.md").read_text()
-    for words in ("0.809 ± 0.04", "0.641 ", "all abnormal", "mean colour alone", "p (Holm)", "MIG", "torch 2."):
+    for words in ("0.809 ± 0.04", "0.641 ", "all abnormal", "mean colour alone", "Holm's", "MIG", "torch 2.", "(2) "):
         assert words in text
     assert "| holds" not in text
+    assert "## At the paper's operating point" in text
+    assert text.count("| not shown, p ") == 15
     with (out / "runs.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 2 + 9 * 3  # the CAE has two scores, the others three
@@ -279,12 +281,22 @@ def test_the_page_stands_alone_in_a_browser(interrupted, tmp_path):
     page = tmp_path / "report.html"  # alone: nothing beside it to load
     shutil.copy(folder / "out/report.html", page)
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--virtual-time-budget=2000"]
-    flags += ["--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1300,1000"]
+    flags += ["--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1280,1000"]
     command = [CHROMIUM, *flags, "--dump-dom", page.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    assert re.findall(r"<h2>(.*?)</h2>", dom)[:3] == ["In short", "The paper's claims", "Table II: models and scores"]
+    assert re.findall(r"<h2>(.*?)</h2>", dom)[:3] == [
+        "In short",
+        "The paper's claims",
+        "At the paper's operating point",
+    ]
     assert dom.count('src="data:image/png;base64,') == 5
     assert not re.findall(r'(?:src|href)="(?!data:)', dom)
+    widths = """<script>document.title = [...document.querySelectorAll(".scroll")].slice(0, 1).map(
+        box => `${box.scrollWidth <= box.clientWidth}`)</script></body>"""
+    measured = page.with_name("measured.html")
+    measured.write_text(page.read_text().replace("</body>", widths).replace("Content-Security-Policy", "none"))
+    fits = subprocess.run([*command[:-1], measured.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    assert "<title>true</title>" in fits.stdout, "the table of claims needs sideways scrolling"
     shot = tmp_path / "page.png"
     subprocess.run([CHROMIUM, *flags, f"--screenshot={shot}", page.as_uri()], timeout=120, check=True)
     assert shot.stat().st_size > 30_000
