@@ -44,7 +44,7 @@ def write_onnx(inspector: Inspector, path: Path) -> None:
     score = inspector.model.scores[inspector.primary]
     if not score.exportable:
         raise UserError(f"score={score.name} is not made for ONNX (exportable = False in {type(score).__module__}).")
-    if inspector.model.own_noise:
+    if getattr(inspector.model, "own_noise", False):
         raise UserError(
             "score.noise=per_image is made from each image's bytes, which ONNX can't: use shared or the mean."
         )

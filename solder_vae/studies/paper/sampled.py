@@ -74,7 +74,9 @@ def tests_of(run: Run, rows: list[Row], val: Images, test: ImageTable, count: in
 def drawing(checkpoint: Checkpoint, draws: int) -> Autoencoder:
     """The checkpoint's model, which draws so many latents for each image."""
     drawn = {"latent": "sample", "noise": PER_IMAGE, "draws": draws}
-    return model_of({**checkpoint, "hyper_parameters": {**checkpoint["hyper_parameters"], **drawn}})
+    model = model_of({**checkpoint, "hyper_parameters": {**checkpoint["hyper_parameters"], **drawn}})
+    assert isinstance(model, Autoencoder)  # all of the paper's are
+    return model
 
 
 def drawn_scores(model: Autoencoder, images: Images, names: list[str]) -> dict[str, NDArray[np.float64]]:
