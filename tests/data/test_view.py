@@ -245,6 +245,7 @@ def test_training_prediction_threshold_and_export_agree_on_the_view(tmp_path):
         "normals=data/normal",
         "out=thr",
         cwd=tmp_path,
+        fresh=True,
     )
     assert again.returncode == 0, again.stderr
     assert load_model(tmp_path / "thr/calibrated.ckpt").preprocessing["view"] == CONTROLLED

@@ -275,7 +275,7 @@ def test_the_same_image_scores_the_same_in_training_and_afterwards(tmp_path):
     names = {key.removeprefix("data."): value for key, value in options.items()}
     table = SyntheticSource(**names, render_workers=1).tables()["test"]
     write_images(tmp_path / "images", table.images)
-    result = run_command("predict", "checkpoint=run/best.ckpt", "images=images", "out=out", cwd=tmp_path)
+    result = run_command("predict", "checkpoint=run/best.ckpt", "images=images", "out=out", cwd=tmp_path, fresh=True)
     assert result.returncode == 0, result.stderr
     trained, new = rows_of(tmp_path / "run"), rows_of(tmp_path / "out")
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 # A few small images of the embedded set: enough to go the whole way, too few to learn much.
 TINY = (
@@ -24,25 +25,43 @@ TINY = (
 )
 
 
-def run_command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """``python -m solder_vae.<arguments>``; its output as text."""
+# Read while libraries are imported, so that a process which has imported them would not follow a change of them.
+READ_AT_IMPORT = ("PYTHON", "OMP_", "MKL_", "LC_", "LANG", "OPENCV_", "CUDA_", "LD_", "MPL")
+
+
+def run_python(
+    *arguments: str | Path, cwd: Path, fresh: bool = False, timeout: float = 600, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """``python <arguments>`` (``-m``, a module ... or a script ...); its output as text.
+
+    It runs in a process of its own, forked from one that has imported the libraries (:mod:`warm`); in an interpreter
+    that starts anew if ``fresh``, or if ``environment`` holds what is read at the start. Each command has a test with
+    ``fresh``.
+    """
+    command = [str(argument) for argument in arguments]
+    changed = {"OMP_NUM_THREADS": "1", "COLUMNS": "100", **environment}
+    fresh = fresh or any(name.startswith(READ_AT_IMPORT) for name in environment)
+    if fresh:
+        return subprocess.run(
+            [sys.executable, *command], cwd=cwd, env={**os.environ, **changed}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+    return warm.run(command, cwd=cwd, environment={**os.environ, **changed}, timeout=timeout)
+
+
+def run_command(
+    *arguments: str, cwd: Path, fresh: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """``python -m solder_vae.<arguments>``; its output as text. See :func:`run_python`."""
     module, *rest = arguments
-    return subprocess.run(
-        [sys.executable, "-m", f"solder_vae.{module}", *rest],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    return run_python("-m", f"solder_vae.{module}", *rest, cwd=cwd, fresh=fresh, **environment)
 
 
-def train(*overrides: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def train(*overrides: str, cwd: Path, fresh: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
     """A tiny run without pictures; ``overrides`` come last, so they win. Flags, such as ``-m``, come first."""
     flags = [override for override in overrides if override.startswith("-")]
     values = [override for override in overrides if not override.startswith("-")]
-    return run_command("train", *flags, *TINY, "pictures=false", *values, cwd=cwd, **environment)
+    return run_command("train", *flags, *TINY, "pictures=false", *values, cwd=cwd, fresh=fresh, **environment)
 
 
 def inspect_wandb(run_directory: Path) -> dict[str, Any]:

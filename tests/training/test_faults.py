@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import pictures, write_images
-from commands import TINY, train
+from commands import TINY, run_python, train
 
 from solder_vae.models.checkpoint import read_checkpoint
 
@@ -29,9 +29,7 @@ IN_EPOCH_2 = 5
 
 def train_faulty(fault, nth, *overrides, cwd):
     """A tiny run in ``cwd/run`` with a fault; see faulty.py."""
-    command = [sys.executable, FAULTY, fault, str(nth), *TINY, *COMMON, *overrides]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return run_python(FAULTY, fault, str(nth), *TINY, *COMMON, *overrides, cwd=cwd)
 
 
 def go_on(*overrides, cwd):
@@ -233,8 +231,7 @@ def test_data_deleted_during_training(tmp_path):
         write_images(folder / "data/normal", pictures(60))
         write_images(folder / "data/bridge", pictures(9, seed=1))
         own = ("data=folder", "data.root=data", "data.image_size=16", "data.batch_size=16", "trainer.max_epochs=3")
-        command = [sys.executable, FAULTY, fault, "4", *own, *COMMON]
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+        result = run_python(FAULTY, fault, "4", *own, *COMMON, cwd=folder)
         assert result.returncode == 0, result.stderr
         results.append((folder / "run/metrics.json").read_bytes())
     assert not (tmp_path / "data-gone/data").exists()
@@ -260,7 +257,10 @@ def test_interrupted_twice(whole, tmp_path):
 
 
 def test_worker_process_killed(whole, tmp_path):
-    error = error_of(train_faulty("worker-kill", IN_EPOCH_2, "data.num_workers=2", cwd=tmp_path))
+    result = run_python(
+        FAULTY, "worker-kill", str(IN_EPOCH_2), *TINY, *COMMON, "data.num_workers=2", cwd=tmp_path, fresh=True
+    )  # the fault finds the workers by the command that started them
+    error = error_of(result)
     assert "is killed by signal: Killed" in error
     assert "resume=PATH" in error
     go_on(cwd=tmp_path)

@@ -37,7 +37,7 @@ FILES = {
 def finished(tmp_path_factory):
     """A finished run of the default command (beta-VAE, beta 3, GradCon), seed 0."""
     folder = tmp_path_factory.mktemp("finished")
-    result = train("hydra.run.dir=run", "pictures=true", cwd=folder)
+    result = train("hydra.run.dir=run", "pictures=true", cwd=folder, fresh=True)
     assert result.returncode == 0, result.stderr
     return folder / "run", result
 
@@ -179,7 +179,7 @@ def test_mistakes_get_one_sentence_and_status_2(overrides, message, tmp_path):
 
 
 def test_help_lists_the_choices_at_once(tmp_path):
-    result = run_command("train", "--help", cwd=tmp_path)
+    result = run_command("train", "--help", cwd=tmp_path, fresh=True)
     assert result.returncode == 0
     for words in ("beta_vae, cae, vae", "elbo, gradcon, recon", "data=folder data.root=PATH"):
         assert words in result.stdout
@@ -205,7 +205,7 @@ def test_a_sweep_is_one_group_of_finished_runs(tmp_path):
     runs = [inspect_wandb(tmp_path / "sweeps/mine" / job) for job in ("0", "1")]
     assert [run["name"] for run in runs] == ["cae recon seed=0", "vae beta=1 recon seed=0"]
     assert {run["state"] for run in runs} == {"finished"}
-    table = run_command("report", "sweeps/mine", cwd=tmp_path)
+    table = run_command("report", "sweeps/mine", cwd=tmp_path, fresh=True)
     assert table.returncode == 0, table.stderr
     assert "| cae " in table.stdout
     assert "| mean colour alone " in table.stdout

@@ -24,7 +24,7 @@ def rows(folder):
 
 
 def test_the_command_writes_images_masks_factors_and_a_sheet(tmp_path):
-    done = run_command("data.synthetic", "--out", "out", "-n", "6", "--defect", "bridge", cwd=tmp_path)
+    done = run_command("data.synthetic", "--out", "out", "-n", "6", "--defect", "bridge", cwd=tmp_path, fresh=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     folder = tmp_path / "out"

@@ -141,7 +141,7 @@ def test_texts_are_no_markup():
 
 def test_help_at_once(tmp_path):
     started = time.monotonic()
-    result = run_command("reproduce", "--help", cwd=tmp_path)
+    result = run_command("reproduce", "--help", cwd=tmp_path, fresh=True)
     assert result.returncode == 0, result.stderr
     assert "medium, paper, quick" in result.stdout
     assert time.monotonic() - started < 10

@@ -1,0 +1,213 @@
+"""``python warm.py DESCRIPTOR``: a server whose forks run Python commands with their libraries imported already.
+
+To import torch, Lightning, Hydra, Matplotlib and Weights & Biases takes most of a small command's time. The server does
+it once. It never computes and has no second thread, so each fork starts as a fresh interpreter does, but with those
+modules loaded. The package itself is not among them: each command imports it anew, and so under coverage's eyes.
+
+:func:`run` asks the server of its own process; :func:`python` is a program for those who want a path to call. A fork
+ends as an interpreter does (``atexit``, threads joined), not with ``os._exit``.
+"""
+
+import atexit
+import functools
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+LIBRARIES = (
+    "torch", "torch.nn.functional", "torch.utils.data", "torch.optim.lr_scheduler", "pytorch_lightning",
+    "pytorch_lightning.loggers", "pytorch_lightning.callbacks", "torchmetrics", "hydra", "hydra.core.hydra_config",
+    "hydra._internal.hydra", "hydra._internal.utils", "hydra._internal.core_plugins.basic_launcher",
+    "hydra._internal.core_plugins.basic_sweeper", "omegaconf", "matplotlib.pyplot", "matplotlib.backends.backend_agg",
+    "wandb", "wandb.sdk.wandb_run", "scipy.stats", "scipy.special", "scipy.optimize", "scipy.ndimage",
+    "cv2", "albumentations",
+    "rich.table", "rich.console", "rich.progress", "yaml", "joblib", "onnx", "onnxscript", "torch.onnx",
+    "torch.export", "torch.distributed",
+)  # fmt: skip
+
+
+# the server -----------------------------------------------------------------------------------------------------------
+
+
+def serve(listener: socket.socket) -> dict | None:
+    """Fork a process for each request; returns the request in its fork, None when standard input ends."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that no fork has to be waited for
+    while True:
+        ready, *_ = select.select([listener, sys.stdin], [], [])
+        if sys.stdin in ready:
+            return None
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            return look_after(connection)
+        connection.close()
+
+
+def look_after(connection: socket.socket) -> dict:
+    """Fork the command itself, where the request is returned, and tell its number and how it ended."""
+    descriptors, request = [], b""
+    while not request.endswith(b"\n"):
+        data, more, *_ = socket.recv_fds(connection, 1 << 20, 3)
+        if not data:
+            os._exit(1)
+        descriptors += more
+        request += data
+    pid = os.fork()
+    if pid == 0:
+        connection.close()
+        for standard, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, standard)
+            os.close(descriptor)
+        return json.loads(request)
+    for descriptor in (0, 1, 2, *descriptors):
+        os.close(descriptor)
+    with suppress(OSError):
+        connection.sendall(f"{pid}\n".encode())
+        _, status = os.waitpid(pid, 0)
+        connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
+
+
+def become(request: dict) -> None:
+    """Take on a command's environment, folder and arguments, and run it."""
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["cwd"])
+    time.tzset()
+    tempfile.tempdir = None
+    sys.executable = request["executable"]
+    if "COVERAGE_PROCESS_CONFIG" in os.environ:
+        import coverage
+
+        coverage.process_startup()
+    kind, target, *rest = request["arguments"] if request["arguments"][0] == "-m" else ("", *request["arguments"])
+    sys.argv[:] = [target, *rest]
+    sys.path[0] = request["cwd"] if kind else str(Path(target).parent)  # as the interpreter does
+    if kind:
+        runpy.run_module(target, run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(target, run_name="__main__")
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests: they close standard input
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # looks for them in all that is installed
+    tasks = list(Path("/proc/self/task").iterdir())
+    assert len(tasks) == 1, f"a library started {len(tasks) - 1} threads, which forks would lack"
+    gc.collect()
+    gc.freeze()
+    request = serve(listener)
+    if request is not None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        become(request)
+
+
+# those who ask it -----------------------------------------------------------------------------------------------------
+
+# A program to call in place of Python's: what it understands is run by the server, anything else by Python itself.
+PROGRAM = """\
+#!{python} -IS
+import json, os, signal, socket, sys
+arguments = sys.argv[1:]
+if arguments[:1] != ["-m"] or not arguments[1].startswith(("solder_vae.", "benchmarks.")):
+    os.execv({python!r}, [{python!r}, *arguments])
+request = {{"arguments": arguments, "cwd": os.getcwd(), "environment": dict(os.environ), "executable": {program!r}}}
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect({address!r})
+    socket.send_fds(connection, [b" "], [0, 1, 2])
+    connection.sendall(json.dumps(request).encode() + b"\\n")
+    with connection.makefile() as answers:
+        pid = int(answers.readline())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: os.kill(pid, number))
+        status = int(answers.readline())
+if status < 0:
+    signal.signal(-status, signal.SIG_DFL)
+    os.kill(os.getpid(), -status)
+sys.exit(status)
+"""
+
+
+@functools.cache
+def python() -> Path:
+    """A program that stands for Python's in this process's tests; the first call starts the server."""
+    folder = tempfile.TemporaryDirectory(prefix="warm")
+    address, program = Path(folder.name, "socket"), Path(folder.name, "python")
+    program.write_text(PROGRAM.format(python=sys.executable, program=str(program), address=str(address)))
+    program.chmod(0o755)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("COVERAGE_PROCESS_CONFIG", None)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address))
+        listener.listen(16)
+        command = [sys.executable, __file__, str(listener.fileno())]
+        server = subprocess.Popen(command, env=environment, pass_fds=[listener.fileno()], stdin=subprocess.PIPE)
+
+    @atexit.register
+    def stop() -> None:
+        server.stdin.close()
+        server.wait(timeout=60)
+        folder.cleanup()
+
+    return program
+
+
+def run(
+    arguments: list[str], cwd: Path, environment: dict[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """What ``subprocess.run([sys.executable, *arguments], ...)`` does and returns, output captured as text.
+
+    Args:
+        arguments: ``-m``, a module and its arguments, or a script's path and its arguments.
+        cwd: the folder to run in.
+        environment: all of it; what libraries read while they are imported must be as in this process.
+        timeout: in seconds.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer, and was killed.
+    """
+    program = python()
+    request = {
+        "arguments": [str(argument) for argument in arguments], "cwd": str(cwd), "environment": environment,
+        "executable": str(program),
+    }  # fmt: skip
+    with (
+        tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err, Path(os.devnull).open() as nothing,
+        socket.socket(socket.AF_UNIX) as connection,
+    ):  # fmt: skip
+        connection.connect(str(program.with_name("socket")))
+        socket.send_fds(connection, [b" "], [nothing.fileno(), out.fileno(), err.fileno()])
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        connection.settimeout(300)  # the first one waits for the imports
+        with connection.makefile() as answers:
+            pid = int(answers.readline())
+            connection.settimeout(timeout)
+            try:
+                status = int(answers.readline())
+            except TimeoutError as error:
+                os.kill(pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(arguments, timeout) from error
+        for file in (out, err):
+            file.seek(0)
+        return subprocess.CompletedProcess(arguments, status, out.read(), err.read())
+
+
+if __name__ == "__main__":
+    main()
