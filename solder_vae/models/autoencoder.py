@@ -34,6 +34,7 @@ from solder_vae.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
+MIRRORS = ((3,), (2,), (2, 3))  # axes of a batch that are turned round
 BLOCKS, CODE = FEATURE_KINDS = ("blocks", "code")
 
 TRAINING, VALIDATION = 0, 1  # streams of the reparameterisation noise
@@ -60,6 +61,8 @@ class Autoencoder(GradCon, Detector):
         head: "block" or "conv", see :class:`~solder_vae.models.networks.Encoder`.
         features: what the scores that compare features read: "blocks", channel means and deviations of the encoder's
             blocks (see :meth:`Network.with_features`), or "code", the code or posterior mean itself.
+        flips: average the blocks' features over an image and its three mirror images. A joint is as good in a mirror,
+            so neighbours are found in every orientation that a part may be mounted in.
         fast: compute layers by the CPU kernels of :mod:`solder_vae.models.layers`; False for the plain layers.
         lr: initial learning rate of the default optimizer, Adam.
         weight_decay: its L2 penalty.
@@ -93,6 +96,7 @@ class Autoencoder(GradCon, Detector):
         width: int = WIDTH,
         head: str = HEADS[0],
         features: str = FEATURE_KINDS[0],
+        flips: bool = True,
         fast: bool = True,
         lr: float = 1e-2,
         weight_decay: float = 1e-4,
@@ -140,7 +144,7 @@ class Autoencoder(GradCon, Detector):
         self.own_noise = latent == "sample" and noise == PER_IMAGE
         self.seed = seed
         self.step = 0  # training steps so far, kept by the loop
-        self.features = features
+        self.features, self.flips = features, flips
         paper = None if encoder else Encoder(self.heads, latent_channels, width, head)
         self.encoder = make_network(encoder, paper, "model.encoder")
         self.decoder = make_network(decoder, None if decoder else Decoder(latent_channels, width), "model.decoder")
@@ -172,7 +176,11 @@ class Autoencoder(GradCon, Detector):
         if self.features == CODE:
             code = self.encode(x)
             return code, code[0].flatten(1)
-        return self.encoder.with_features(x)
+        code, features = self.encoder.with_features(x)
+        if self.flips:
+            mirrored = [self.encoder.with_features(x.flip(axes))[1] for axes in MIRRORS]
+            features = torch.stack([features, *mirrored]).mean(0)
+        return code, features
 
     @torch.no_grad()
     def describe(self, x: Tensor) -> Tensor:

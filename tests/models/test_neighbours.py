@@ -109,7 +109,9 @@ def test_more_neighbours_than_normals_are_refused():
 @pytest.mark.parametrize("model", ["cae", "beta_vae"])
 @pytest.mark.parametrize("features", ["blocks", "code"])
 def test_the_features_are_the_encoders_own(model, features):
-    network = Autoencoder.registry[model](score="knn", scores={"knn": {}}, features=features, fast=False).eval()
+    network = Autoencoder.registry[model](
+        score="knn", scores={"knn": {}}, features=features, flips=False, fast=False
+    ).eval()
     x = to_tensor(pictures(3))
     output = network.score(x, names=(), needs={FEATURES})
     code = network.encode(x)
@@ -137,6 +139,23 @@ def test_the_fast_layers_give_the_same_features_and_the_same_code():
         network.encoder.fast = False
         torch.testing.assert_close(fast, network.describe(x), atol=1e-5, rtol=1e-4)
     assert all(torch.equal(one, other) for one, other in zip(code, with_features, strict=True))
+
+
+def test_mirror_images_have_the_same_features_the_mean_of_all_four():
+    network = Autoencoder.registry["cae"](score="knn", scores={"knn": {}}).eval()
+    x = to_tensor(pictures(3))
+    features = network.describe(x)
+    for axes in ((3,), (2,), (2, 3)):
+        torch.testing.assert_close(network.describe(x.flip(axes)), features, atol=1e-5, rtol=1e-4)
+    network.flips = False
+    four = [
+        network.describe(x),
+        network.describe(x.flip(3)),
+        network.describe(x.flip(2)),
+        network.describe(x.flip(2, 3)),
+    ]
+    torch.testing.assert_close(features, sum(four) / 4)
+    assert not torch.allclose(four[0], features, atol=1e-4)
 
 
 def test_an_outside_networks_features_are_statistics_of_its_code():
