@@ -18,15 +18,21 @@ from solder_vae.data.layouts import LAYOUTS, Record, check_root, find_records, n
 from solder_vae.data.masks import read_masks
 from solder_vae.data.names import NORMAL_NAMES
 from solder_vae.data.photos import Photo, PhotoImages, decode_all
+from solder_vae.data.similarity import SIDE, lookalikes, unit_pictures
 from solder_vae.data.splits import PAPER_FRACTIONS, SPLITS, TEST, TRAIN, VAL, assign, leaks, straddling
 from solder_vae.data.table import ImageTable
 from solder_vae.data.view import PLAIN, check_view
-from solder_vae.utils.checks import check_whole_number
+from solder_vae.utils.checks import check_whole_number, is_number
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.text import printable
 
 log = logging.getLogger(__name__)
+
+APART, TOGETHER = "apart", "together"
+
+MOST_COMPARED = 20_000
+"""Good joints that are compared with one another: a minute on one core, and it grows with their square."""
 
 
 def folder_data(
@@ -60,6 +66,9 @@ class FolderSource:
             time they are needed. That is slower, but the same to the bit and in bounded memory.
         normal: names that folders or labels of good joints have, in either case.
         crop: "square" or "letterbox", see :mod:`solder_vae.data.framing`.
+        lookalikes: "apart" splits normals that look alike like any others; "together" keeps them in one split, see
+            :func:`solder_vae.data.similarity.lookalikes`. Then no test or validation normal looks like a training one.
+        lookalike_correlation: from which correlation on two normals look alike.
 
     Raises:
         UserError: a value is not one of those, or the root doesn't exist.
@@ -76,6 +85,8 @@ class FolderSource:
     cache_mb: float = 1024
     normal: Sequence[str] = NORMAL_NAMES
     crop: str = SQUARE
+    lookalikes: str = APART
+    lookalike_correlation: float = 0.85
 
     def __post_init__(self) -> None:
         check_root(self.root)
@@ -88,9 +99,20 @@ class FolderSource:
             raise UserError(f"data.on_bad_file={self.on_bad_file} is unknown; use error or skip.")
         if not isinstance(self.cache_mb, int | float) or not 0 <= self.cache_mb < np.inf:
             raise UserError(f"data.cache_mb={self.cache_mb} does not fit: give megabytes, 0 or more.")
+        if self.lookalikes not in (APART, TOGETHER):
+            raise UserError(f"data.lookalikes={self.lookalikes} is unknown; use {APART} or {TOGETHER}.")
+        if not is_number(self.lookalike_correlation) or not 0 < self.lookalike_correlation <= 1:
+            raise UserError(
+                f"data.lookalike_correlation={self.lookalike_correlation} does not fit: use a number above 0, up to 1."
+            )
         object.__setattr__(self, "fractions", _three_fractions(self.fractions))
         object.__setattr__(self, "normal", normal_names(self.normal, "data.normal"))
         _check_regex(self.group_regex)
+
+    @property
+    def alike(self) -> float | None:
+        """From which correlation on look-alikes are kept together; None where they are not."""
+        return self.lookalike_correlation if self.lookalikes == TOGETHER else None
 
     def records(self) -> list[Record]:
         """The images, not opened yet, sorted by path.
@@ -126,7 +148,7 @@ class FolderSource:
                 f"{' or '.join(self.normal)}, or name them: data.normal=[NAME]. Found: {printable(found)}."
             )
         _warn_of_contradictions(photos)
-        photos = split_photos(photos, self.fractions, self.seed)
+        photos = split_photos(photos, self.fractions, self.seed, self.alike)
         tables = {
             split: self._table([photo for photo in photos if photo.split == split], kept, len(kept) < keep)
             for split in SPLITS
@@ -161,17 +183,31 @@ def _good(results: Sequence[Photo | UserError], on_bad_file: str) -> list[Photo]
     return [result for result in results if isinstance(result, Photo)]
 
 
-def split_photos(photos: Sequence[Photo], fractions: Sequence[float], seed: int) -> list[Photo]:
+def split_photos(
+    photos: Sequence[Photo], fractions: Sequence[float], seed: int, alike: float | None = None
+) -> list[Photo]:
     """Complete the splits that the layout gives (all, all but validation, or none).
 
     If it gives splits, copies of test images are dropped from training and validation with a warning, and so are
     copies of validation images from training.
 
+    Args:
+        photos: of one data set.
+        fractions: see :class:`FolderSource`.
+        seed: of the split.
+        alike: normals with this correlation or more are kept in one split; None for no such thing.
+
     Raises:
-        UserError: a group straddles the given splits, or there are too few images to split.
+        UserError: a group straddles the given splits, or there are too few images to split; or look-alikes are to be
+            kept together, but the layout gives splits or the normals are too many to compare.
     """
     if all(photo.split is None for photo in photos):
-        return _assigned(photos, fractions, seed)
+        return _assigned(photos, fractions, seed, None if alike is None else _lookalike_groups(photos, alike))
+    if alike is not None:
+        raise UserError(
+            f"data.lookalikes={TOGETHER} says how images are split, but these images come with splits: "
+            f"leave it at {APART}, or put all good joints into one folder."
+        )
     _check_groups(photos)
     photos = _without_leaks(photos)
     train = [photo for photo in photos if photo.split == TRAIN]
@@ -183,11 +219,40 @@ def split_photos(photos: Sequence[Photo], fractions: Sequence[float], seed: int)
     return sorted(_assigned(train, (*fractions[:2], 0), seed) + rest, key=Photo.sort_key)
 
 
-def _assigned(photos: Sequence[Photo], fractions: Sequence[float], seed: int) -> list[Photo]:
+def _assigned(
+    photos: Sequence[Photo], fractions: Sequence[float], seed: int, alike: Sequence[int | None] | None = None
+) -> list[Photo]:
     digests, groups = [photo.digest for photo in photos], [photo.group for photo in photos]
     abnormal = np.array([photo.defect != NORMAL for photo in photos])
-    names = assign(digests, abnormal, groups, fractions, seed)
+    names = assign(digests, abnormal, groups, fractions, seed, alike)
     return [replace(photo, split=name) for photo, name in zip(photos, names, strict=True)]
+
+
+def _lookalike_groups(photos: Sequence[Photo], above: float) -> list[int | None]:
+    """Each normal's group of look-alikes; None for the others, which are tested anyway.
+
+    The photographs are compared as they are, so that neither view nor image size change the split.
+    """
+    rows = [row for row, photo in enumerate(photos) if photo.defect == NORMAL]
+    if len(rows) > MOST_COMPARED:
+        raise UserError(
+            f"data.lookalikes={TOGETHER} compares every good joint with every other, and {len(rows)} are more than "
+            f"{MOST_COMPARED}: name their boards instead (data.group_regex, or the column group of a manifest)."
+        )
+    pictures = PhotoImages([photos[row] for row in rows], SIDE, PLAIN, {})
+    parts = [unit_pictures(pictures[start : start + 256]) for start in range(0, len(rows), 256)]
+    found = lookalikes(np.concatenate([np.empty((0, SIDE * SIDE + 1), np.float32), *parts]), above)
+    sizes = np.bincount(found) if len(found) else np.zeros(1, np.int64)
+    log.info(
+        "Look-alikes are kept together: %d good joints are in %d groups, %d of them in the largest.",
+        len(rows),
+        np.count_nonzero(sizes),
+        sizes.max(),
+    )
+    groups: list[int | None] = [None] * len(photos)
+    for row, group in zip(rows, found.tolist(), strict=True):
+        groups[row] = group
+    return groups
 
 
 def _check_groups(photos: Sequence[Photo]) -> None:

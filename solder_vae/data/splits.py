@@ -1,8 +1,8 @@
 """Who trains, who validates, who tests.
 
-Two images belong together if their decoded pixels are equal or if they share a group (a board, say). Images that
-belong together, through any number of steps, form a *part*, which stays in one split. The assignment depends on the
-images' content, the groups and the seed, but not on the order of the files or their names.
+Two images belong together if their decoded pixels are equal or if they share a group (a board, say), and on demand if
+they look alike. Images that belong together, through any number of steps, form a *part*, which stays in one split. The
+assignment depends on the images' content, the groups and the seed, but not on the order of the files or their names.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def assign(
     groups: Sequence[str | None],
     fractions: Sequence[float] = PAPER_FRACTIONS,
     seed: int = 0,
+    alike: Sequence[Hashable] | None = None,
 ) -> list[str]:
     """Give every image its split.
 
@@ -63,12 +64,16 @@ def assign(
     the seed, go each to the split that is furthest below its share of the normal images. Training and
     validation get a part each at least; testing too, if there are three and its fraction is not 0.
 
+    With ``alike``, parts that are too large for the smallest split come before the others, the largest first: chains of
+    look-alikes can be so long that the others could not make up for them later.
+
     Args:
         digests: N digests of the decoded pixels.
         abnormal: ``(N,)`` bool.
         groups: N groups, ``None`` for an image of no group.
         fractions: proportions of the *normal* images in training, validation and test.
         seed: any integer.
+        alike: N groups of look-alikes, ``None`` for an image of no group.
 
     Returns:
         N times "train", "val" or "test".
@@ -79,16 +84,20 @@ def assign(
     splits = [TEST] * len(digests)
     free: list[list[int]] = []
     pinned = 0  # normal images that share a part with an abnormal one
-    for part in connect(digests, groups):
+    for part in connect(digests, groups, *([] if alike is None else [alike])):
         if abnormal[part].any():
             pinned += int((~abnormal[part]).sum())
         else:
             free.append(part)
     if len(free) < 2:
-        raise UserError(_too_few(len(free), pinned, any(group is not None for group in groups)))
+        grouped = alike is not None or any(group is not None for group in groups)
+        raise UserError(_too_few(len(free), pinned, grouped))
 
     free.sort(key=lambda part: _shuffle_key(seed, {digests[index] for index in part}))
     missing = _targets(sum(map(len, free)), pinned, fractions)
+    if alike is not None:
+        smallest = min(count for count in missing.values() if count > 0)
+        free.sort(key=lambda part: min(0, smallest - len(part)))
     test_too = fractions[2] > 0 and pinned == 0 and len(free) > 2
     empty = [TRAIN, VAL, TEST] if test_too else [TRAIN, VAL]
     for position, part in enumerate(free):

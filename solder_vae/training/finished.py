@@ -41,6 +41,8 @@ def since(plain: dict[str, Any]) -> None:
     data = plain.get("data")
     if isinstance(data, dict) and str(data.get("_target_")).startswith("solder_vae.data."):
         data.setdefault("crop", "square")
+        if data.setdefault("lookalikes", "apart") == "apart":
+            data["lookalike_correlation"] = None  # without effect
     model, trainer = plain.get("model"), plain.get("trainer")
     for group in (model, plain.get("score")):
         if isinstance(group, dict):

@@ -172,7 +172,8 @@ def _folder_items(files: Sequence[ExaminedFile], source: FolderSource) -> tuple[
     try:
         if not any(photo.defect == NORMAL for photo in photos):
             raise UserError("There are no normal images, which training needs.")
-        assigned = {photo.name: photo.split for photo in split_photos(photos, source.fractions, source.seed)}
+        split = split_photos(photos, source.fractions, source.seed, source.alike)
+        assigned = {photo.name: photo.split for photo in split}
         splits, used = splits | assigned, set(assigned)
     except UserError as error:
         no_split = printable(str(error))
