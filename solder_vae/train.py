@@ -21,6 +21,7 @@ def job(config: DictConfig, directory: Path) -> float:
     from solder_vae.data.layouts import check_root
     from solder_vae.models.checkpoint_archive import check_there
     from solder_vae.training.finished import finished
+    from solder_vae.training.shared_training import shared_training
     from solder_vae.utils.files import file_lock
 
     # Processes that an interruption left behind may still be at work on the same run: wait for them.
@@ -35,9 +36,10 @@ def job(config: DictConfig, directory: Path) -> float:
         if config.resume is not None:
             check_there(Path(config.resume))
 
-        from solder_vae.training.run import run
+        with shared_training(config, directory) as trained:
+            from solder_vae.training.run import run
 
-        return run(config, directory)
+            return run(config, directory, trained)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import inspect
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def carry_over(path: Path, checkpoint: Mapping[str, Any], loggers: Iterable[Logg
             logger.save()
 
 
-def earlier_rows(path: Path, steps: int) -> list[dict[str, Any]]:
+def earlier_rows(path: Path, steps: float = math.inf) -> list[dict[str, Any]]:
     """The rows of a CSV logger's file up to a step, each without its empty cells; a last one cut short is dropped."""
     try:
         with path.open(encoding="utf-8", newline="") as file:

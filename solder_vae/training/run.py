@@ -31,6 +31,7 @@ from solder_vae.training.data_parallel import fit_on_ranks
 from solder_vae.training.loggers import check_logging, run_loggers
 from solder_vae.training.resume import carry_over, check_epochs_left, check_resumable
 from solder_vae.training.run_files import log_artefacts, run_metrics, write_artefacts
+from solder_vae.training.shared_training import take_over
 from solder_vae.training.trainer import device_of, fit, make_trainer, quiet_lightning, with_epochs
 from solder_vae.utils.config import build, flatten, import_target
 from solder_vae.utils.errors import UserError
@@ -42,8 +43,13 @@ log = logging.getLogger(__name__)
 SHARED_SCORE_KEYS = ("_target_", "name", "alpha", "gamma", "latent", "draws", "noise")
 
 
-def run(config: DictConfig, directory: Path) -> float:
+def run(config: DictConfig, directory: Path, trained: Path | None = None) -> float:
     """Train and test as ``config`` says and leave everything in ``directory``.
+
+    Args:
+        config: the run's.
+        directory: the run's.
+        trained: the folder of a finished run of the same training: it is not done again.
 
     Returns:
         The best validation loss, or the ``criterion`` that the sweeper asks for.
@@ -83,6 +89,8 @@ def run(config: DictConfig, directory: Path) -> float:
     with run_loggers(directory, **logging_options(config)) as loggers:
         if resumed is not None:
             carry_over(Path(config.resume).parent / "metrics.csv", resumed, loggers)
+        if trained is not None:
+            return finish(take_over(trained, model, directory, loggers), data, config, directory, loggers)
         fit_model = fit_on_ranks if config.trainer.devices > 1 else fit
         assert isinstance(model, Autoencoder)
         best = read_checkpoint(fit_model(TrainingModule(model), data, with_number, directory, loggers))
