@@ -34,7 +34,10 @@ class Source(Protocol):
     """Where images come from."""
 
     def tables(self) -> dict[str, ImageTable]:
-        """The tables "train", "val" and "test"; "train" and "val" hold normals only."""
+        """The tables "train", "val" and "test"; "train" and "val" hold normals only.
+
+        A fourth, "known", holds defects that may be learnt from, where there are some.
+        """
         ...
 
 
@@ -130,7 +133,7 @@ class SolderDataModule(pl.LightningDataModule):
             uint8 images and keep shape and type. An empty list switches augmentation off.
 
     Attributes:
-        tables: "train", "val" and "test" after :meth:`setup`.
+        tables: "train", "val" and "test", and "known" where there are known defects, after :meth:`setup`.
 
     Raises:
         UserError: a number is too small, or a transform changes shape or type.

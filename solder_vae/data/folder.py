@@ -14,12 +14,13 @@ import numpy as np
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.framing import SQUARE, check_crop
 from solder_vae.data.image_files import MIN_SIDE, Image
+from solder_vae.data.known import check_known, known_records, set_aside, with_known
 from solder_vae.data.layouts import LAYOUTS, Record, check_root, find_records, normal_names
 from solder_vae.data.masks import read_masks
 from solder_vae.data.names import NORMAL_NAMES
 from solder_vae.data.photos import Photo, PhotoImages, decode_all
 from solder_vae.data.similarity import SIDE, lookalikes, unit_pictures
-from solder_vae.data.splits import PAPER_FRACTIONS, SPLITS, TEST, TRAIN, VAL, assign, leaks, straddling
+from solder_vae.data.splits import KNOWN, PAPER_FRACTIONS, SPLITS, TEST, TRAIN, VAL, assign, leaks, straddling
 from solder_vae.data.table import ImageTable
 from solder_vae.data.view import PLAIN, check_view
 from solder_vae.utils.checks import check_whole_number, is_number
@@ -69,6 +70,8 @@ class FolderSource:
         lookalikes: "apart" splits normals that look alike like any others; "together" keeps them in one split, see
             :func:`solder_vae.data.similarity.lookalikes`. Then no test or validation normal looks like a training one.
         lookalike_correlation: from which correlation on two normals look alike.
+        known: how many defects may be learnt from, drawn evenly over the types by seed; "all"; or a folder of them.
+            See :mod:`solder_vae.data.known`.
 
     Raises:
         UserError: a value is not one of those, or the root doesn't exist.
@@ -87,6 +90,7 @@ class FolderSource:
     crop: str = SQUARE
     lookalikes: str = APART
     lookalike_correlation: float = 0.85
+    known: int | str | None = None
 
     def __post_init__(self) -> None:
         check_root(self.root)
@@ -108,6 +112,7 @@ class FolderSource:
         object.__setattr__(self, "fractions", _three_fractions(self.fractions))
         object.__setattr__(self, "normal", normal_names(self.normal, "data.normal"))
         _check_regex(self.group_regex)
+        object.__setattr__(self, "known", check_known(self.known))
 
     @property
     def alike(self) -> float | None:
@@ -120,7 +125,10 @@ class FolderSource:
         Raises:
             UserError: there are none, or they don't fit the layout or ``group_regex``.
         """
-        records = find_records(Path(str(self.root)), self.layout, self.normal, skip=self.on_bad_file == "skip")
+        skip = self.on_bad_file == "skip"
+        records = find_records(Path(str(self.root)), self.layout, self.normal, skip=skip)
+        apart = {record.path.resolve(): record for record in known_records(self.known, self.normal, skip)}
+        records = [record for record in records if not apart or record.path.resolve() not in apart] + [*apart.values()]
         if self.group_regex is None:
             return records
         return [_with_group(record, self.group_regex) for record in records]
@@ -129,8 +137,8 @@ class FolderSource:
         """Find, decode and split the images, each once.
 
         Returns:
-            "train", "val" (normals only) and "test". Rows are ordered by defect type and content, so that
-            neither order nor names of the files change anything.
+            "train", "val" (normals only), "test", and "known" where there are known defects. Rows are ordered by
+            defect type and content, so that neither order nor names of the files change anything.
 
         Raises:
             UserError: there are no images, no normal ones, too few to split, or bad ones (all are listed).
@@ -148,14 +156,22 @@ class FolderSource:
                 f"{' or '.join(self.normal)}, or name them: data.normal=[NAME]. Found: {printable(found)}."
             )
         _warn_of_contradictions(photos)
-        photos = split_photos(photos, self.fractions, self.seed, self.alike)
+        given, photos = set_aside(photos, self.known)
+        photos = split_photos(photos, self.fractions, self.seed, self.alike) + given
+        photos = with_known(photos, self.known, self.seed, self._alike_defects)
         tables = {
             split: self._table([photo for photo in photos if photo.split == split], kept, len(kept) < keep)
-            for split in SPLITS
+            for split in (*SPLITS, KNOWN)
         }
+        if not len(tables[KNOWN]):
+            del tables[KNOWN]
         if not tables[TEST].labels.any():
             log.warning("%s: has no defective images, so it cannot be measured how well defects are found.", self.root)
         return tables
+
+    def _alike_defects(self, photos: Sequence[Photo]) -> list[int | None]:
+        """Each defect's group of look-alikes, where these are kept together."""
+        return [None] * len(photos) if self.alike is None else _lookalike_groups(photos, self.alike, normals=False)
 
     def _table(self, photos: Sequence[Photo], kept: Mapping[str, Image], all_kept: bool) -> ImageTable:
         images = PhotoImages(photos, self.image_size, self.view, kept, self.crop)
@@ -228,15 +244,16 @@ def _assigned(
     return [replace(photo, split=name) for photo, name in zip(photos, names, strict=True)]
 
 
-def _lookalike_groups(photos: Sequence[Photo], above: float) -> list[int | None]:
-    """Each normal's group of look-alikes; None for the others, which are tested anyway.
+def _lookalike_groups(photos: Sequence[Photo], above: float, normals: bool = True) -> list[int | None]:
+    """Each normal's group of look-alikes, or each defect's; None for the others.
 
     The photographs are compared as they are, so that neither view nor image size change the split.
     """
-    rows = [row for row, photo in enumerate(photos) if photo.defect == NORMAL]
+    rows = [row for row, photo in enumerate(photos) if (photo.defect == NORMAL) == normals]
+    what = "good" if normals else "bad"
     if len(rows) > MOST_COMPARED:
         raise UserError(
-            f"data.lookalikes={TOGETHER} compares every good joint with every other, and {len(rows)} are more than "
+            f"data.lookalikes={TOGETHER} compares every {what} joint with every other, and {len(rows)} are more than "
             f"{MOST_COMPARED}: name their boards instead (data.group_regex, or the column group of a manifest)."
         )
     pictures = PhotoImages([photos[row] for row in rows], SIDE, PLAIN, {})
@@ -244,8 +261,9 @@ def _lookalike_groups(photos: Sequence[Photo], above: float) -> list[int | None]
     found = lookalikes(np.concatenate([np.empty((0, SIDE * SIDE + 1), np.float32), *parts]), above)
     sizes = np.bincount(found) if len(found) else np.zeros(1, np.int64)
     log.info(
-        "Look-alikes are kept together: %d good joints are in %d groups, %d of them in the largest.",
+        "Look-alikes are kept together: %d %s joints are in %d groups, %d of them in the largest.",
         len(rows),
+        what,
         np.count_nonzero(sizes),
         sizes.max(),
     )

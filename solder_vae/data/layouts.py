@@ -18,7 +18,7 @@ from pathlib import Path
 
 from solder_vae.data.listing import Listing, list_images
 from solder_vae.data.names import NORMAL_NAMES, SUFFIXES, class_of, split_of
-from solder_vae.data.splits import TEST, TRAIN, VAL
+from solder_vae.data.splits import KNOWN, TEST, TRAIN, VAL
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.tables import Row, path_to_read, read_table
@@ -38,7 +38,7 @@ class Record:
     Attributes:
         path: the file.
         defect: defect type, or :data:`NORMAL`.
-        split: "train", "val" or "test" where the layout says so.
+        split: "train", "val", "test" or "known" where the layout says so.
         group: images of one group (a board, say) never straddle splits.
     """
 
@@ -216,7 +216,8 @@ def read_manifest(path: Path, normal: Collection[str] = NORMAL_NAMES) -> list[Re
     """Read a CSV file, see :func:`~solder_vae.utils.tables.read_table`.
 
     Columns: ``path``, absolute or relative to the manifest's folder and below it; ``label``, normal (also good, ok)
-    or the defect type; optionally ``split`` (train, val or validation, test) and ``group``. Other columns are ignored.
+    or the defect type; optionally ``split`` (train, val or validation, test, known) and ``group``. Other columns are
+    ignored.
 
     Raises:
         UserError: the file can't be read, or some of its lines are wrong; all of these are listed.
@@ -234,9 +235,10 @@ def read_manifest(path: Path, normal: Collection[str] = NORMAL_NAMES) -> list[Re
             records.append(record)
         except UserError as error:
             wrong.append(f"line {line}: {error}")
-    given = sum(record.split is not None for record in records)
-    if 0 < given < len(records):
-        wrong.append(f"{given} of {len(records)} lines give a split; give it in all lines or in none")
+    others = [record for record in records if record.split != KNOWN]  # those may stand beside lines without a split
+    given = sum(record.split is not None for record in others)
+    if 0 < given < len(others):
+        wrong.append(f"{given} of {len(others)} lines give a split; give it in all lines or in none")
     if wrong:
         raise UserError(f"{path}: has errors; mend these lines:\n  " + "\n  ".join(wrong))
     return sorted(records, key=lambda record: record.path)
@@ -248,9 +250,11 @@ def _manifest_row(folder: Path, row: Row, normal: Collection[str]) -> Record:
         raise UserError("path or label is missing")
     path = path_to_read(folder, name)
     defect = NORMAL if label.lower() in normal else label
-    split_name = split_of(split)
+    split_name = KNOWN if split.lower() == KNOWN else split_of(split)
     if split and split_name is None:
-        raise UserError(f"unknown split {split}; use train, validation or test")
+        raise UserError(f"unknown split {split}; use train, validation, test or known")
+    if defect == NORMAL and split_name == KNOWN:
+        raise UserError(f"{name} is labelled {label}, but only defects can be known; use train, validation or test")
     if defect != NORMAL and split_name in (TRAIN, VAL):
         raise UserError(f"{name} is labelled {label}, but only normal images train and validate; use test")
     return Record(path, defect, split_name, group or None)

@@ -18,6 +18,8 @@ from scipy.cluster.hierarchy import DisjointSet  # type: ignore[import-untyped]
 from solder_vae.utils.errors import UserError
 
 TRAIN, VAL, TEST = SPLITS = ("train", "val", "test")
+KNOWN = "known"
+"""Of defects that may be learnt from, see :mod:`solder_vae.data.known`."""
 
 PAPER_FRACTIONS = (2513.0, 567.0, 84.0)
 """The paper's normal images in training, validation and test."""
@@ -48,6 +50,24 @@ def apportion(total: int, weights: Sequence[float]) -> list[int]:
     most_cut = np.argsort(counts - shares, kind="stable")
     counts[most_cut[: total - counts.sum()]] += 1
     return [int(count) for count in counts]
+
+
+def apportion_evenly(total: int, available: Sequence[int], seed: int) -> list[int]:
+    """Divide ``total`` as evenly as what is available allows; the seed says who gets one more where it does not go up.
+
+    Raises:
+        ValueError: less is available.
+    """
+    if total > sum(available):
+        raise ValueError(f"{total} of {sum(available)}")
+    order = np.random.default_rng(seed).permutation(len(available)).tolist()
+    counts = [0] * len(available)
+    while total:
+        for place in order:
+            if total and counts[place] < available[place]:
+                counts[place] += 1
+                total -= 1
+    return counts
 
 
 def assign(

@@ -30,11 +30,15 @@ class TableExamples:
         rows: which of them, in ascending order.
         batch_size: images that pass through the network at once.
         what: they are, for the progress on a terminal.
+
+    Attributes:
+        names: of the scores that iterating gives.
     """
 
     def __init__(self, model: Detector, table: ImageTable, rows: Sequence[int], batch_size: int, what: str) -> None:
         self.model, self.table, self.rows, self.batch_size, self.what = model, table, list(rows), batch_size, what
         self.defects = [table.defects[row] for row in rows]
+        self.names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -47,7 +51,7 @@ class TableExamples:
 
     def __iter__(self) -> Iterator[ModelOutput]:
         needs = {need for score in self.model.scores.values() if score.fitted for need in score.needs}
-        return run_model(self.model, self.batches(), names=(), needs=needs)
+        return run_model(self.model, self.batches(), names=self.names, needs=needs)
 
     @cached_property
     def features(self) -> Tensor:
@@ -59,7 +63,7 @@ def fit_scores(model: Detector, tables: Mapping[str, ImageTable], batch_size: in
 
     Args:
         model: trained, in evaluation mode, on the device to use.
-        tables: "train" and "val".
+        tables: "train", "val" and, where there are known defects, "known".
         batch_size: images that pass through the network at once.
         seed: of the choice where there are more than :data:`~solder_vae.models.scores.MEMORY` training normals.
     """
@@ -72,8 +76,12 @@ def fit_scores(model: Detector, tables: Mapping[str, ImageTable], batch_size: in
         log.info("fitted scores learn from %d of the %d training normals, drawn by seed", MEMORY, len(train))
     data = FitData(
         TableExamples(model, train, rows, batch_size, "normals"),
-        TableExamples(model, tables["val"], range(len(tables["val"])), batch_size, "validation"),
+        validation := TableExamples(model, tables["val"], range(len(tables["val"])), batch_size, "validation"),
+        TableExamples(model, known, range(len(known)), batch_size, "known defects")
+        if (known := tables.get("known")) is not None
+        else None,
     )
     for score in model.scores.values():
         if score.fitted:
+            validation.names = score.beside
             score.fit(data)

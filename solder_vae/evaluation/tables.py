@@ -27,6 +27,9 @@ Results = Mapping[str, Metrics]
 Rows = list[list[str]]
 
 _HEADERS = ["", "AUROC\n[95 %]", "AP", "Prec.", "Recall", "F1", "False\ncalls %", "Escapes\n%"]
+MOST_SHARES = 5
+"""Scores beside which shares of each defect type fit into 80 columns; beside more, counts alone."""
+
 _LEGEND = (
     "False calls: normal joints called abnormal. Escapes: abnormal joints called normal. * decides. Below "
     "the scores: calling every joint abnormal, then trivial baselines under the same threshold rule."
@@ -175,7 +178,10 @@ def _defects(scores: Results, primary: str) -> tuple[list[str], Rows]:
     for name, metrics in scores.items():
         recalls = [row for row in defect_recalls(metrics) if row.defect in shown]
         headers.append(_marked(name, primary))
-        columns.append([f"{row.caught} {f'({100 * row.recall:.0f} %)':>7}" for row in recalls])
+        shares = len(scores) <= MOST_SHARES
+        columns.append(
+            [f"{row.caught}" + (f" {f'({100 * row.recall:.0f} %)':>7}" if shares else "") for row in recalls]
+        )
         if name == primary:
             headers.append("[95 %]")
             columns.append([f"[{100 * row.low:.0f}, {100 * row.high:.0f}]" for row in recalls])

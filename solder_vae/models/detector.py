@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from solder_vae.models import neighbours  # noqa: F401  # which registers its scores
+from solder_vae.models import classifier, combined, neighbours  # noqa: F401  # which register their scores
 from solder_vae.models.precision import FULL
 from solder_vae.models.scores import PAPER_SCORES, Code, ModelOutput, Score, make_score, score_class
 from solder_vae.utils.errors import UserError
@@ -75,14 +75,18 @@ class Detector(nn.Module):
             UserError: one does not fit the model, or the primary one is not among them.
         """
         wanted = dict.fromkeys(kind.name for kind in PAPER_SCORES if kind.needs <= provides)
-        for name in extra:
-            wanted |= dict.fromkeys((*score_class(name).beside, name))
+        given = {name: dict(parameters) for name, parameters in extra.items()}
+        for name, parameters in extra.items():
+            kind = score_class(name)
+            wanted |= dict.fromkeys((*kind.beside, name))
+            for other in kind.beside:
+                given[other] = {**kind.parameters_beside(other, parameters), **given.get(other, {})}
         if primary not in wanted:
             raise UserError(
                 f"score={primary} does not fit model={self.name}: "
                 f"use one of {', '.join(f'score={name}' for name in wanted)}."
             )
-        self.scores = {name: make_score(name, {**own.get(name, {}), **extra.get(name, {})}) for name in wanted}
+        self.scores = {name: make_score(name, {**own.get(name, {}), **given.get(name, {})}) for name in wanted}
         for name, score in self.scores.items():
             if missing := score.needs - provides:
                 raise UserError(f"score={name} needs a {' and '.join(sorted(missing))}, which model={self.name} lacks.")
@@ -91,14 +95,15 @@ class Detector(nn.Module):
     @property
     def admitted_scores(self) -> tuple[str, ...]:
         """Names of the scores that the model is tested under."""
-        return tuple(self.scores)
+        return tuple(name for name, score in self.scores.items() if score.usable)
 
     def chosen_scores(self, names: Collection[str] | None) -> dict[str, Score]:
         """The scores of these names (None: all) and those that they read, in the order in which they are computed."""
+        usable = {name: score for name, score in self.scores.items() if score.usable}
         if names is None:
-            return dict(self.scores)
-        read = {other for name in names if name in self.scores for other in self.scores[name].beside}
-        return {name: score for name, score in self.scores.items() if name in names or name in read}
+            return usable
+        read = {other for name in names if name in usable for other in usable[name].beside}
+        return {name: score for name, score in usable.items() if name in names or name in read}
 
     @property
     def device(self) -> torch.device:

@@ -76,11 +76,13 @@ class FitData(NamedTuple):
 
     Attributes:
         normals: training normals; of more than :data:`MEMORY` a seeded choice.
-        validation: the normals that thresholds are set by.
+        validation: the normals that thresholds are set by. Iterating gives the scores of :attr:`Score.beside`, too.
+        known: defects that may be learnt from; None without any.
     """
 
     normals: Examples
     validation: Examples
+    known: Examples | None = None
 
 
 MEMORY = 20_000
@@ -97,6 +99,8 @@ class Score:
         beside: names of scores that are computed before this one (it may read them in ``output.scores``) and tested
             beside it.
         fitted: whether :meth:`fit` must see the training normals first; :meth:`state` then travels in the checkpoint.
+        needs_known: whether it cannot be fitted without known defects; a run that has none refuses it as the primary
+            score, and otherwise goes without it.
         exportable: whether :meth:`__call__` is made of tensor operations that ONNX has.
     """
 
@@ -105,6 +109,7 @@ class Score:
     needs: ClassVar[frozenset[str]] = frozenset()
     beside: ClassVar[tuple[str, ...]] = ()
     fitted: ClassVar[bool] = False
+    needs_known: ClassVar[bool] = False
     exportable: ClassVar[bool] = False
 
     def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
@@ -112,6 +117,16 @@ class Score:
         if name is not None:
             cls.name = name
             Score.registry[name] = cls
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be computed; one that lacked what it learns from is left out wherever scores are computed."""
+        return True
+
+    @classmethod
+    def parameters_beside(cls, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of this score's parameters that the score ``name``, which is :attr:`beside`, takes, too."""
+        return {}
 
     def fit(self, data: FitData) -> None:
         """Learn from what the trained model says of normals; most scores learn nothing."""

@@ -10,6 +10,7 @@ from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC
 from solder_vae.metrics.threshold import Rule, fit_threshold
 from solder_vae.models.checkpoint import Checkpoint
+from solder_vae.models.detector import Detector
 from solder_vae.models.networks import STRIDE
 from solder_vae.models.precision import check_precision, resolve_precision
 from solder_vae.utils.checks import check_whole_number
@@ -73,6 +74,20 @@ def check_tables(data: SolderDataModule, config: DictConfig) -> None:
         if len(data.tables[split]) < least:
             raise UserError(f"There are {len(data.tables[split])} {split} images: a run needs {least} or more.")
     fit_threshold(np.arange(len(data.tables["val"])), threshold_rule(config))  # too few normals for some rules
+
+
+def check_known(model: Detector, data: SolderDataModule) -> None:
+    """Check that there are known defects where the score that decides learns from them.
+
+    Raises:
+        UserError: there are none.
+    """
+    primary = model.primary_score
+    if model.scores[primary].needs_known and "known" not in data.tables:
+        raise UserError(
+            f"score={primary} learns from known defects and there are none: give data.known=25, all, or a folder of "
+            "some, or use score=combined or score=knn, which go without."
+        )
 
 
 def threshold_rule(config: DictConfig) -> Rule:

@@ -26,7 +26,7 @@ from solder_vae.models.checkpoint import Checkpoint, model_of, read_checkpoint, 
 from solder_vae.models.detector import Detector
 from solder_vae.models.precision import FULL
 from solder_vae.models.steps import TrainingModule, check_optimization
-from solder_vae.training.checks import check_run, check_tables, threshold_rule, training_precision
+from solder_vae.training.checks import check_known, check_run, check_tables, threshold_rule, training_precision
 from solder_vae.training.data_parallel import fit_on_ranks
 from solder_vae.training.loggers import check_logging, run_loggers
 from solder_vae.training.resume import carry_over, check_epochs_left, check_resumable
@@ -76,6 +76,7 @@ def run(config: DictConfig, directory: Path, trained: Path | None = None) -> flo
         )
     log.info("%s", describe(data.tables))
     check_tables(data, config)
+    check_known(model, data)
     with_number = with_epochs(config, len(data.tables["train"]))
     if resumed is not None:
         check_epochs_left(config.resume, resumed, with_number.trainer.max_epochs)
@@ -148,7 +149,8 @@ def finish(
     if config.criterion == PSEUDO_DEFECT_AUROC:
         normals = evaluation.val[evaluation.primary]
         validation = {**validation, PSEUDO_DEFECT_AUROC: pseudo_defect_auroc(model, data.tables["val"].images, normals)}
-    numbers = run_metrics(model, evaluation, validation)
+    known = data.tables["known"].defects if "known" in data.tables else ()
+    numbers = run_metrics(model, evaluation, validation, known)
     write_artefacts(directory, model, evaluation, numbers, config.pictures)
     log_artefacts(directory, evaluation, numbers, data.tables, loggers)
     console = Console()

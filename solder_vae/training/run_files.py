@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import Logger
 
 from solder_vae.data.framing import SQUARE
 from solder_vae.data.image_files import Image
+from solder_vae.data.known import types_of
 from solder_vae.data.table import ImageTable
 from solder_vae.data.view import PLAIN
 from solder_vae.evaluation import plots, style
@@ -85,10 +86,18 @@ def is_series(name: str) -> bool:
     return name.startswith(("train/", "val/"))
 
 
-def run_metrics(model: Detector, evaluation: Evaluation, validation: Mapping[str, float]) -> dict[str, Any]:
+def run_metrics(
+    model: Detector, evaluation: Evaluation, validation: Mapping[str, float], known: Sequence[str] = ()
+) -> dict[str, Any]:
     """Every number of a run, flat: ``test/...`` is the primary score's, ``test/<score>/...`` each score's.
 
     Nothing in it depends on the clock or the machine's load, so equal runs write equal files.
+
+    Args:
+        model: the tested model.
+        evaluation: its test.
+        validation: the validation's numbers.
+        known: the type of each known defect; ``known/<type>`` counts them.
     """
     preprocessing = model.preprocessing or {}
     numbers: dict[str, Any] = {
@@ -99,6 +108,7 @@ def run_metrics(model: Detector, evaluation: Evaluation, validation: Mapping[str
         "seed": model.seed,
         "view": preprocessing.get("view", PLAIN),
         **({} if (crop := preprocessing.get("crop", SQUARE)) == SQUARE else {"crop": crop}),
+        **({"known": len(known), **prefixed("known", types_of(known))} if known else {}),
         "precision": model.precision,
         **validation,
         **prefixed("test", evaluation.metrics[evaluation.primary]),
@@ -167,6 +177,7 @@ def log_artefacts(
     metrics.csv holds the training curves only.
     """
     scalars = summary_numbers(numbers)
+    scalars |= {key: value for key, value in numbers.items() if key.partition("/")[0] == "known"}
     facts = {**{key: numbers[key] for key in ("model", "score", "beta", "seed")}, **scalars}
     for logger in loggers:
         if isinstance(logger, Dashboard):

@@ -181,7 +181,11 @@ def test_a_key_that_nothing_reads_is_noticed():
 # every choice trains --------------------------------------------------------------------------------------------------
 
 QUICK = ("trainer.max_epochs=1", "score.latent=mean", "pictures=false")
-NEEDED = {"data/folder": ["data.root=images"], "threshold/fixed": ["threshold.value=1"]}
+NEEDED = {
+    "data/folder": ["data.root=images"],
+    "score/classifier": ["data.known=6"],
+    "threshold/fixed": ["threshold.value=1"],
+}
 # One process for all: to import what a training needs takes longer than such a training.
 TRAIN_EACH_LINE = """
 import contextlib, sys

@@ -27,7 +27,7 @@ from solder_vae.data.synthetic.shading import Surfaces, shade
 from solder_vae.data.synthetic.surface import meniscus
 from solder_vae.utils.labels import NORMAL
 
-STREAMS = ("train", "val", "test_normal", "test_abnormal")
+STREAMS = ("train", "val", "test_normal", "test_abnormal", "known")
 SCENE_PIXELS = 96  # short side of the internal picture; the camera samples it to the native size
 _RIM = 0.09  # width of the rounded edge of solder on a pad, pad widths
 _BARE = 0.12  # mean solder thickness on a pad without a component, pad widths

@@ -46,6 +46,7 @@ class SyntheticSource:
         use_cache: bool = True,
         render_workers: int | None = None,
         crop: str = "square",
+        known: int | None = None,
     ) -> None:
         """Args:
             image_size: side of the squares, pixels.
@@ -61,11 +62,14 @@ class SyntheticSource:
             use_cache: whether to keep it at all.
             render_workers: rendering processes; None for one per CPU.
             crop: "square" or "letterbox", see :mod:`solder_vae.data.framing`.
+            known: number of bad joints that may be learnt from, rendered beside those of the test.
 
         Raises:
             UserError: a value out of its range, or an unknown defect.
         """
         counts = {"train": train, "val": val, "test_normal": test_normal, "test_abnormal": test_abnormal}
+        if known is not None and known is not False:
+            counts["known"] = known
         for name, count in counts.items():
             check_whole_number(f"data.{name}", count, 0)
         check_whole_number("data.image_size", image_size, 8)
@@ -92,7 +96,7 @@ class SyntheticSource:
         self.crop = check_crop(crop)
         self.image_size = image_size
         self.seed = seed
-        self.counts = counts
+        self.counts = {name: count for name, count in counts.items() if name != "known" or count}
         self.severity = (float(severity[0]), float(severity[1]))
         self.cache_dir = Path(cache_dir) if cache_dir is not None else cache.default_directory()
         self.use_cache = use_cache
@@ -105,12 +109,15 @@ class SyntheticSource:
         return other
 
     def tables(self) -> dict[str, ImageTable]:
-        """The tables ``train``, ``val`` and ``test`` (good joints first), from the cache or rendered now."""
+        """The tables ``train``, ``val``, ``test`` (good joints first) and, if asked for, ``known``.
+
+        They come from the cache, or are rendered now.
+        """
         return self._tables(self._arrays())
 
     def _jobs(self) -> list[Job]:
         def defect(stream: str, index: int) -> str:
-            return self.defects[index % len(self.defects)] if stream == "test_abnormal" else NORMAL
+            return self.defects[index % len(self.defects)] if stream in ("test_abnormal", "known") else NORMAL
 
         return [
             (stream, index, defect(stream, index)) for stream, count in self.counts.items() for index in range(count)
@@ -142,7 +149,7 @@ class SyntheticSource:
         jobs = self._jobs()
         splits = np.array([stream.split("_")[0] for stream, _, _ in jobs])
         tables = {}
-        for split in ("train", "val", "test"):
+        for split in ("train", "val", "test", *(["known"] if "known" in self.counts else [])):
             rows = np.flatnonzero(splits == split)
             tables[split] = ImageTable(
                 images=arrays["images"][rows].astype(np.uint8, copy=False),
