@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import json
 from collections.abc import Sequence
@@ -10,6 +11,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from solder_vae.utils.files import atomic_file
+
+#: Sorts a table's rows by a column: numbers first, highest first; a second click turns the order around.
+SORTING = """
+for (const button of document.querySelectorAll("th button")) button.onclick = () => {
+  const head = button.closest("th"), body = head.closest("table").tBodies[0], column = head.cellIndex;
+  const up = head.getAttribute("aria-sort") === "descending";
+  const key = row => { const n = parseFloat(row.cells[column].textContent); return isNaN(n) ? null : n; };
+  const compare = (a, b) => {
+    const [x, y] = [key(a), key(b)];
+    if (x === null || y === null) return x !== null ? -1 : y !== null ? 1
+      : (up ? 1 : -1) * a.cells[column].textContent.localeCompare(b.cells[column].textContent);
+    return up ? x - y : y - x;
+  };
+  for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", up ? "ascending" : "descending");
+  body.append(...[...body.rows].sort(compare));
+};
+"""
+
+_NARROW = 9  # columns that fit a page of 1280 pixels in full size
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -33,6 +54,7 @@ class Table(NamedTuple):
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    sortable: bool = False  # in the page, by a click on a heading
 
 
 class Picture(NamedTuple):
@@ -70,7 +92,7 @@ def _markdown(block: Block) -> str:
             return text
         case Bullets(items):
             return "\n".join(f"- {text}" for _, text in items)
-        case Table(header, rows):
+        case Table(header, rows, _):
             return markdown(header, rows).rstrip()
         case Picture(path, caption):
             return f"![{caption}]({path.name})\n\n*{caption}*"
@@ -96,7 +118,13 @@ def to_html(title: str, blocks: Sequence[Block]) -> str:
         else:
             body.append(_html(block))
     body.append("</section>" * inside)
+    script = SORTING if any(isinstance(block, Table) and block.sortable for block in blocks) else ""
+    if script:
+        body.append(f"<script>{script}</script>")
+    # The page may run this one script and no other, whatever its texts hold.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = (TEMPLATES / "document.html").read_text(encoding="utf-8").replace("@TITLE@", html.escape(title))
+    page = page.replace("@SCRIPTS@", f"'sha256-{digest}'" if script else "'none'")
     return page.replace("@BODY@", "\n".join(body))
 
 
@@ -116,10 +144,11 @@ def _html(block: Block) -> str:
         case Bullets(items):
             lines = (f'<li class="{html.escape(kind)}">{html.escape(text)}</li>' for kind, text in items)
             return f"<ul>{''.join(lines)}</ul>"
-        case Table(header, rows):
-            head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
+        case Table(header, rows, sortable):
+            head = "".join(f'<th scope="col">{_heading(cell, sortable)}</th>' for cell in header)
+            wide = ' class="wide"' * (len(header) > _NARROW)
             return (
-                '<div class="scroll" tabindex="0"><table>'
+                f'<div class="scroll" tabindex="0"><table{wide}>'
                 f"<thead><tr>{head}</tr></thead><tbody>{''.join(map(_row, rows))}</tbody></table></div>"
             )
         case Picture(path, caption):
@@ -141,7 +170,12 @@ def _row(cells: Sequence[str]) -> str:
     )
 
 
+def _heading(cell: str, sortable: bool) -> str:
+    return f"<button>{html.escape(cell)}</button>" if sortable and cell else html.escape(cell)
+
+
 def _kind(cell: str) -> str:
-    """The class of a cell whose first line begins with a verdict."""
+    """The class of a cell whose first line begins with a verdict, or whose second says that it is the best."""
     kinds = {"holds": "holds", "does not hold": "fails", "not shown": "open"}
-    return kinds.get(cell.partition("\n")[0].partition(",")[0], "")
+    first, _, rest = cell.partition("\n")
+    return "best" if rest.startswith("best") else kinds.get(first.partition(",")[0], "")

@@ -1,4 +1,4 @@
-"""The plots of a sweep: metrics against beta, all settings beside the result, ROC curves overlaid."""
+"""The plots of a sweep: metrics against each setting, all settings beside the result, ROC curves overlaid."""
 
 from __future__ import annotations
 
@@ -32,15 +32,8 @@ Floats = NDArray[np.float64]
 
 def figures(rows: Sequence[Row]) -> Iterator[tuple[str, Figure, str]]:
     """The plots that these rows allow: name, figure, caption."""
-    others = sorted({other_settings(row) for row in rows})
-    for number, other in enumerate(others[:_MOST]):
-        chosen = [row for row in rows if other_settings(row) == other and row.settings.get("beta") is not None]
-        if len({row.settings["beta"] for row in chosen}) > 1:
-            caption = (
-                "Metrics against beta, a line a score; the band spans the seeds. Dotted: calling everything abnormal "
-            )
-            caption += "(0.5 for AUROC); dashed: the best trivial baseline."
-            yield f"beta_{number}", against_beta(chosen, other), caption
+    for key in rows[0].settings if rows else ():
+        yield from curves_against(key, rows)
     if len(rows) > 1:
         yield "parallel", parallel_coordinates(rows), "Each line is a run under one score, coloured by its AUROC."
     for score in dict.fromkeys(row.score for row in rows):
@@ -50,30 +43,57 @@ def figures(rows: Sequence[Row]) -> Iterator[tuple[str, Figure, str]]:
             yield f"roc_{score}", roc_overlay(curves), f"ROC of {score}, recall averaged over seeds at each rate.{left}"
 
 
-def other_settings(row: Row) -> str:
-    """What a row was run with beside beta, as text."""
-    return ", ".join(f"{heading(key)} {show(value)}" for key, value in row.settings.items() if key != "beta")
+def curves_against(key: str, rows: Sequence[Row]) -> Iterator[tuple[str, Figure, str]]:
+    """Metrics against a swept setting, a figure for each combination of the others."""
+    caption = (
+        f"Metrics against {heading(key)}, a line a score; the band spans the seeds. Dotted: calling everything "
+        "abnormal (0.5 for AUROC); dashed: the best trivial baseline."
+    )
+    others = sorted({other_settings(row, key) for row in rows})
+    for number, other in enumerate(others[:_MOST]):
+        chosen = [row for row in rows if other_settings(row, key) == other and row.settings.get(key) is not None]
+        if len({repr(row.settings[key]) for row in chosen}) > 1:
+            yield f"{key}_{number}", against(key, chosen, other), caption
 
 
-def against_beta(rows: Sequence[Row], title: str) -> Figure:
-    """Four metrics against beta: mean over seeds as a line a score, smallest to largest as a band."""
+def other_settings(row: Row, left_out: str) -> str:
+    """What a row was run with beside one setting, as text."""
+    return ", ".join(f"{heading(key)} {show(value)}" for key, value in row.settings.items() if key != left_out)
+
+
+def against(key: str, rows: Sequence[Row], title: str) -> Figure:
+    """Four metrics against a setting: mean over seeds as a line a score, smallest to largest as a band.
+
+    Settings that are no numbers stand side by side, without a line between them.
+    """
     figure = Figure(figsize=(8.4, 6.4), layout="constrained")
     figure.suptitle(plain_name(title), fontsize=10)
-    betas = sorted({float(row.settings["beta"]) for row in rows})
-    for place, (metric, name) in enumerate(PANELS.items(), start=1):
-        axes = figure.add_subplot(2, 2, place)
-        style_axes(axes, "beta", name)
-        for place, score in enumerate(dict.fromkeys(row.score for row in rows)):
-            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
-            points = {float(row.settings["beta"]): known(row.values(metric)) for row in rows if row.score == score}
-            xs = [beta for beta in betas if points.get(beta)]
-            low, middle, high = (np.array([f(points[beta]) for beta in xs]) for f in (np.min, np.mean, np.max))
-            axes.fill_between(xs, low, high, color=colour, alpha=0.18, linewidth=0)
-            axes.plot(xs, middle, color=colour, marker=marker, markersize=5, label=score)
+    values = sorted({row.settings[key] for row in rows}, key=order)
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    places = [float(value) if numeric else float(place) for place, value in enumerate(values)]
+    for panel, (metric, name) in enumerate(PANELS.items(), start=1):
+        axes = figure.add_subplot(2, 2, panel)
+        style_axes(axes, heading(key), name)
+        for number, score in enumerate(dict.fromkeys(row.score for row in rows)):
+            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+            points = {row.settings[key]: known(row.values(metric)) for row in rows if row.score == score}
+            there = [(x, points[value]) for x, value in zip(places, values, strict=True) if points.get(value)]
+            xs = [x for x, _ in there]
+            low, middle, high = (np.array([f(found) for _, found in there]) for f in (np.min, np.mean, np.max))
+            if numeric:
+                axes.fill_between(xs, low, high, color=colour, alpha=0.18, linewidth=0)
+            else:
+                axes.vlines(xs, low, high, color=colour, alpha=0.5)
+            line = "-" if numeric else ""
+            axes.plot(xs, middle, color=colour, marker=marker, markersize=5, linestyle=line, label=score)
         references(axes, metric, [run for row in rows for run in row.runs])
-        beta_axis(axes, betas)
+        if numeric:
+            number_axis(axes, places)
+        else:
+            axes.set_xticks(places, [plain_name(show(value)) for value in values])
+            axes.set_xlim(-0.5, len(places) - 0.5)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False, fontsize=9)
     return figure
 
 
@@ -87,13 +107,14 @@ def references(axes: Axes, metric: str, runs: Sequence[Run]) -> None:
         axes.axhline(max(means), color=GREY, linestyle="--", linewidth=1.2, label="best trivial baseline")
 
 
-def beta_axis(axes: Axes, betas: Sequence[float]) -> None:
-    """Logarithmic where betas span much, with room for 0, and a tick at each beta as long as there are few."""
-    positive = [beta for beta in betas if beta > 0]
-    if positive and (len(positive) < len(betas) or max(positive) > 10 * min(positive)):
-        axes.set_xscale("symlog", linthresh=min(positive)) if len(positive) < len(betas) else axes.set_xscale("log")
-    if len(betas) <= 10:
-        axes.set_xticks(betas, [f"{beta:g}" for beta in betas])
+def number_axis(axes: Axes, values: Sequence[float]) -> None:
+    """Logarithmic where values span much, with room for 0, and a tick at each value as long as there are few."""
+    positive = [value for value in values if value > 0]
+    wide = positive and (0 in values or max(positive) > 10 * min(positive))
+    if wide and min(values) >= 0:
+        axes.set_xscale("symlog", linthresh=min(positive)) if 0 in values else axes.set_xscale("log")
+    if len(values) <= 10:
+        axes.set_xticks(values, [f"{value:g}" for value in values])
         axes.set_xticks([], minor=True)
 
 
@@ -179,7 +200,7 @@ def roc_overlay(curves: Sequence[tuple[Row, tuple[Floats, Floats]]]) -> Figure:
     for (row, (rates, recalls)), shade in zip(curves, shades, strict=True):
         name = ", ".join(f"{heading(key)} {show(row.settings[key]) or 'none'}" for key in keys) or row.score
         axes.plot(rates, recalls, color=shade, linewidth=1.6, label=plain_name(name))
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)  # covers no curve
     return figure
 
 

@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
+
 from solder_vae.evaluation.baselines import BASELINES
 from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC
+from solder_vae.metrics.paired import TestImages, bootstrap_intervals
 from solder_vae.studies.sweeps.runs import Run
+from solder_vae.utils.errors import UserError
+from solder_vae.utils.tables import read_table
 
 COLUMNS = {
     "auroc": "AUROC",
@@ -137,6 +142,45 @@ def cells(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
             places[0] = name
             lines.append([*places, "", str(len(seeds)), *map(spread, values), *([""] * searched)])
     return header, lines
+
+
+def marked(runs: Sequence[Run], lines: Sequence[Sequence[str]], places: tuple[int, int]) -> list[list[str]]:
+    """The lines of :func:`cells` with the best AUROC of a model marked, and its 95 % interval where it is known.
+
+    Args:
+        runs: the finished ones.
+        lines: of :func:`cells`, those of the models first.
+        places: of the columns of AUROC and F1.
+    """
+    found = [list(line) for line in lines]
+    means = [mean(values) if (values := known(row.values("auroc"))) else -1.0 for row in rows(runs)]
+    if means and (best := max(means)) > 0:
+        number = means.index(best)
+        row = rows(runs)[number]
+        tests = [images for run in row.runs if (images := test_images(run, row.score)) is not None]
+        intervals = bootstrap_intervals(tests) if len(tests) == len(row.runs) else {}
+        for place, key in zip(places, ("auroc", "f1"), strict=True):
+            low_high = f", {intervals[key][0]:.3f} to {intervals[key][1]:.3f}" if key in intervals else ""
+            found[number][place] += f"\nbest{low_high}" if key == "auroc" else low_high.replace(", ", "\n", 1)
+    return found
+
+
+def known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def test_images(run: Run, score: str) -> TestImages | None:
+    """What a run's ``predictions.csv`` says of a score; None where it is missing or has one class only."""
+    try:
+        lines = [line for _, line in read_table(run.folder / "predictions.csv", ("path", "label", score))]
+        labels, scores = (np.array([float(line[key]) for line in lines]) for key in ("label", score))
+    except (UserError, ValueError):
+        return None
+    threshold = run.numbers.get(f"test/{score}/threshold")
+    if set(labels.tolist()) != {0, 1} or threshold is None:
+        return None
+    prefix = "" if run.settings.get("data.root") else f"{run.seed}/"  # rendered images of another seed are others
+    return TestImages(scores, labels.astype(np.int64), threshold, [prefix + line["path"] for line in lines])
 
 
 def comparisons(seeds: Sequence[Run]) -> Iterator[tuple[str, list[list[float | None]]]]:

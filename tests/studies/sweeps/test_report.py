@@ -1,7 +1,10 @@
 """The report of a sweep, on folders written by hand: what is told apart, what is counted, what survives."""
 
+import base64
 import csv
+import hashlib
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -216,6 +219,38 @@ def test_metrics_are_drawn_against_beta_with_a_band_over_the_seeds(drawn):
         assert lines["best trivial baseline"].get_ydata()[0] == pytest.approx(0.35)
         assert axes.get_xlabel() == "beta"
     assert {axes.get_ylabel() for axes in plots["beta_0"].axes} == {"AUROC", "F1", "precision", "recall"}
+
+
+def test_metrics_are_drawn_against_any_swept_setting(tmp_path):
+    for number, (lr, model) in enumerate(product((1e-4, 1e-2), ("cae", "vae"))):
+        write_job(tmp_path / str(number), 0.6 + 0.1 * number, beta=1, lr=lr, model=model)
+    plots = {name: figure for name, figure, _ in figures(rows(read_runs(tmp_path)))}
+    assert {"model_0", "model_1", "model.lr_0", "model.lr_1"} <= set(plots)
+    axes = plots["model.lr_0"].axes[0]
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    np.testing.assert_allclose(lines["recon"].get_xydata(), [[1e-4, 0.6], [1e-2, 0.8]])
+    assert (axes.get_xlabel(), axes.get_xscale()) == ("model.lr", "log")
+    names = plots["model_0"].axes[0]
+    assert [label.get_text() for label in names.get_xticklabels()] == ["cae", "vae"]
+    assert {line.get_linestyle() for line in names.get_lines() if line.get_label() == "recon"} == {"None"}
+
+
+def test_the_best_row_is_marked_with_its_interval_and_rows_can_be_sorted(drawn, tmp_path):
+    for path in tmp_path.glob("*/predictions.csv"):
+        header, *lines = path.read_text().splitlines()
+        path.write_text("\n".join([f"path,{header}", *(f"{n}.png,{line}" for n, line in enumerate(lines))]))
+        numbers = json.loads((path.parent / "metrics.json").read_text())
+        numbers |= {f"test/{score}/threshold": 0.35 for score in ("recon", "elbo")}
+        (path.parent / "metrics.json").write_text(json.dumps(numbers))
+    write_report(tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    (best,) = re.findall(r'<td class="best">(.*?)</td>', page, re.DOTALL)
+    assert re.fullmatch(r"0\.810 ± 0\.014\nbest, 0\.\d+ to 1\.000", best)
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page
+    assert page.count('<th scope="col"><button>') == len(cells(read_runs(tmp_path))[0])
+    assert "0.014: best, 0." in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_every_run_under_every_score_is_a_line_across_the_settings(drawn):
