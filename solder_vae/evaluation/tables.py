@@ -17,7 +17,7 @@ from rich.text import Text
 from solder_vae.data.view import PLAIN
 from solder_vae.evaluation.baselines import NEAREST, visible
 from solder_vae.evaluation.rule_sentence import rule_sentence
-from solder_vae.metrics.classification import SHOWN, Metrics, defect_recalls, worst
+from solder_vae.metrics.classification import FEW, SHOWN, Metrics, defect_recalls, of_few, worst
 from solder_vae.metrics.localisation import CHANCE_AUPRO, FPR_LIMIT
 from solder_vae.metrics.threshold import Threshold
 
@@ -126,6 +126,11 @@ def remarks(scores: Results, baselines: Results, primary: str, threshold: Thresh
         if (trivial := _number(baselines[best], "auroc")) >= _number(metrics, "auroc_low"):
             so = "the model adds nothing shown to that" if best == NEAREST else "this number says little about joints"
             found.append(f"{best} alone reaches AUROC {trivial:.3f}, {primary} {auroc:.3f}: {so}.")
+    if of_few(metrics):
+        found.append(
+            f"{metrics['n_abnormal']} abnormal and {metrics['n_normal']} normal joints: an AUROC from fewer than {FEW} "
+            "of a class, marked ~, says little."
+        )
     if _number(metrics, "auroc_high") < 0.5:
         found.append(f"{primary} puts normal joints above abnormal ones (AUROC {auroc:.3f}).")
     if f1 <= floor:
@@ -163,7 +168,7 @@ def _floor(metrics: Metrics) -> Metrics:
 
 
 def _row(name: str, metrics: Metrics) -> list[str]:
-    auroc = _decimal(metrics["auroc"])
+    auroc = ("~" if of_few(metrics) else "") + _decimal(metrics["auroc"])
     if metrics["auroc_low"] is not None:
         auroc += f" [{_decimal(metrics['auroc_low'], 2)}, {_decimal(metrics['auroc_high'], 2)}]"
     ratios = [_decimal(metrics[key]) for key in ("average_precision", "precision", "recall", "f1")]

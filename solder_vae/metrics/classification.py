@@ -6,8 +6,8 @@ abnormal joint called normal. docs/research/metrics.md says what each number mea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -107,8 +107,17 @@ def evaluate(
     return metrics
 
 
+FEW = 10
+"""An AUROC of fewer joints of a class says little: of 9 it can be off by 0.1 and more. Tables mark it."""
+
 SHOWN = 20
 """So many defect types are drawn and printed: more take long, and nobody reads them. metrics.json has all."""
+
+
+def of_few(metrics: Mapping[str, Any]) -> bool:
+    """Whether an AUROC comes from fewer than :data:`FEW` joints of a class."""
+    counts = [metrics.get(key) for key in ("n_normal", "n_abnormal")]
+    return metrics.get("auroc") is not None and any(count is not None and count < FEW for count in counts)
 
 
 class DefectRecall(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from solder_vae.models.autoencoder import Autoencoder, log
 from solder_vae.models.losses import check_reduction, kl_divergence, kl_term, reparameterize, squared_error
-from solder_vae.models.posterior import COLLAPSED_BELOW, PosteriorStatistics
+from solder_vae.models.posterior import COLLAPSED_BELOW, EARLY_STEPS, PosteriorStatistics
 from solder_vae.models.scores import POSTERIOR, Code, image_noise, latent_noise
 from solder_vae.utils.checks import is_number
 from solder_vae.utils.distributed import rank, world_size
@@ -40,6 +40,7 @@ class BetaVAE(Autoencoder, name="beta_vae"):
         self.kl_per_unit: Tensor | None = None
         self.active_units: Tensor | None = None
         self.collapsed = False
+        self.told_early = False  # of the collapse, but not yet what to do about it
 
     def check_beta(self, beta: float | None) -> None:
         if not is_number(beta):
@@ -91,15 +92,21 @@ class BetaVAE(Autoencoder, name="beta_vae"):
         self.posterior.reset()
         active, units = int(self.active_units.sum()), self.active_units.numel()
         collapsed = active < COLLAPSED_BELOW * units
-        if collapsed and not self.collapsed:
+        early = self.step < EARLY_STEPS
+        if collapsed and (not self.collapsed or (self.told_early and not early)):
+            lower = f"Lower beta (now {self.beta:g})"
+            if self.reduction == "mean":
+                lower += ", or use model.reduction=sum"
             log.warning(
                 "posterior collapse: %d of %d latent units respond to the input, so the reconstruction hardly "
-                "depends on the image. Lower beta (now %g)%s.",
+                "depends on the image. %s.",
                 active,
                 units,
-                self.beta,
-                ", or use model.reduction=sum" if self.reduction == "mean" else "",
+                f"{self.step} steps are few: train for {EARLY_STEPS} or more before you change anything else"
+                if early
+                else lower,
             )
+            self.told_early = early
         self.collapsed = collapsed
         return {"val/active_units": float(active)}  # the same on all ranks
 

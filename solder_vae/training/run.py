@@ -17,8 +17,8 @@ from rich.console import Console
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.framing import SQUARE, cut_off
 from solder_vae.data.table import describe
-from solder_vae.evaluation.baselines import shortcut_warning
-from solder_vae.evaluation.evaluate import evaluate_model
+from solder_vae.evaluation.baselines import shortcut_warning, trivial_scores
+from solder_vae.evaluation.evaluate import Evaluation, evaluate_model
 from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC, pseudo_defect_auroc
 from solder_vae.evaluation.tables import localisation_table, result_table
 from solder_vae.models.autoencoder import Autoencoder
@@ -30,11 +30,13 @@ from solder_vae.training.checks import check_known, check_run, check_tables, thr
 from solder_vae.training.data_parallel import fit_on_ranks
 from solder_vae.training.loggers import check_logging, run_loggers
 from solder_vae.training.resume import carry_over, check_epochs_left, check_resumable
-from solder_vae.training.run_files import log_artefacts, run_metrics, write_artefacts
+from solder_vae.training.run_files import log_artefacts, read_history, run_metrics, write_artefacts
 from solder_vae.training.shared_training import take_over
 from solder_vae.training.trainer import device_of, fit, make_trainer, quiet_lightning, with_epochs
+from solder_vae.training.verdict import Verdict, verdict_of
 from solder_vae.utils.config import build, flatten, import_target
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.files import atomic_file
 from solder_vae.utils.plugins import import_plugins
 
 log = logging.getLogger(__name__)
@@ -140,6 +142,7 @@ def finish(
 ) -> float:
     """Calibrate, test and report a trained model, write it as ``best.ckpt``; what :func:`run` returns."""
     model = model_of(checkpoint)
+    model.step = checkpoint.get("global_step", 0)
     # Scores are computed in single precision, whatever precision the training had.
     evaluation = evaluate_model(model.to(device_of(config)), data, threshold_rule(config))
     validation = evaluation.validation
@@ -150,8 +153,11 @@ def finish(
         normals = evaluation.val[evaluation.primary]
         validation = {**validation, PSEUDO_DEFECT_AUROC: pseudo_defect_auroc(model, data.tables["val"].images, normals)}
     known = data.tables["known"].defects if "known" in data.tables else ()
-    numbers = run_metrics(model, evaluation, validation, known)
+    verdict = judge(checkpoint, data, evaluation, directory, config.data.view)
+    numbers = {**run_metrics(model, evaluation, validation, known), **verdict.numbers}
     write_artefacts(directory, model, evaluation, numbers, config.pictures)
+    with atomic_file(directory / "result.md") as path:
+        path.write_text(verdict.markdown, encoding="utf-8")
     log_artefacts(directory, evaluation, numbers, data.tables, loggers)
     console = Console()
     console.print(
@@ -161,8 +167,25 @@ def finish(
     )
     if evaluation.localisation is not None and evaluation.trivial_localisation is not None:
         console.print(localisation_table(evaluation.localisation, evaluation.trivial_localisation))
+    for sentence in verdict.sentences:
+        log.info("%s", sentence)
     log.info("everything of this run is in %s", directory)
     return float(validation[config.criterion])
+
+
+def judge(
+    checkpoint: Checkpoint, data: SolderDataModule, evaluation: Evaluation, directory: Path, view: str
+) -> Verdict:
+    """The verdict on a run, with its curve out of metrics.csv if it was trained by steps."""
+    history, steps = directory / "metrics.csv", checkpoint.get("global_step")
+    losses = read_history(history).get("val/loss", []) if history.is_file() else []
+    return verdict_of(
+        evaluation,
+        trivial_scores(data.tables["train"], evaluation.table),
+        [loss for loss in losses if loss is not None],
+        steps / (checkpoint["epoch"] + 1) if steps else None,
+        view,
+    )
 
 
 def logging_options(config: DictConfig) -> dict[str, Any]:

@@ -114,6 +114,13 @@ def test_a_trivial_baseline_above_the_model_is_said() -> None:
     assert remarks(SCORES, {"mean colour": near}, "gradcon", THRESHOLD), "so does within the model's interval"
 
 
+def test_an_auroc_of_few_joints_is_marked_and_said() -> None:
+    few = {**SCORES["gradcon"], "n_abnormal": 9}
+    assert any("fewer than 10 of a class, marked ~" in line for line in remarks({"g": few}, {}, "g", THRESHOLD))
+    assert any(f"~{few['auroc']:.3f}" in line for line in printed({"g": few}, {}, "g"))
+    assert not any("~" in line for line in printed(SCORES, WEAK, "gradcon"))
+
+
 def test_worse_than_calling_everything_is_said() -> None:
     poor, threshold = measured(0.2, 1)
     assert any(

@@ -11,7 +11,15 @@ from scipy import stats
 
 from solder_vae.metrics.classification import evaluate
 from solder_vae.metrics.paired import TestImages as Images
-from solder_vae.metrics.paired import all_of, bootstrap_intervals, holm, paired_test, verdict, weighted_metrics
+from solder_vae.metrics.paired import (
+    all_of,
+    auroc_difference,
+    bootstrap_intervals,
+    holm,
+    paired_test,
+    verdict,
+    weighted_metrics,
+)
 
 
 def test_paired_test_is_students():
@@ -121,3 +129,48 @@ def test_intervals_hold_the_mean_nineteen_times_in_twenty_or_more():
 def test_same_input_same_interval():
     test = images(np.random.default_rng(4))
     assert bootstrap_intervals([test], 200) == bootstrap_intervals([test], 200)
+
+
+def delong_by_loops(first, second, labels):
+    """Variance of the difference of two AUROCs from the placement of each image, one comparison at a time."""
+
+    def above(one, other):
+        return 1.0 if one > other else 0.5 if one == other else 0.0
+
+    placements = []
+    for scores in (first, second):
+        bad, good = scores[labels == 1], scores[labels == 0]
+        of_bad = [sum(above(one, other) for other in good) / len(good) for one in bad]
+        of_good = [sum(above(other, one) for other in bad) / len(bad) for one in good]
+        placements.append((of_bad, of_good))
+    difference = np.mean(placements[0][0]) - np.mean(placements[1][0])
+    variance = 0.0
+    for side in (0, 1):
+        covariance = np.cov(placements[0][side], placements[1][side])
+        spread = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+        variance += spread / len(placements[0][side])
+    return difference, 1.959964 * np.sqrt(variance)
+
+
+@pytest.mark.parametrize("decimals", [1, 6])
+def test_the_difference_of_two_aurocs_is_delong_s(decimals):
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [25, 15])
+    shared = rng.normal(size=40) + labels
+    first, second = (np.round(shared + 0.5 * rng.normal(size=40) + shift * labels, decimals) for shift in (0.8, 0))
+    difference, low, high = auroc_difference(first, second, labels)
+    expected, width = delong_by_loops(first, second, labels)
+    assert (difference, high - difference) == pytest.approx((expected, width), rel=1e-6)
+    assert high - difference == pytest.approx(difference - low)
+    assert auroc_difference(first, 3 * first + 1, labels) == (0, 0, 0)
+
+
+def test_its_interval_holds_the_true_difference_as_often_as_it_says():
+    """Two scores equally good: of 400 test sets 95 %."""
+    rng, labels = np.random.default_rng(1), np.repeat([0, 1], [60, 40])
+    held = 0
+    for _ in range(400):
+        shared = rng.normal(size=100) + labels
+        _, low, high = auroc_difference(shared + rng.normal(size=100), shared + rng.normal(size=100), labels)
+        held += low <= 0 <= high
+    assert 0.91 < held / 400 < 0.98
