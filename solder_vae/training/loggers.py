@@ -160,8 +160,11 @@ def start_wandb(mode: str, **settings: Any) -> Dashboard | None:
                 reinit="finish_previous",
                 **settings,
             )
+            run.define_metric("epoch", hidden=True)  # curves of training and validation share this axis
             for name, summary in best_of({*SCORES, str(settings["config"].get("score", "recon"))}).items():
-                run.define_metric(name, summary=summary)
+                curve = name.startswith(("train/", "val/"))
+                run.define_metric(name, summary=summary, step_metric="epoch" if curve else None)
+            run.define_metric("lr-*", step_metric="epoch")
             return Dashboard(experiment=run)
         except Exception as error:
             otherwise = "offline" if attempt == "online" else "without it"
@@ -230,5 +233,5 @@ def log_lineage(
     # As use_artifact, which refuses when offline (syncing fills it in) and waits for the server when online.
     run._log_artifact(data, is_user_created=True, use_after_commit=True)
     model = wandb.Artifact(f"{facts['model']}-{facts['score']}", "model", metadata={**facts, "data": digest})
-    model.add_file(str(checkpoint), policy="immutable")
+    model.add_file(str(checkpoint), policy="immutable", skip_cache=True)  # no copy on this disk, sent or not
     run.log_artifact(model)

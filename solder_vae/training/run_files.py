@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger
 
 from solder_vae.data.framing import SQUARE
@@ -19,10 +21,14 @@ from solder_vae.data.view import PLAIN
 from solder_vae.evaluation import plots, style
 from solder_vae.evaluation.evaluate import Evaluation, reconstruct
 from solder_vae.evaluation.reconstruction_plots import reconstructions
+from solder_vae.metrics.classification import pr_points, roc_points
 from solder_vae.models.detector import Detector
 from solder_vae.training.loggers import Dashboard, log_lineage
 from solder_vae.utils.files import atomic_file
 from solder_vae.utils.tables import write_csv
+
+IMAGES_SHOWN = 64  # pictures in the table of predictions: some 10 kB each
+CURVE_POINTS = 200
 
 
 def write_artefacts(
@@ -186,6 +192,8 @@ def log_artefacts(
 
 
 def log_results(dashboard: Dashboard, directory: Path, evaluation: Evaluation, scalars: Mapping[str, float]) -> None:
+    import wandb
+
     results = {key: value for key, value in scalars.items() if not key.startswith("val/")}
     dashboard.log_metrics(results)
     # The validation's numbers are those of the best epoch: in the summary, beside the curves' own. A result is one
@@ -195,4 +203,39 @@ def log_results(dashboard: Dashboard, directory: Path, evaluation: Evaluation, s
     for picture in sorted(directory.glob("*.png")):
         dashboard.log_image(f"pictures/{picture.stem}", [str(picture)])
     header, *rows = prediction_rows(evaluation)
-    dashboard.log_table("predictions", header, rows)
+    shown = rows_with_pictures(evaluation)
+    images = [wandb.Image(evaluation.table.images[row]) if row in shown else None for row in range(len(rows))]
+    table = [[*line, image] for line, image in zip(rows, images, strict=True)]
+    dashboard.log_table("predictions", [*header, "image"], table)
+    for name, chart in native_curves(evaluation):
+        dashboard.experiment.log({f"curves/{name}": chart})
+
+
+def rows_with_pictures(evaluation: Evaluation) -> set[int]:
+    """The test images whose pictures stand in the table: the clearest mistakes, then the highest scores."""
+    margin = evaluation.test[evaluation.primary] - evaluation.threshold.value
+    wrong = evaluation.predicted != (np.asarray(evaluation.table.labels) == 1)
+    ranked = np.lexsort((-margin, np.where(wrong, -np.abs(margin), 0.0), ~wrong))
+    return set(ranked[:IMAGES_SHOWN].tolist())
+
+
+def native_curves(evaluation: Evaluation) -> Iterator[tuple[str, Any]]:
+    """ROC and precision-recall curves of every score as charts of Weights & Biases; none where a class is missing."""
+    import wandb
+
+    labels = evaluation.table.labels
+    if len(set(np.asarray(labels).tolist())) < 2:
+        return
+    for name, points, x, title in (
+        ("roc", roc_points, "false-call rate", "ROC: recall against false calls"),
+        ("pr", pr_points, "recall", "Precision against recall"),
+    ):
+        curves = {score: thinned(*points(values, labels)) for score, values in evaluation.test.items()}
+        xs, ys = [list(a) for a, _ in curves.values()], [list(b) for _, b in curves.values()]
+        yield name, wandb.plot.line_series(xs, ys, keys=list(curves), title=title, xname=x)
+
+
+def thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[list[float], list[float]]:
+    """At most :data:`CURVE_POINTS` points of a curve, both ends among them."""
+    kept = np.unique(np.linspace(0, len(x) - 1, CURVE_POINTS).round().astype(int))
+    return x[kept].tolist(), y[kept].tolist()

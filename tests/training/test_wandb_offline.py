@@ -8,12 +8,14 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 from commands import train
 
-from solder_vae.training.run_files import summary_numbers
+from solder_vae.training.run_files import IMAGES_SHOWN, rows_with_pictures, summary_numbers
 
 pytestmark = pytest.mark.slow
 NAMED = ("model", "score", "data")  # in a dashboard's config these are the names chosen
@@ -104,7 +106,10 @@ def test_results_are_those_of_metrics_json(records, history, job):
 
 
 def test_the_best_of_each_metric_is_at_its_right_end(records):
-    ends = {metric.get("name") or metric["glob_name"]: set(metric["summary"]) for metric in of_kind(records, "metric")}
+    ends = {
+        metric.get("name") or metric["glob_name"]: set(metric.get("summary") or ())
+        for metric in of_kind(records, "metric")
+    }
     assert ends["val/*"] == ends["train/*"] == {"min", "last"}
     assert ends["val/kl"] == ends["val/active_units"] == {"last"}
     for part in ("test", "test/recon", "test/elbo", "test/gradcon"):
@@ -112,7 +117,7 @@ def test_the_best_of_each_metric_is_at_its_right_end(records):
         assert all(ends[f"{part}/{key}"] == {"min"} for key in ("false_call_rate", "escape_rate"))
 
 
-def test_pictures_and_predictions_are_the_run_s(history, job):
+def test_pictures_and_predictions_are_the_run_s(history, records, job):
     files = job / "wandb/latest-run/files"
     logged = {
         key.removeprefix("pictures/").removesuffix(".filenames"): files / value[0]
@@ -126,8 +131,52 @@ def test_pictures_and_predictions_are_the_run_s(history, job):
         assert logged[name].read_bytes() == path.read_bytes(), name
     (path,) = (item["predictions.path"] for item in history if "predictions.path" in item)
     table = json.loads((files / path).read_text())
+    assert table["columns"].pop() == "image"
+    images = [row.pop() for row in table["data"]]
     with (job / "predictions.csv").open(newline="") as file:
         assert [table["columns"], *table["data"]] == list(csv.reader(file))
+    assert images == ["Image"] * 18  # all of them: there are fewer than IMAGES_SHOWN
+    (sent,) = [item for item in of_kind(records, "artifact") if item["name"].endswith("-predictions")]
+    pictures = [item for item in sent["manifest"]["contents"] if item["path"].startswith("media/images/")]
+    assert len(pictures) == 18
+    assert all(Path(item["local_path"]).read_bytes().startswith(b"\x89PNG") for item in pictures)
+
+
+def test_curves_have_epochs_as_their_axis(records, history):
+    metrics = of_kind(records, "metric")
+    axis = {metric.get("name") or metric["glob_name"]: metric.get("step_metric") for metric in metrics}
+    assert {axis[name] for name in ("train/*", "val/*", "val/kl", "lr-*")} == {"epoch"}
+    assert axis["test/auroc"] is None
+    curves = [item for item in history if any(key.startswith(("train/", "val/", "lr-")) for key in item)]
+    assert {item["epoch"] for item in curves} == {0, 1}
+
+
+def test_roc_and_precision_recall_are_native_charts(history, job):
+    files = job / "wandb/latest-run/files"
+    for name, ends in (("roc", ([0, 0], [1, 1])), ("pr", (None, [0, 1]))):
+        (path,) = {item[key] for item in history for key in item if key == f"curves/{name}_table.path"}
+        table = json.loads((files / path).read_text())
+        assert table["columns"] == ["step", "lineKey", "lineVal"]
+        by_score = {key: [row[::2] for row in table["data"] if row[1] == key] for _, key, _ in table["data"]}
+        assert set(by_score) == {"recon", "elbo", "gradcon"}
+        for points in by_score.values():
+            assert points[-1] == ends[1]
+            assert ends[0] in (None, points[0])
+
+
+def test_few_of_many_images_are_sent():
+    """The clearest mistakes first, and never more than the bound."""
+    scores = np.linspace(-1, 1, 200)
+    labels = np.where(np.arange(200) < 2, 1, 0)  # two escapes at the bottom, false calls from 101 up
+    limit = SimpleNamespace(value=0.0)
+    evaluation = SimpleNamespace(
+        primary="recon", test={"recon": scores}, threshold=limit, predicted=scores > 0,
+        table=SimpleNamespace(labels=labels),
+    )  # fmt: skip
+    shown = rows_with_pictures(evaluation)
+    assert len(shown) == IMAGES_SHOWN
+    assert {0, 1, 199} <= shown
+    assert 100 not in shown
 
 
 def test_the_model_descends_from_the_data_by_their_content(records, job):
