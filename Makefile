@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help install dev train reproduce test check lint bench clean
+.PHONY: help install dev train reproduce test fuzz mutations check lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -34,11 +34,19 @@ train: install ## train beta-VAE (beta=3) on the embedded data set and print the
 reproduce: install ## the paper's tables, figures and claims, small, 27 minutes on two idle cores: results/report.html
 	$(BIN)/python -m solder_vae.reproduce
 
-# Files of tests side by side, as many as there are cores (4 at most: each needs some GB), each with one thread.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# Tests side by side, as many as there are cores (4 at most: each needs some GB), each with one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 test: dev ## the whole test suite with its coverage, 28 minutes on two idle cores
 	$(PYTEST) --durations 15 --cov --cov-report term
+
+# A seed of its own each time, printed at the start; SOLDER_VAE_FUZZ_SEED=N repeats one.
+fuzz: dev ## all cases of what make test tries a share of: damaged files, hostile options, very many images
+	SOLDER_VAE_FUZZ=1 SOLDER_VAE_FUZZ_SEED=$${SOLDER_VAE_FUZZ_SEED:-$$(date +%s)} $(PYTEST) --verbose \
+	  tests/project/test_hostile.py tests/data/test_large.py
+
+mutations: dev ## break what matters in one place at a time: a test must notice each
+	OMP_NUM_THREADS=1 $(BIN)/python tests/support/mutations.py
 
 check: lint ## lint, types and the fast tests, under 2 minutes
 	$(PYTEST) -m "not slow"

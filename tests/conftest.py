@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+import fuzz
 import hypothesis
 import pytest
 import torch
@@ -13,6 +14,20 @@ hypothesis.settings.register_profile("new_examples", deadline=None)
 # CI tries the same examples each time, so that a change is not refused for what another one did.
 hypothesis.settings.register_profile("same_examples", deadline=None, derandomize=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "new_examples"))
+
+
+def pytest_report_header():
+    share = "all cases" if fuzz.ALL else "a share of the cases"
+    return f"fuzz: {share}, SOLDER_VAE_FUZZ_SEED={fuzz.SEED}"
+
+
+def pytest_collection_modifyitems(items):
+    """Tests are shared out one by one, but those that share what a fixture of their file made stay together."""
+    for item in items:
+        definitions = item._fixtureinfo.name2fixturedefs
+        file = item.nodeid.partition("::")[0]
+        if any(found.scope == "module" for (*_, found) in definitions.values()):
+            item.add_marker(pytest.mark.xdist_group(file))
 
 
 @pytest.hookimpl(wrapper=True)
