@@ -23,6 +23,7 @@ from solder_vae.evaluation.run_model import batches_of, run_model
 from solder_vae.metrics.classification import Metrics, evaluate
 from solder_vae.metrics.localisation import evaluate_localisation
 from solder_vae.metrics.threshold import Labelled, Rule, Threshold, fit_threshold, refit_rule
+from solder_vae.models.classifier import Likeness
 from solder_vae.models.detector import Detector
 from solder_vae.models.scores import ModelOutput
 from solder_vae.utils.threads import tracked
@@ -51,6 +52,7 @@ class Evaluation:
         localisation: :func:`solder_vae.metrics.localisation.evaluate_localisation` of the model's anomaly maps (None
             where the test table has no masks) ...
         trivial_localisation: ... and of the trivial ones, the difference from the mean training image.
+        likeness: which type of known defect each test image looks like; None where no types are told apart.
     """
 
     primary: str
@@ -65,6 +67,7 @@ class Evaluation:
     map_scale: float
     localisation: Metrics | None
     trivial_localisation: Metrics | None
+    likeness: list[Likeness] | None = None
 
     @property
     def threshold(self) -> Threshold:
@@ -115,7 +118,7 @@ def evaluate_model(model: Detector, data: SolderDataModule, rule: Rule) -> Evalu
     validation, val, unit = validate(model, data)
     thresholds = fit_thresholds(rule, primary, val)
     table = data.tables["test"]
-    test, maps, recons = run_test(model, data)
+    test, maps, recons, likeness = run_test(model, data)
 
     def measured(scores: NDArray[np.float64], limit: Threshold) -> Metrics:
         return evaluate(scores, table.labels, table.defects, limit.value)
@@ -143,6 +146,7 @@ def evaluate_model(model: Detector, data: SolderDataModule, rule: Rule) -> Evalu
         map_scale=unit,
         localisation=located,
         trivial_localisation=trivially_located,
+        likeness=likeness,
     )
 
 
@@ -164,12 +168,18 @@ def validate(model: Detector, data: SolderDataModule) -> tuple[dict[str, float],
     return {**summary, **model.validation_summary()}, columns.scores(), map_scale(np.concatenate(maps))
 
 
-def run_test(model: Detector, data: SolderDataModule) -> tuple[Scores, NDArray[np.float32] | None, Image | None]:
-    """Scores of the test images; their anomaly maps where masks say what these should be; their reconstructions."""
+def run_test(
+    model: Detector, data: SolderDataModule
+) -> tuple[Scores, NDArray[np.float32] | None, Image | None, list[Likeness] | None]:
+    """Scores of the test images; their anomaly maps where masks say what these should be; their reconstructions; which
+    type of known defect each looks like.
+    """
     table = data.tables["test"]
     columns, maps, recons = Columns(), [], []
+    likeness: list[Likeness] = []
     for output in outputs(model, table.images, data.batch_size, "test"):
         columns.add(output)
+        likeness += model.likeness(output.features) or []
         if table.masks is not None:
             maps.append(anomaly_map(output.images, output.recon).cpu().numpy())
         if len(table) <= RECONS_KEPT:
@@ -178,6 +188,7 @@ def run_test(model: Detector, data: SolderDataModule) -> tuple[Scores, NDArray[n
         columns.scores(),
         np.concatenate(maps) if maps else None,
         np.concatenate(recons) if recons else None,
+        likeness or None,
     )
 
 

@@ -16,6 +16,7 @@ from solder_vae.inspection.inspector import ABNORMAL, Inspector, Unreadable
 from solder_vae.inspection.joints import Joint
 from solder_vae.inspection.predictions import inspect_on_processes, inspect_rows
 from solder_vae.inspection.report import page
+from solder_vae.models.classifier import LIKENESS_COLUMNS
 from solder_vae.utils.tables import write_csv
 from solder_vae.utils.text import printable
 from solder_vae.utils.threads import tracked
@@ -101,12 +102,18 @@ def inspect_into(
 
 
 def csv_rows(scores: Sequence[str], predictions: Iterable[dict[str, Any]]) -> Iterator[list[str]]:
-    """Header and one row for each joint; 9 digits are enough for every number of single precision."""
-    yield ["path", "score", "threshold", "margin", "label", "rank", *scores]
+    """Header and one row for each joint; 9 digits are enough for every number of single precision.
+
+    What a defect looks like is in the last two columns, where the checkpoint tells types apart.
+    """
+    predictions = list(predictions)
+    typed = bool(predictions) and LIKENESS_COLUMNS[0] in predictions[0]
+    yield ["path", "score", "threshold", "margin", "label", "rank", *scores, *(LIKENESS_COLUMNS if typed else ())]
     for row in predictions:
         numbers = [f"{row['score']:.9g}", repr(row["threshold"]), f"{row['margin']:.9g}"]
         others = (f"{row['scores'][name]:.9g}" for name in scores)
-        yield [row["path"], *numbers, row["label"], f"{row['rank']:.6g}", *others]
+        looks = [row["type"], f"{row['type_probability']:.4g}"] if typed else []
+        yield [row["path"], *numbers, row["label"], f"{row['rank']:.6g}", *others, *looks]
 
 
 def write_json(

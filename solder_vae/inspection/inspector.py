@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,7 @@ from solder_vae.inspection.joints import Joint
 from solder_vae.metrics.intervals import finite_number
 from solder_vae.metrics.threshold import Threshold
 from solder_vae.models.checkpoint import load_model
+from solder_vae.models.classifier import LIKENESS_COLUMNS, Likeness
 from solder_vae.models.detector import Detector
 from solder_vae.models.networks import STRIDE
 from solder_vae.utils.errors import UserError
@@ -68,6 +69,8 @@ class Verdict:
         recon: ``(S, S, 3)`` uint8, its reconstruction.
         heat_map: ``(S, S)`` float32, 0 or greater: smoothed error of each pixel in the unit that the checkpoint
             fixes, in which 99 % of the pixels of validation normals are below 1.
+        likeness: which type of known defect it looks like, if it is defective, and with what probability; None where
+            the checkpoint tells no types apart.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Verdict:
     image: Image
     recon: Image
     heat_map: NDArray[np.float32]
+    likeness: Likeness | None = None
 
     @property
     def margin(self) -> float:
@@ -104,6 +108,7 @@ class Verdict:
             "label": self.label,
             "rank": self.rank,
             "scores": self.scores,
+            **({} if self.likeness is None else dict(zip(LIKENESS_COLUMNS, self.likeness, strict=True))),
         }
 
 
@@ -214,22 +219,29 @@ class Inspector:
                 else:
                     yield self._verdict(name, image, *next(scored))
 
-    def _score(self, images: Image) -> list[tuple[Image, NDArray[np.float32], dict[str, float]]]:
-        """Reconstruction, heat map and scores of each of ``(B, S, S, 3)`` prepared images."""
+    def _score(self, images: Image) -> list[tuple[Image, NDArray[np.float32], dict[str, float], Likeness | None]]:
+        """Reconstruction, heat map, scores and likeness of each of ``(B, S, S, 3)`` prepared images."""
         with self._turn:
             (result,) = run_model(self.model, [to_tensor(images)], names=self.thresholds)
             maps = (anomaly_map(result.images, result.recon) / self.map_scale).cpu().numpy()
             columns = {name: finite(values) for name, values in result.scores.items()}
             recons = to_images(result.recon)
+            likeness: Sequence[Likeness | None] = self.model.likeness(result.features) or [None] * len(images)
         rows = ({name: values[row] for name, values in columns.items()} for row in range(len(images)))
-        return list(zip(recons, maps, rows, strict=True))
+        return list(zip(recons, maps, rows, likeness, strict=True))
 
     def _verdict(
-        self, name: str, image: Image, recon: Image, heat_map: NDArray[np.float32], scores: dict[str, float]
+        self,
+        name: str,
+        image: Image,
+        recon: Image,
+        heat_map: NDArray[np.float32],
+        scores: dict[str, float],
+        likeness: Likeness | None,
     ) -> Verdict:
         score = scores[self.primary]
         rank = bisect_left(self.normals, score) / len(self.normals)
-        return Verdict(name, score, self.threshold.value, rank, scores, image, recon, heat_map)
+        return Verdict(name, score, self.threshold.value, rank, scores, image, recon, heat_map, likeness)
 
 
 def finite(scores: Tensor) -> list[float]:

@@ -39,6 +39,10 @@ LEAST_OF_TYPE = 5
 """Known defects that a type needs to be told from another."""
 
 
+LIKENESS_COLUMNS = ("type", "type_probability")
+"""Of tables: what a joint looks like, if it is defective."""
+
+
 class Likeness(NamedTuple):
     """What a joint looks like, if it is defective.
 
@@ -141,10 +145,13 @@ class Classifier(Score, name="classifier"):
         """The score ``(B,)`` of standardised features ``(B, D)``."""
         return standardised @ self.weights.to(standardised.device) + self.bias.to(standardised.device)
 
-    def likeness(self, features: Tensor) -> list[Likeness | None]:
-        """Which type each of ``(B, D)`` features looks like; None where fewer than two types are told apart."""
-        if not len(self.type_bias):
-            return [None] * len(features)
+    @property
+    def tells_types(self) -> bool:
+        """Whether there are two types of :data:`LEAST_OF_TYPE` known defects or more."""
+        return len(self.type_bias) > 1
+
+    def likeness(self, features: Tensor) -> list[Likeness]:
+        """Which type each of ``(B, D)`` features looks like, where :attr:`tells_types`."""
         device = features.device
         logits = self.standard(features) @ self.type_weights.to(device).T + self.type_bias.to(device)
         probabilities, places = logits.softmax(1).max(1)

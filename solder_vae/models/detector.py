@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from solder_vae.models import classifier, combined, neighbours  # noqa: F401  # which register their scores
+from solder_vae.models import combined, neighbours  # noqa: F401  # which register their scores
+from solder_vae.models.classifier import Classifier, Likeness
 from solder_vae.models.precision import FULL
 from solder_vae.models.scores import PAPER_SCORES, Code, ModelOutput, Score, make_score, score_class
 from solder_vae.utils.errors import UserError
@@ -125,6 +126,13 @@ class Detector(nn.Module):
     def describe(self, x: Tensor) -> Tensor:
         """Features ``(B, D)`` of images ``(B, 3, H, W)`` in [-1, 1], which normals are compared by."""
         raise NotImplementedError
+
+    def likeness(self, features: Tensor | None) -> list[Likeness] | None:
+        """Which type of known defect each of ``(B, D)`` features looks like; None where no types are told apart."""
+        for score in self.scores.values():
+            if isinstance(score, Classifier) and score.tells_types and features is not None:
+                return score.likeness(features)
+        return None
 
     def validation_terms(self, x: Tensor, code: Code, step: int) -> dict[str, Tensor]:
         """The objective's terms on the ``step``-th validation batch, averaged over its images; none here."""

@@ -22,6 +22,7 @@ from solder_vae.evaluation import plots, style
 from solder_vae.evaluation.evaluate import Evaluation, reconstruct
 from solder_vae.evaluation.reconstruction_plots import reconstructions
 from solder_vae.metrics.classification import pr_points, roc_points
+from solder_vae.models.classifier import LEAST_OF_TYPE, LIKENESS_COLUMNS, Likeness
 from solder_vae.models.detector import Detector
 from solder_vae.training.loggers import Dashboard, log_lineage
 from solder_vae.utils.files import atomic_file
@@ -127,8 +128,23 @@ def run_metrics(
         numbers |= prefixed("test/localisation", evaluation.localisation)
     if evaluation.trivial_localisation is not None:
         numbers |= prefixed("baseline/mean image/localisation", evaluation.trivial_localisation)
+    if evaluation.likeness is not None:
+        numbers |= prefixed("test", type_accuracy(evaluation.table.defects, evaluation.likeness, types_of(known)))
     numbers["thresholds"] = {name: threshold.to_dict() for name, threshold in evaluation.thresholds.items()}
     return numbers
+
+
+def type_accuracy(defects: Sequence[str], likeness: Sequence[Likeness], known: Mapping[str, int]) -> dict[str, Any]:
+    """How many test defects of the types that are told apart look like their own type.
+
+    Args:
+        defects: each test image's type.
+        likeness: what each looks like.
+        known: how many known defects there are of each type.
+    """
+    told = {kind for kind, count in known.items() if count >= LEAST_OF_TYPE}
+    right = [found.type == defect for defect, found in zip(defects, likeness, strict=True) if defect in told]
+    return {"type_accuracy": sum(right) / len(right) if right else None, "type_n": len(right)}
 
 
 def prefixed(prefix: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,13 +156,24 @@ def prediction_rows(evaluation: Evaluation) -> Iterator[list[str]]:
     table, primary = evaluation.table, evaluation.primary
     names = list(evaluation.metrics)
     threshold = evaluation.threshold.value
-    yield ["path", "label", "defect", *names, "threshold", "margin", "predicted"]
+    likeness = evaluation.likeness
+    yield [
+        "path",
+        "label",
+        "defect",
+        *names,
+        "threshold",
+        "margin",
+        "predicted",
+        *(LIKENESS_COLUMNS if likeness else ()),
+    ]
     for row, (path, label, defect, called) in enumerate(
         zip(table.paths, table.labels, table.defects, evaluation.predicted, strict=True)
     ):
         scores = [f"{evaluation.test[name][row]:.9g}" for name in names]  # 9 digits tell all float32 apart
         margin = evaluation.test[primary][row] - threshold
-        yield [path, str(label), defect, *scores, repr(threshold), f"{margin:.9g}", str(int(called))]
+        looks = [likeness[row].type, f"{likeness[row].probability:.4g}"] if likeness else []
+        yield [path, str(label), defect, *scores, repr(threshold), f"{margin:.9g}", str(int(called)), *looks]
 
 
 # What a dashboard needs of the scores and of the trivial baselines; metrics.json has the rest.
