@@ -93,6 +93,8 @@ class Knn(Score, name="knn"):
         assert output.features is not None
         return self.neighbours(output.features)[0].mean(1)
 
+    leaves_one_out = True
+
     def leave_one_out(self) -> Tensor:
         """The score ``(N,)`` of each normal in the memory, compared with all the others.
 

@@ -128,6 +128,12 @@ class Score:
         """Those of this score's parameters that the score ``name``, which is :attr:`beside`, takes, too."""
         return {}
 
+    leaves_one_out: ClassVar[bool] = False
+
+    def leave_one_out(self) -> Tensor:
+        """The score ``(N,)`` of each normal that was fitted to, as if it had not been; where ``leaves_one_out``."""
+        raise NotImplementedError
+
     def fit(self, data: FitData) -> None:
         """Learn from what the trained model says of normals; most scores learn nothing."""
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 from omegaconf import DictConfig
 
 from solder_vae.data.datamodule import SolderDataModule
+from solder_vae.evaluation.evaluate import FEW_NORMALS
 from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC
 from solder_vae.metrics.threshold import Rule, fit_threshold
 from solder_vae.models.checkpoint import Checkpoint
 from solder_vae.models.detector import Detector
 from solder_vae.models.networks import STRIDE
 from solder_vae.models.precision import check_precision, resolve_precision
+from solder_vae.models.scores import Score
 from solder_vae.utils.checks import check_whole_number
 from solder_vae.utils.config import build
 from solder_vae.utils.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def training_precision(config: DictConfig, resumed: Checkpoint | None) -> str:
@@ -73,7 +79,16 @@ def check_tables(data: SolderDataModule, config: DictConfig) -> None:
     for split, least in (("train", max(2, devices)), ("val", devices), ("test", 1)):
         if len(data.tables[split]) < least:
             raise UserError(f"There are {len(data.tables[split])} {split} images: a run needs {least} or more.")
-    fit_threshold(np.arange(len(data.tables["val"])), threshold_rule(config))  # too few normals for some rules
+    rule, normals = threshold_rule(config), len(data.tables["val"])
+    fit_threshold(np.arange(normals), rule)  # too few normals for some rules
+    kind = Score.registry.get(config.score.name)
+    if normals < FEW_NORMALS and rule.name != "fixed" and not (kind is not None and kind.leaves_one_out):
+        log.warning(
+            "Only %d validation normals: no threshold can promise a false-call rate below %.0f %%. 19 are needed for "
+            "5 %%, 99 for 1 %%: add good joints, give validation more (data.fractions), or use score=knn.",
+            normals,
+            100 / (normals + 1),
+        )
 
 
 def check_known(model: Detector, data: SolderDataModule) -> None:

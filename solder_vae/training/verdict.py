@@ -101,7 +101,7 @@ def _steps(losses: Sequence[float], steps_per_epoch: float) -> _Part:
     """Whether the training was long enough."""
     found, epochs = trend(losses), len(losses)
     steps = round(epochs * steps_per_epoch)
-    done = f"{steps} steps ({epochs} epochs)"
+    done = f"{steps} steps ({epochs} epoch{'s' * (epochs > 1)})"
     numbers = {
         "epochs": epochs,
         "steps": steps,
@@ -145,7 +145,8 @@ def _against_trivial(evaluation: Evaluation, trivial: Mapping[str, NDArray[np.fl
         return f"{sentence}from {' and '.join(few)} joints this says little.", numbers, f"test {FEW} of each at least"
     if low > 0:
         return f"{sentence}better.", numbers, ""
-    other = "try score=knn, or look at the pictures with python -m solder_vae.audit"
+    another = "" if evaluation.primary == "knn" else "try score=knn, or "
+    other = f"{another}look at the pictures with python -m solder_vae.audit"
     plain = "" if view == CONTROLLED else ", and at what survives data.view=controlled"
     return f"{sentence}{'worse' if high < 0 else 'not shown to be better'}.", numbers, other + plain
 
