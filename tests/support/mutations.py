@@ -328,7 +328,13 @@ def noticed(mutation: Mutation, folder: Path) -> bool:
     path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", f"tests/{mutation.test}"]
     environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    try:
+        ended = subprocess.run(
+            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=900, check=False
+        )
+    except subprocess.TimeoutExpired:
+        print("noticed   (no end)", mutation.what, f"({mutation.test})", flush=True)
+        return True
     assert ended.returncode in (0, 1), ended.stdout[-2000:]  # anything else is no failed test
     print("noticed  " if ended.returncode else "UNNOTICED", mutation.what, f"({mutation.test})", flush=True)
     shutil.rmtree(copy)
