@@ -18,6 +18,7 @@ Cut the joints out of a board's picture.
   python -m solder_vae.crop board=IMAGE pads=PLACEMENT.csv fiducials=CSV footprints=CSV out=DIR
 
 {BOARD_USAGE}  out=DIR           a new folder for the joints' PNG files and crops.csv
+  label=LABEL       what all joints of this board are, normal or a defect type: crops.csv is then a manifest to train on
 
 docs/use/crop.md describes the files. Either all joints are cut out or none.
 """
@@ -26,6 +27,7 @@ docs/use/crop.md describes the files. Either all joints are cut out or none.
 @dataclass(frozen=True)
 class Options(BoardOptions):
     out: str
+    label: str = ""
 
 
 def run(arguments: list[str]) -> int:
@@ -37,7 +39,7 @@ def run(arguments: list[str]) -> int:
     check_new(out)
     board = read_board(options)
     with atomic_directory(out) as directory:
-        write_crops(board, directory)
+        write_crops(board, directory, options.label.strip())
     print(board)
     print(f"Their pictures and crops.csv are in {out}.")
     if sentence := cut_off([(joint.height, joint.width) for joint in board.joints]):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from solder_vae.data.component_types import check_found, check_regex, with_types
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.framing import SQUARE, check_crop
 from solder_vae.data.image_files import MIN_SIDE, Image
@@ -72,6 +73,8 @@ class FolderSource:
         lookalike_correlation: from which correlation on two normals look alike.
         known: how many defects may be learnt from, drawn evenly over the types by seed; "all"; or a folder of them.
             See :mod:`solder_vae.data.known`.
+        type_regex: searched for in each file's path relative to the root; what its first parentheses match is the type
+            of the component, see :mod:`solder_vae.data.component_types`. A manifest's own type comes first.
 
     Raises:
         UserError: a value is not one of those, or the root doesn't exist.
@@ -91,6 +94,7 @@ class FolderSource:
     lookalikes: str = APART
     lookalike_correlation: float = 0.85
     known: int | str | None = None
+    type_regex: str | None = None
 
     def __post_init__(self) -> None:
         check_root(self.root)
@@ -111,7 +115,8 @@ class FolderSource:
             )
         object.__setattr__(self, "fractions", _three_fractions(self.fractions))
         object.__setattr__(self, "normal", normal_names(self.normal, "data.normal"))
-        _check_regex(self.group_regex)
+        check_regex("data.group_regex", self.group_regex, r"^(b\d+)_")
+        check_regex("data.type_regex", self.type_regex, r"([RC]\d{4})")
         object.__setattr__(self, "known", check_known(self.known))
 
     @property
@@ -123,15 +128,19 @@ class FolderSource:
         """The images, not opened yet, sorted by path.
 
         Raises:
-            UserError: there are none, or they don't fit the layout or ``group_regex``.
+            UserError: there are none, or they don't fit the layout, ``group_regex`` or ``type_regex``.
         """
         skip = self.on_bad_file == "skip"
         records = find_records(Path(str(self.root)), self.layout, self.normal, skip=skip)
         apart = {record.path.resolve(): record for record in known_records(self.known, self.normal, skip)}
         records = [record for record in records if not apart or record.path.resolve() not in apart] + [*apart.values()]
-        if self.group_regex is None:
-            return records
-        return [_with_group(record, self.group_regex) for record in records]
+        if self.group_regex is not None:
+            records = [_with_group(record, self.group_regex) for record in records]
+        if self.type_regex is not None:
+            root = Path(str(self.root))
+            records = with_types(records, root if root.is_dir() else root.parent, self.type_regex)
+            check_found((record.type for record in records), self.type_regex)
+        return records
 
     def tables(self) -> dict[str, ImageTable]:
         """Find, decode and split the images, each once.
@@ -159,8 +168,9 @@ class FolderSource:
         given, photos = set_aside(photos, self.known)
         photos = split_photos(photos, self.fractions, self.seed, self.alike) + given
         photos = with_known(photos, self.known, self.seed, self._alike_defects)
+        typed = any(photo.type for photo in photos)
         tables = {
-            split: self._table([photo for photo in photos if photo.split == split], kept, len(kept) < keep)
+            split: self._table([photo for photo in photos if photo.split == split], kept, len(kept) < keep, typed)
             for split in (*SPLITS, KNOWN)
         }
         if not len(tables[KNOWN]):
@@ -173,12 +183,13 @@ class FolderSource:
         """Each defect's group of look-alikes, where these are kept together."""
         return [None] * len(photos) if self.alike is None else _lookalike_groups(photos, self.alike, normals=False)
 
-    def _table(self, photos: Sequence[Photo], kept: Mapping[str, Image], all_kept: bool) -> ImageTable:
+    def _table(self, photos: Sequence[Photo], kept: Mapping[str, Image], all_kept: bool, typed: bool) -> ImageTable:
         images = PhotoImages(photos, self.image_size, self.view, kept, self.crop)
         return ImageTable(
             images=images[:] if all_kept else images,
             paths=[photo.name for photo in photos],
             defects=[photo.defect for photo in photos],
+            types=[photo.type for photo in photos] if typed else None,
             native_size=np.array([photo.native_size for photo in photos], np.int64).reshape(-1, 2),
             masks=read_masks(
                 [(photo.path, photo.defect, photo.native_size) for photo in photos], self.image_size, self.crop
@@ -320,14 +331,6 @@ def _with_group(record: Record, regex: str) -> Record:
     if match is None or match[1] is None:
         raise UserError(f"{record.name}: doesn't match data.group_regex={regex}; mend that or rename the file.")
     return replace(record, group=match[1])
-
-
-def _check_regex(regex: str | None) -> None:
-    try:
-        if regex is not None and re.compile(regex).groups < 1:
-            raise UserError(f"data.group_regex={regex} needs parentheses around the group: '^(b\\d+)_'.")
-    except re.error as error:
-        raise UserError(f"data.group_regex={regex} is no regular expression ({error}).") from error
 
 
 def _three_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:

@@ -3,7 +3,7 @@
     class_folders   normal/ and one folder for each defect type; nested folders allowed
     split_folders   train/ validation/ test/normal/ test/anomaly/ as the dataset's authors publish theirs, and
                     MVTec AD's train/good/ test/good/ test/<defect>/, without a validation folder
-    manifest        a CSV file with the columns path and label, and optionally split and group
+    manifest        a CSV file with the columns path and label, and optionally split, group and type
 
 Nothing is decoded here, and no torch is imported.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -40,12 +40,14 @@ class Record:
         defect: defect type, or :data:`NORMAL`.
         split: "train", "val", "test" or "known" where the layout says so.
         group: images of one group (a board, say) never straddle splits.
+        type: of the component, such as R0603; "" where it is not known.
     """
 
     path: Path
     defect: str
     split: str | None
     group: str | None
+    type: str = field(default="", kw_only=True)
 
     @property
     def name(self) -> str:
@@ -216,8 +218,8 @@ def read_manifest(path: Path, normal: Collection[str] = NORMAL_NAMES) -> list[Re
     """Read a CSV file, see :func:`~solder_vae.utils.tables.read_table`.
 
     Columns: ``path``, absolute or relative to the manifest's folder and below it; ``label``, normal (also good, ok)
-    or the defect type; optionally ``split`` (train, val or validation, test, known) and ``group``. Other columns are
-    ignored.
+    or the defect type; optionally ``split`` (train, val or validation, test, known), ``group`` and ``type``. Other
+    columns are ignored.
 
     Raises:
         UserError: the file can't be read, or some of its lines are wrong; all of these are listed.
@@ -257,4 +259,4 @@ def _manifest_row(folder: Path, row: Row, normal: Collection[str]) -> Record:
         raise UserError(f"{name} is labelled {label}, but only defects can be known; use train, validation or test")
     if defect != NORMAL and split_name in (TRAIN, VAL):
         raise UserError(f"{name} is labelled {label}, but only normal images train and validate; use test")
-    return Record(path, defect, split_name, group or None)
+    return Record(path, defect, split_name, group or None, type=row.get("type", ""))

@@ -44,7 +44,8 @@ def photo_of(record: Record, image: Image) -> Photo:
     height, width = image.shape[:2]
     digest = blake2b(f"{height}x{width}".encode(), digest_size=16)
     digest.update(image.tobytes())
-    return Photo(record.path, record.defect, record.split, record.group, (height, width), digest.hexdigest())
+    known = record.path, record.defect, record.split, record.group
+    return Photo(*known, (height, width), digest.hexdigest(), type=record.type)
 
 
 def decode(record: Record, image_size: int, view: str, crop: str = SQUARE) -> tuple[Photo, Image]:

@@ -37,6 +37,7 @@ class ImageTable:
         native_size: ``(N, 2)`` int, height and width in pixels before cropping and resizing.
         masks: ``(N, S, S)`` bool, the defect's pixels, where the source knows them.
         factors: generative factors by name, each ``(N,)``, where the source knows them.
+        types: N component types, "" for an image of no known type; None where the source knows none.
     """
 
     images: Images
@@ -45,9 +46,11 @@ class ImageTable:
     native_size: NDArray[np.int64]
     masks: NDArray[np.bool_] | None = None
     factors: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    types: list[str] | None = None
 
     def __post_init__(self) -> None:
         counts = {len(self.images), len(self.paths), len(self.defects), len(self.native_size)}
+        counts |= set() if self.types is None else {len(self.types)}
         if len(counts) != 1:
             raise ValueError(f"columns of different length: {sorted(counts)}")
 

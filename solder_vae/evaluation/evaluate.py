@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from solder_vae.evaluation.anomaly_map import IMAGES_FOR_SCALE, anomaly_map, map
 from solder_vae.evaluation.baselines import trivial_scores
 from solder_vae.evaluation.fit_scores import fit_scores
 from solder_vae.evaluation.run_model import batches_of, run_model
+from solder_vae.metrics.by_type import ALL, OfType, fit_by_type, group, limits, own_thresholds
 from solder_vae.metrics.classification import Metrics, evaluate
 from solder_vae.metrics.localisation import evaluate_localisation
 from solder_vae.metrics.threshold import Labelled, Rule, Threshold, fit_threshold, refit_rule
@@ -59,6 +60,7 @@ class Evaluation:
             where the test table has no masks) ...
         trivial_localisation: ... and of the trivial ones, the difference from the mean training image.
         likeness: which type of known defect each test image looks like; None where no types are told apart.
+        of_types: validation normals and thresholds by component type, where the source knows types.
     """
 
     primary: str
@@ -74,6 +76,7 @@ class Evaluation:
     localisation: Metrics | None
     trivial_localisation: Metrics | None
     likeness: list[Likeness] | None = None
+    of_types: dict[str, OfType] = field(default_factory=dict)
 
     @property
     def threshold(self) -> Threshold:
@@ -83,14 +86,33 @@ class Evaluation:
     @property
     def predicted(self) -> NDArray[np.bool_]:
         """``(N,)``: the primary score's decision on each test image, True = abnormal."""
-        return self.threshold.predict(self.test[self.primary])
+        called: NDArray[np.bool_] = self.test[self.primary] > self.limits
+        return called
+
+    @property
+    def limits(self) -> NDArray[np.float64]:
+        """``(N,)``: the primary score's threshold that each test image is judged by."""
+        own = own_thresholds(self.of_types, self.primary)
+        return limits(self.threshold, own, self.table.types, len(self.table))
+
+    @property
+    def judged_among(self) -> list[str]:
+        """N: the type that each test image is judged within, or :data:`~solder_vae.metrics.by_type.ALL`."""
+        own = own_thresholds(self.of_types, self.primary)
+        return [kind if kind in own else ALL for kind in self.table.types or [""] * len(self.table)]
 
     def decision_state(self) -> dict[str, Any]:
         """What a checkpoint needs to decide on new images, see :func:`decision_state`."""
-        return decision_state(self.primary, self.thresholds, self.val, self.map_scale)
+        return decision_state(self.primary, self.thresholds, self.val, self.map_scale, self.of_types)
 
 
-def decision_state(primary: str, thresholds: dict[str, Threshold], normals: Scores, map_scale: float) -> dict[str, Any]:
+def decision_state(
+    primary: str,
+    thresholds: dict[str, Threshold],
+    normals: Scores,
+    map_scale: float,
+    of_types: Mapping[str, OfType] | None = None,
+) -> dict[str, Any]:
     """What a checkpoint needs to decide on new images, in plain containers.
 
     Args:
@@ -98,12 +120,15 @@ def decision_state(primary: str, thresholds: dict[str, Threshold], normals: Scor
         thresholds: by score.
         normals: scores of the normals that the thresholds come from.
         map_scale: unit of the anomaly maps.
+        of_types: the same by component type; left out without types, as in files of earlier versions.
     """
+    types = {"types": {kind: each.to_dict() for kind, each in of_types.items()}} if of_types else {}
     return {
         "primary": primary,
         "thresholds": {name: threshold.to_dict() for name, threshold in thresholds.items()},
         "validation_scores": {name: sorted(scores.tolist()) for name, scores in normals.items()},
         "map_scale": map_scale,
+        **types,
     }
 
 
@@ -127,8 +152,20 @@ def evaluate_model(model: Detector, data: SolderDataModule, rule: Rule) -> Evalu
     table = data.tables["test"]
     test, maps, recons, likeness = run_test(model, data)
 
-    def measured(scores: NDArray[np.float64], limit: Threshold) -> Metrics:
-        return evaluate(scores, table.labels, table.defects, limit.value)
+    val_types = data.tables["val"].types
+    of_types = fit_by_type(group(val, val_types), lambda _, normals: fit_thresholds(rule, primary, normals))
+
+    def measured(scores: NDArray[np.float64], limit: Threshold, own: Mapping[str, Threshold]) -> Metrics:
+        each = limits(limit, own, table.types, len(table)) if own else None
+        return evaluate(scores, table.labels, table.defects, limit.value, limits=each)
+
+    def of_baseline(scores: NDArray[np.float64], normals: NDArray[np.float64]) -> Metrics:
+        by_type = group({"": normals}, val_types)
+        own = {
+            kind: refit_rule(rule, threshold, by_type[kind][""])
+            for kind, threshold in own_thresholds(of_types, primary).items()
+        }
+        return measured(scores, refit_rule(rule, thresholds[primary], normals), own)
 
     trivial_val = trivial_scores(data.tables["train"], data.tables["val"])
     trivial_test = trivial_scores(data.tables["train"], table)
@@ -143,17 +180,19 @@ def evaluate_model(model: Detector, data: SolderDataModule, rule: Rule) -> Evalu
         thresholds=thresholds,
         val=val,
         test=test,
-        metrics={name: measured(test[name], thresholds[name]) for name in model.admitted_scores if name in test},
-        baselines={
-            name: measured(scores, refit_rule(rule, thresholds[primary], trivial_val[name]))
-            for name, scores in trivial_test.items()
+        metrics={
+            name: measured(test[name], thresholds[name], own_thresholds(of_types, name))
+            for name in model.admitted_scores
+            if name in test
         },
+        baselines={name: of_baseline(scores, trivial_val[name]) for name, scores in trivial_test.items()},
         table=table,
         recons=recons,
         map_scale=unit,
         localisation=located,
         trivial_localisation=trivially_located,
         likeness=likeness,
+        of_types=of_types,
     )
 
 
@@ -180,11 +219,12 @@ def with_left_out(model: Detector, normals: Scores) -> Scores:
 
 def validate(model: Detector, data: SolderDataModule) -> tuple[dict[str, float], Scores, float]:
     """The validation's numbers of a trained model, the scores of its normals, and the unit of the anomaly maps."""
-    images = data.tables["val"].images
+    table = data.tables["val"]
+    images = table.images
     every = math.ceil(len(images) / IMAGES_FOR_SCALE)
     terms: dict[str, Tensor] = {}
     columns, maps = Columns(), []
-    for number, output in enumerate(outputs(model, images, data.batch_size, "validation")):
+    for number, output in enumerate(outputs(model, table, data.batch_size, "validation")):
         size = len(output.images)
         with torch.no_grad():
             for name, value in model.validation_terms(output.images, output.code, number).items():
@@ -205,7 +245,7 @@ def run_test(
     table = data.tables["test"]
     columns, maps, recons = Columns(), [], []
     likeness: list[Likeness] = []
-    for output in outputs(model, table.images, data.batch_size, "test"):
+    for output in outputs(model, table, data.batch_size, "test"):
         columns.add(output)
         likeness += model.likeness(output.features) or []
         if table.masks is not None:
@@ -220,9 +260,10 @@ def run_test(
     )
 
 
-def outputs(model: Detector, images: Images, batch_size: int, what: str) -> Iterable[ModelOutput]:
+def outputs(model: Detector, table: ImageTable, batch_size: int, what: str) -> Iterable[ModelOutput]:
     """:func:`run_model` of a table's images, with progress on a terminal."""
-    return tracked(run_model(model, batches_of(images, batch_size)), what, math.ceil(len(images) / batch_size))
+    ran = run_model(model, batches_of(table.images, batch_size), types=table.types)
+    return tracked(ran, what, math.ceil(len(table) / batch_size))
 
 
 class Columns:

@@ -39,6 +39,7 @@ class TableExamples:
         self.model, self.table, self.rows, self.batch_size, self.what = model, table, list(rows), batch_size, what
         self.defects = [table.defects[row] for row in rows]
         self.names: tuple[str, ...] = ()
+        self.types = None if table.types is None else [table.types[row] for row in rows]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -51,7 +52,7 @@ class TableExamples:
 
     def __iter__(self) -> Iterator[ModelOutput]:
         needs = {need for score in self.model.scores.values() if score.fitted for need in score.needs}
-        return run_model(self.model, self.batches(), names=self.names, needs=needs)
+        return run_model(self.model, self.batches(), names=self.names, needs=needs, types=self.types)
 
     @cached_property
     def features(self) -> Tensor:

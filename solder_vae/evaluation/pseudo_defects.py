@@ -12,6 +12,8 @@ pasted patch, one that has collapsed reconstructs nothing, and both end near 0.5
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -54,19 +56,22 @@ def cut_paste(images: NDArray[np.uint8], seed: int | np.random.Generator = 0) ->
     return copies
 
 
-def pseudo_defect_auroc(model: Detector, images: Images, normal_scores: NDArray[np.float64]) -> float:
+def pseudo_defect_auroc(
+    model: Detector, images: Images, normal_scores: NDArray[np.float64], types: Sequence[str] | None = None
+) -> float:
     """AUROC of the model's primary score between normals and their :func:`cut_paste` copies, 0 to 1.
 
     Args:
         model: trained, in evaluation mode.
         images: validation normals ``(N, S, S, 3)`` uint8.
         normal_scores: ``(N,)`` the primary score of these.
+        types: their N component types; None where they are not known.
     """
     generator = np.random.default_rng(0)
     starts = range(0, len(images), _SCORED_AT_ONCE)
     batches = (to_tensor(cut_paste(images[start : start + _SCORED_AT_ONCE], generator)) for start in starts)
     primary = model.primary_score
-    scores = [output.scores[primary] for output in run_model(model, batches, names=(primary,))]
+    scores = [output.scores[primary] for output in run_model(model, batches, (primary,), types=types)]
     return ranked_above(torch.cat(scores).double().cpu().numpy(), normal_scores)
 
 

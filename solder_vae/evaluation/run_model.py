@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ def run_model(
     batches: Iterable[Tensor],
     names: Collection[str] | None = None,
     needs: Collection[str] = frozenset(),
+    types: Sequence[str] | None = None,
 ) -> Iterator[ModelOutput]:
     """Pass each batch through the network once; scores, maps, pictures and verdicts are all made from the output.
 
@@ -33,8 +34,14 @@ def run_model(
         batches: images ``(B, 3, S, S)`` in [-1, 1].
         names: of the scores to compute; all by default.
         needs: what to give beside what these scores need, see :attr:`solder_vae.models.scores.Score.needs`.
+        types: the component type of each image of all batches, one after the other; None where they are not known.
     """
+    start = 0
     for x in batches:
+        of_batch = None if types is None else types[start : start + len(x)]
+        start += len(x)
+        for score in model.scores.values():
+            score.types = of_batch
         # GradCon needs gradients even where the caller has switched them off.
         with torch.inference_mode(False):
             output = model.score((x.clone() if x.is_inference() else x).to(model.device), names, needs)

@@ -16,9 +16,10 @@ from solder_vae.inspection.inspector import ABNORMAL, Inspector, Unreadable
 from solder_vae.inspection.joints import Joint
 from solder_vae.inspection.predictions import inspect_on_processes, inspect_rows
 from solder_vae.inspection.report import page
+from solder_vae.metrics.by_type import types_sentence
 from solder_vae.models.classifier import LIKENESS_COLUMNS
 from solder_vae.utils.tables import write_csv
-from solder_vae.utils.text import printable
+from solder_vae.utils.text import cell_safe, printable
 from solder_vae.utils.threads import tracked
 
 #: Exit status of a command that had to leave images out.
@@ -77,14 +78,16 @@ def inspect_into(
             unreadable.append(row)
             continue
         prediction, draw = row
-        place = (prediction["score"], -len(predictions))
+        place = (prediction["margin" if inspector.of_types else "score"], -len(predictions))
         predictions.append(prediction)
         if len(worst) < IN_REPORT:
             heapq.heappush(worst, (*place, draw()))
         elif place > worst[0][:2]:
             heapq.heapreplace(worst, (*place, draw()))
     cards = [{**predictions[-minus_row], "picture": image} for _, minus_row, image in sorted(worst, reverse=True)]
-    write_csv(directory / "predictions.csv", csv_rows(list(inspector.thresholds), predictions))
+    write_csv(
+        directory / "predictions.csv", csv_rows(list(inspector.thresholds), predictions, bool(inspector.of_types))
+    )
     write_json(directory / "predictions.json", inspector, predictions, unreadable, source)
     inspection = Inspection(predictions, unreadable, time.monotonic() - started)
     html = page(
@@ -94,26 +97,32 @@ def inspect_into(
         inspector.threshold,
         primary=inspector.primary,
         title=headline(inspection),
-        sentence=rule_sentence(inspector.threshold, inspector.primary),
+        sentence=decision_sentence(inspector),
+        of_types=inspector.of_types,
         source=origin(inspection, source, len(cards)),
     )
     (directory / "report.html").write_text(html, encoding="utf-8")
     return inspection
 
 
-def csv_rows(scores: Sequence[str], predictions: Iterable[dict[str, Any]]) -> Iterator[list[str]]:
+def csv_rows(
+    scores: Sequence[str], predictions: Iterable[dict[str, Any]], by_component: bool = False
+) -> Iterator[list[str]]:
     """Header and one row for each joint; 9 digits are enough for every number of single precision.
 
     What a defect looks like is in the last two columns, where the checkpoint tells types apart.
     """
     predictions = list(predictions)
     typed = bool(predictions) and LIKENESS_COLUMNS[0] in predictions[0]
-    yield ["path", "score", "threshold", "margin", "label", "rank", *scores, *(LIKENESS_COLUMNS if typed else ())]
+    own = ["component", "judged_among"] if by_component else []
+    last = LIKENESS_COLUMNS if typed else ()
+    yield ["path", "score", "threshold", "margin", "label", "rank", *own, *scores, *last]
     for row in predictions:
         numbers = [f"{row['score']:.9g}", repr(row["threshold"]), f"{row['margin']:.9g}"]
         others = (f"{row['scores'][name]:.9g}" for name in scores)
+        by = (cell_safe(printable(row[key])) for key in own)
         looks = [row["type"], f"{row['type_probability']:.4g}"] if typed else []
-        yield [row["path"], *numbers, row["label"], f"{row['rank']:.6g}", *others, *looks]
+        yield [row["path"], *numbers, row["label"], f"{row['rank']:.6g}", *by, *others, *looks]
 
 
 def write_json(
@@ -124,10 +133,12 @@ def write_json(
     source: str,
 ) -> None:
     """The rows, how the decision was made, and what was left out."""
+    typed = bool(inspector.of_types)
     content = {
         "checkpoint": printable(source),
         "score": inspector.primary,
         "threshold": inspector.threshold.to_dict(),
+        **({"thresholds_by_type": {kind: own.to_dict() for kind, own in inspector.own.items()}} if typed else {}),
         "unreadable": [{"path": item.name, "reason": item.reason} for item in unreadable],
         "predictions": [],
     }
@@ -146,6 +157,12 @@ def headline(inspection: Inspection) -> str:
     return f"{abnormal} of {joints} joints called abnormal{share}"
 
 
+def decision_sentence(inspector: Inspector) -> str:
+    """The threshold over all, and those within component types."""
+    of_types = types_sentence(inspector.of_types, inspector.primary)
+    return " ".join([rule_sentence(inspector.threshold, inspector.primary), *([of_types] if of_types else [])])
+
+
 def origin(inspection: Inspection, source: str, cards: int) -> str:
     """Where the report's contents come from, and how many joints it leaves out."""
     text = f"Checkpoint {printable(source)}."
@@ -158,7 +175,7 @@ def print_summary(inspector: Inspector, inspection: Inspection, out: Path) -> No
     """The counts, what the threshold promises, the speed; on stderr what could not be read."""
     joints = len(inspection.predictions)
     print(f"{headline(inspection)}.")
-    print(rule_sentence(inspector.threshold, inspector.primary))
+    print(decision_sentence(inspector))
     if joints:
         print(f"{inspection.seconds:.1f} s, {joints / inspection.seconds:.0f} joints a second from file to report.")
     print(f"Everything is in {out}: open report.html in a browser.")

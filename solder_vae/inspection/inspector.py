@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from solder_vae.data.component_types import check_regex, type_in
 from solder_vae.data.framing import SQUARE, check_crop
 from solder_vae.data.image_files import MAX_PIXELS, MIN_SIDE, Image, read_image
 from solder_vae.data.transforms import to_images, to_tensor
@@ -30,6 +31,7 @@ from solder_vae.data.view import PLAIN, apply_view, check_view
 from solder_vae.evaluation.anomaly_map import anomaly_map
 from solder_vae.evaluation.run_model import run_model
 from solder_vae.inspection.joints import Joint
+from solder_vae.metrics.by_type import ALL, OfType, own_thresholds
 from solder_vae.metrics.intervals import finite_number
 from solder_vae.metrics.threshold import Threshold
 from solder_vae.models.checkpoint import load_model
@@ -71,6 +73,8 @@ class Verdict:
             fixes, in which 99 % of the pixels of validation normals are below 1.
         likeness: which type of known defect it looks like, if it is defective, and with what probability; None where
             the checkpoint tells no types apart.
+        component: type of the component, "" where it is not known.
+        judged_among: the type whose threshold and normals decided, or "all types"; "" if the checkpoint has no types.
     """
 
     name: str
@@ -82,6 +86,8 @@ class Verdict:
     recon: Image
     heat_map: NDArray[np.float32]
     likeness: Likeness | None = None
+    component: str = ""
+    judged_among: str = ""
 
     @property
     def margin(self) -> float:
@@ -107,6 +113,7 @@ class Verdict:
             "margin": self.margin,
             "label": self.label,
             "rank": self.rank,
+            **({"component": self.component, "judged_among": self.judged_among} if self.judged_among else {}),
             "scores": self.scores,
             **({} if self.likeness is None else dict(zip(LIKENESS_COLUMNS, self.likeness, strict=True))),
         }
@@ -135,6 +142,9 @@ class Inspector:
             self.validation_scores = {
                 name: sorted(map(finite_number, scores)) for name, scores in calibration["validation_scores"].items()
             }
+            self.of_types = {str(kind): OfType.from_dict(each) for kind, each in calibration.get("types", {}).items()}
+            self.type_regex: str | None = preprocessing.get("type_regex")
+            check_regex("data.type_regex", self.type_regex, "")
             self.map_scale = finite_number(calibration["map_scale"])
             self.image_size: int = preprocessing["image_size"]
             self.view = check_view(preprocessing.get("view", PLAIN))  # checkpoints before there were views have none
@@ -145,6 +155,7 @@ class Inspector:
                 and set(model.admitted_scores) >= self.thresholds.keys()
                 and bool(self.normals)
                 and self.map_scale > 0
+                and all(each.scores.keys() == self.thresholds.keys() for each in self.of_types.values())
                 and type(self.image_size) is int
                 and self.image_size > 0
                 and self.image_size % STRIDE == 0
@@ -153,6 +164,9 @@ class Inspector:
             raise UserError(UNCALIBRATED) from error
         if not usable:
             raise UserError(UNCALIBRATED)
+        #: The primary score's thresholds by type, of the types that have normals enough; and their normals, sorted.
+        self.own = own_thresholds(self.of_types, self.primary)
+        self._normals_of = {kind: self.of_types[kind].scores[self.primary].tolist() for kind in self.own}
         self.model = model.eval()
         self._turn = threading.Lock()
 
@@ -185,12 +199,19 @@ class Inspector:
         """The primary score of the validation normals, sorted."""
         return self.validation_scores[self.primary]
 
-    def score(self, images: str | Path | Image | Iterable[str | Path | Image]) -> list[Verdict]:
+    def type_of(self, joint: Joint) -> str:
+        """The joint's component type: as a table tells it, else as its path does by the checkpoint's type_regex."""
+        return joint.type or type_in(joint.place, self.type_regex)
+
+    def score(
+        self, images: str | Path | Image | Iterable[str | Path | Image], types: Sequence[str] | None = None
+    ) -> list[Verdict]:
         """Inspect images.
 
         Args:
             images: paths of files or uint8 RGB arrays ``(H, W, 3)`` of any size, mixed as you like; one of them
                 alone; or a batch ``(N, H, W, 3)``.
+            types: the component type of each; by default what the checkpoint's type_regex finds in the paths.
 
         Returns:
             A verdict on each, in the same order.
@@ -199,7 +220,10 @@ class Inspector:
             UserError: an image cannot be read, or an array is something else. (:meth:`inspect` goes on.)
         """
         verdicts = []
-        for result in self.inspect(joints(images)):
+        named = joints(images)
+        if types is not None:
+            named = [joint._replace(type=kind) for joint, kind in zip(named, types, strict=True)]
+        for result in self.inspect(named):
             if isinstance(result, Unreadable):
                 raise UserError(result.reason)
             verdicts.append(result)
@@ -211,18 +235,22 @@ class Inspector:
         An unreadable picture takes its joint's place in the results.
         """
         for batch in read_ahead(joints, self.image_size, self.view, self.crop):
-            images = [image for _, image in batch if not isinstance(image, UserError)]
-            scored = iter(self._score(np.stack(images)) if images else [])
-            for name, image in batch:
+            good = [(self.type_of(joint), image) for joint, image in batch if not isinstance(image, UserError)]
+            scored = iter(
+                self._score(np.stack([image for _, image in good]), [kind for kind, _ in good]) if good else []
+            )
+            for joint, image in batch:
                 if isinstance(image, UserError):
-                    yield Unreadable(name, printable(str(image)))
+                    yield Unreadable(joint.name, printable(str(image)))
                 else:
-                    yield self._verdict(name, image, *next(scored))
+                    yield self._verdict(joint.name, self.type_of(joint), image, *next(scored))
 
-    def _score(self, images: Image) -> list[tuple[Image, NDArray[np.float32], dict[str, float], Likeness | None]]:
+    def _score(
+        self, images: Image, types: Sequence[str]
+    ) -> list[tuple[Image, NDArray[np.float32], dict[str, float], Likeness | None]]:
         """Reconstruction, heat map, scores and likeness of each of ``(B, S, S, 3)`` prepared images."""
         with self._turn:
-            (result,) = run_model(self.model, [to_tensor(images)], names=self.thresholds)
+            (result,) = run_model(self.model, [to_tensor(images)], names=self.thresholds, types=types)
             maps = (anomaly_map(result.images, result.recon) / self.map_scale).cpu().numpy()
             columns = {name: finite(values) for name, values in result.scores.items()}
             recons = to_images(result.recon)
@@ -233,6 +261,7 @@ class Inspector:
     def _verdict(
         self,
         name: str,
+        kind: str,
         image: Image,
         recon: Image,
         heat_map: NDArray[np.float32],
@@ -240,8 +269,11 @@ class Inspector:
         likeness: Likeness | None,
     ) -> Verdict:
         score = scores[self.primary]
-        rank = bisect_left(self.normals, score) / len(self.normals)
-        return Verdict(name, score, self.threshold.value, rank, scores, image, recon, heat_map, likeness)
+        threshold, normals, among = self.threshold, self.normals, ALL if self.of_types else ""
+        if kind in self.own:
+            threshold, normals, among = self.own[kind], self._normals_of[kind], kind
+        rank = bisect_left(normals, score) / len(normals)
+        return Verdict(name, score, threshold.value, rank, scores, image, recon, heat_map, likeness, kind, among)
 
 
 def finite(scores: Tensor) -> list[float]:
@@ -264,16 +296,18 @@ def joints(images: Any) -> list[Joint]:
     if not isinstance(images, Iterable):
         raise UserError(f"score takes files or arrays of pixels, not {type(images).__name__}.")
     return [
-        Joint(printable(str(image)), Path(image)) if isinstance(image, str | Path) else Joint(f"image {index}", image)
+        Joint(printable(str(image)), Path(image), place=Path(image).as_posix())
+        if isinstance(image, str | Path)
+        else Joint(f"image {index}", image)
         for index, image in enumerate(images)
     ]
 
 
 def read_ahead(
     joints: Iterable[Joint], image_size: int, view: str, crop: str = SQUARE
-) -> Iterator[list[tuple[str, Image | UserError]]]:
-    """Batches of names with prepared images ``(S, S, 3)``, or what is wrong with them, decoded in other threads."""
-    images = in_threads(lambda joint: (joint.name, read(joint.image, image_size, view, crop)), joints)
+) -> Iterator[list[tuple[Joint, Image | UserError]]]:
+    """Batches of joints with prepared images ``(S, S, 3)``, or what is wrong with them, decoded in other threads."""
+    images = in_threads(lambda joint: (joint, read(joint.image, image_size, view, crop)), joints)
     while batch := list(islice(images, BATCH)):
         yield batch
 

@@ -6,6 +6,7 @@ import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from solder_vae.data.component_types import relative
 from solder_vae.data.image_files import Image
 from solder_vae.data.listing import Listing, list_images
 from solder_vae.data.names import SUFFIXES, UNREAD_SUFFIXES, is_system
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
 
 
 class Joint(NamedTuple):
-    """A joint to inspect: its picture as a file's path or as ``(H, W, 3)`` uint8 RGB, and the name it goes by."""
+    """A joint to inspect: its picture as a file's path or as ``(H, W, 3)`` uint8 RGB, the name it goes by, the type of
+    its component as a table tells it, and the path in which a type may be looked for, relative to what was given."""
 
     name: str
     image: Path | Image
+    type: str = ""
+    place: str = ""
 
 
 def find_joints(images: str, key: str = "images", listing: Listing | None = None) -> list[Joint]:
@@ -37,14 +41,18 @@ def find_joints(images: str, key: str = "images", listing: Listing | None = None
         UserError: nothing is there.
     """
     path = Path(images)
+    root, types = path.parent, dict[Path, str]()
     listing = Listing() if listing is None else listing
     if path.is_dir():
+        root = path
         list_images(path, listing)
     elif path.suffix.lower() == ".csv" and path.is_file():
-        listing.images += listed(path)
+        types = dict(listed(path))
+        listing.images += [file for file, _ in listed(path)]
     elif path.is_file():
         listing.images.append(path)
     elif glob.has_magic(images):
+        root = fixed_part(path)
         _match(images, listing)
     else:
         raise UserError(f"{key}={images} does not exist: give a folder, an image, a pattern in quotes or a CSV file.")
@@ -52,7 +60,15 @@ def find_joints(images: str, key: str = "images", listing: Listing | None = None
     if not listing.images:
         left_out = "".join(f" {sentence}" for sentence in listing.sentences())
         raise UserError(f"{key}={images} has no images ({' '.join(sorted(SUFFIXES))}).{left_out}")
-    return [Joint(cell_safe(printable(str(path))), path) for path in listing.images]
+    return [
+        Joint(cell_safe(printable(str(path))), path, types.get(path, ""), relative(path, root))
+        for path in listing.images
+    ]
+
+
+def fixed_part(pattern: Path) -> Path:
+    """The folder that a pattern begins with, as far as it has no ``*``, ``?`` or ``[``."""
+    return next(folder for folder in pattern.parents if not glob.has_magic(str(folder)))
 
 
 def _match(pattern: str, listing: Listing) -> None:
@@ -72,20 +88,23 @@ def _match(pattern: str, listing: Listing) -> None:
 def board_joints(board: Board) -> list[Joint]:
     """The joints of a board's picture, by their names."""
     return [
-        Joint(cell_safe(printable(joint.name)), crop) for joint, crop in zip(board.joints, board.crops(), strict=True)
+        Joint(cell_safe(printable(joint.name)), crop, joint.type)
+        for joint, crop in zip(board.joints, board.crops(), strict=True)
     ]
 
 
-def listed(table: Path) -> list[Path]:
-    """The files that a CSV table's column ``path`` names, absolute or below the table's folder.
+def listed(table: Path) -> list[tuple[Path, str]]:
+    """The files that a CSV table's column ``path`` names, absolute or below the table's folder, and their types.
+
+    The column ``type`` may be missing.
 
     Raises:
         UserError: the table can't be read, has no such column, or leads elsewhere by ``..``.
     """
-    paths = []
+    files = []
     for line, row in read_table(table, ["path"]):
         try:
-            paths.append(path_to_read(table.parent, row["path"]))
+            files.append((path_to_read(table.parent, row["path"]), row.get("type", "")))
         except UserError as error:
             raise UserError(f"{table}, line {line}: {error}.") from error
-    return paths
+    return files

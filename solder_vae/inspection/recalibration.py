@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from solder_vae.data.component_types import relative
 from solder_vae.data.layouts import find_records
 from solder_vae.data.listing import Listing
 from solder_vae.data.names import NORMAL_NAMES
@@ -25,6 +27,7 @@ from solder_vae.evaluation.rule_sentence import rule_sentence
 from solder_vae.inspection.batch import UNREADABLE, unreadable_list
 from solder_vae.inspection.inspector import Inspector, Unreadable
 from solder_vae.inspection.joints import Joint, find_joints
+from solder_vae.metrics.by_type import OfType, fit_by_type, group, limits, own_thresholds, types_sentence
 from solder_vae.metrics.threshold import Labelled, Rule, Threshold
 from solder_vae.metrics.trade_off import OperatingPoint, operations, trade_off_rows
 from solder_vae.models.checkpoint import read_checkpoint, write_checkpoint
@@ -40,14 +43,21 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Scores of a labelled set, and which of its joints are bad ``(N,)``."""
+    """Scores of a labelled set, which of its joints are bad ``(N,)``, and their N component types."""
 
     scores: Scores
     abnormal: NDArray[np.bool_]
+    types: list[str]
 
     def by_score(self) -> dict[str, Labelled]:
         """The good joints' scores and the bad ones', by name of the score."""
         return {name: Labelled(values[~self.abnormal], values[self.abnormal]) for name, values in self.scores.items()}
+
+    def of_type(self, kind: str) -> LabelledSet:
+        """The joints of a type."""
+        rows = np.array([each == kind for each in self.types], np.bool_)
+        scores = {name: values[rows] for name, values in self.scores.items()}
+        return LabelledSet(scores, self.abnormal[rows], [kind] * int(rows.sum()))
 
 
 @dataclass(frozen=True)
@@ -58,8 +68,9 @@ class Recalibration:
         checkpoint: as :func:`~solder_vae.models.checkpoint.read_checkpoint` reads it, recalibrated.
         old, new: the primary score's threshold before and after.
         primary: name of the primary score.
-        normals: its scores of the good joints that false calls are counted on.
-        abnormals: its scores of the bad joints that escapes are counted on; may be empty.
+        normals: its scores of the good joints that false calls are counted on; with thresholds by type, how far they
+            are above the threshold that each joint is judged by.
+        abnormals: likewise of the bad joints that escapes are counted on; may be empty.
         unreadable: images that were left out.
         readable: number of images that were not.
         incomplete: whether there are pictures or folders that are not read at all.
@@ -74,6 +85,12 @@ class Recalibration:
     unreadable: list[Unreadable]
     readable: int
     incomplete: bool = False
+    of_types: dict[str, OfType] = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> float:
+        """Where the trade-off is cut: the threshold, or no distance from each type's own."""
+        return 0.0 if own_thresholds(self.of_types, self.primary) else self.new.value
 
     @property
     def status(self) -> int:
@@ -83,19 +100,23 @@ class Recalibration:
     @property
     def steps(self) -> list[OperatingPoint]:
         """The trade-off at the new threshold and around it."""
-        return operations(self.normals, self.abnormals, self.new.value)
+        return operations(self.normals, self.abnormals, self.chosen)
 
     def write(self, directory: Path) -> None:
         """Write calibrated.ckpt, trade_off.csv and trade_off.png."""
         write_checkpoint(self.checkpoint, directory / "calibrated.ckpt")
         write_csv(directory / "trade_off.csv", trade_off_rows(self.steps))
-        figure = trade_off_figure(self.normals, self.abnormals, self.new.value, self.primary)
+        figure = trade_off_figure(self.normals, self.abnormals, self.chosen, self.primary)
         style.save(figure, directory / "trade_off.png")
 
     def print_summary(self, out: Path) -> None:
         """The threshold, what it promises, and the trade-off as a table; on stderr what could not be read."""
         print(rule_sentence(self.new, self.primary))
+        if sentence := types_sentence(self.of_types, self.primary):
+            print(sentence)
         print(f"The old threshold was {self.old.value:.4g} ({self.old.rule}).\n")
+        if own_thresholds(self.of_types, self.primary):
+            print("Thresholds in this table are differences from the one that each joint is judged by.")
         Console().print(trade_off_table(self.steps))
         if not self.abnormals.size:
             print("Escapes are unknown without bad joints: give labelled=PATH to count them.")
@@ -130,9 +151,11 @@ def recalibrate(
     inspector = Inspector.load(path)
     unreadable: list[Unreadable] = []
     known: Scores = {name: np.array(scores) for name, scores in inspector.validation_scores.items()}
+    groups = {kind: each.scores for kind, each in inspector.of_types.items()}
     scale, readable, listing = inspector.map_scale, 0, Listing()
     if normals is not None:
-        known, scale, skipped = score_normals(inspector, find_joints(normals, "normals", listing))
+        known, types, scale, skipped = score_normals(inspector, find_joints(normals, "normals", listing))
+        groups = group(known, types)
         unreadable += skipped
         readable += len(known[inspector.primary])
     truth: LabelledSet | None = None
@@ -142,23 +165,52 @@ def recalibrate(
         readable += len(truth.abnormal)
     sets = truth.by_score() if truth is not None and rule.needs_labelled else None
     thresholds = fit_thresholds(rule, inspector.primary, known, sets)
-    checkpoint["calibration"] = decision_state(inspector.primary, thresholds, known, scale)
-    good = known[inspector.primary]
+
+    def fit(kind: str, scores: Scores) -> dict[str, Threshold]:
+        own_set = truth.of_type(kind).by_score() if truth is not None and rule.needs_labelled else None
+        return fit_thresholds(rule, inspector.primary, scores, own_set)
+
+    of_types = fit_by_type(groups, fit)
+    checkpoint["calibration"] = decision_state(inspector.primary, thresholds, known, scale, of_types)
+    new = thresholds[inspector.primary]
+    own = own_thresholds(of_types, inspector.primary)
+    good = above(known[inspector.primary], groups, inspector.primary, new, own)
     bad = np.empty(0)
     if truth is not None:
         scores = truth.scores[inspector.primary]
+        scores = scores - limits(new, own, truth.types, len(scores)) if own else scores
         bad = scores[truth.abnormal]
         good = good if truth.abnormal.all() else scores[~truth.abnormal]
-    new = thresholds[inspector.primary]
+    left_out = listing.incomplete
     return Recalibration(
-        checkpoint, inspector.threshold, new, inspector.primary, good, bad, unreadable, readable, listing.incomplete
+        checkpoint, inspector.threshold, new, inspector.primary, good, bad, unreadable, readable, left_out, of_types
     )
 
 
-def score_normals(inspector: Inspector, joints: list[Joint]) -> tuple[Scores, float, list[Unreadable]]:
-    """Scores of good joints, the unit of the anomaly map that they fix, and what could not be read."""
+def above(
+    scores: Floats, groups: Mapping[str, Scores], primary: str, overall: Threshold, own: Mapping[str, Threshold]
+) -> Floats:
+    """Scores of normals as they are; with thresholds by type, how far each is above the one it is judged by.
+
+    Args:
+        scores: of all normals, ``(n,)``.
+        groups: every score of those of known type.
+        primary: the score in question.
+        overall, own: its thresholds.
+    """
+    if not own:
+        return scores
+    typed = [groups[kind][primary] - own[kind].value for kind in own]
+    rest = Counter(scores.tolist())
+    rest.subtract(score for kind in own for score in groups[kind][primary].tolist())
+    return np.concatenate([*typed, np.array(sorted(rest.elements())) - overall.value])
+
+
+def score_normals(inspector: Inspector, joints: list[Joint]) -> tuple[Scores, list[str], float, list[Unreadable]]:
+    """Scores of good joints, their types, the unit of the anomaly map that they fix, and what could not be read."""
     step = math.ceil(len(joints) / _MAPS_FOR_SCALE)
     rows: list[dict[str, float]] = []
+    types: list[str] = []
     maps: list[NDArray[np.float32]] = []
     unreadable: list[Unreadable] = []
     for result in tracked(inspector.inspect(joints), "Inspecting", len(joints)):
@@ -168,10 +220,11 @@ def score_normals(inspector: Inspector, joints: list[Joint]) -> tuple[Scores, fl
         if len(rows) % step == 0:
             maps.append(result.heat_map)
         rows.append(result.scores)
+        types.append(result.component)
     if not rows:
         raise UserError(f"None of the {len(joints)} normals can be read; the first: {unreadable[0].reason}")
     scale = inspector.map_scale * float(np.quantile(np.stack(maps), SCALE_QUANTILE))
-    return columns(rows), scale, unreadable
+    return columns(rows), types, scale, unreadable
 
 
 def score_labelled(
@@ -186,17 +239,20 @@ def score_labelled(
     listing.denied += listed.denied
     rows: list[dict[str, float]] = []
     abnormal: list[bool] = []
+    types: list[str] = []
     unreadable: list[Unreadable] = []
-    joints = [Joint(record.name, record.path) for record in records]
+    folder = Path(root) if Path(root).is_dir() else Path(root).parent
+    joints = [Joint(record.name, record.path, record.type, relative(record.path, folder)) for record in records]
     for record, result in zip(records, tracked(inspector.inspect(joints), "Inspecting", len(joints)), strict=True):
         if isinstance(result, Unreadable):
             unreadable.append(result)
         else:
             rows.append(result.scores)
             abnormal.append(record.defect != NORMAL)
+            types.append(result.component)
     if not rows:
         raise UserError(f"None of the {len(joints)} labelled images can be read; the first: {unreadable[0].reason}")
-    return LabelledSet(columns(rows), np.array(abnormal)), unreadable
+    return LabelledSet(columns(rows), np.array(abnormal), types), unreadable
 
 
 def columns(rows: list[dict[str, float]]) -> Scores:

@@ -5,7 +5,7 @@ All that varies is one JSON object inside the page (:func:`page`), see :func:`~s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from solder_vae.data.image_files import LUMA, base64_of_webp
 from solder_vae.inspection.inspector import Unreadable, Verdict
+from solder_vae.metrics.by_type import OfType, own_thresholds
 from solder_vae.metrics.threshold import Threshold
 from solder_vae.utils.document import fill_page
 
@@ -64,6 +65,7 @@ def page(
     title: str,
     sentence: str,
     source: str,
+    of_types: Mapping[str, OfType] | None = None,
 ) -> str:
     """The report as HTML.
 
@@ -74,7 +76,10 @@ def page(
         threshold: the one that decided.
         primary: name of the score that decided.
         title, sentence, source: the page's title, what the threshold promises, where all of it comes from.
+        of_types: normals and thresholds by component type.
     """
+    own = own_thresholds(of_types or {}, primary)
+    scores = {kind: (of_types or {})[kind].scores[primary].tolist() for kind in own}
     data = {
         "title": title,
         "sentence": sentence,
@@ -83,6 +88,11 @@ def page(
         "threshold": threshold.value,
         "normals": len(normals),
         "axis": axis(normals, threshold.value),
+        "types": {
+            kind: {"threshold": own[kind].value, "normals": own[kind].n, "axis": axis(scores[kind], own[kind].value)}
+            for kind in own
+        },
+        "typed": bool(of_types),
         "heat": {
             "low": HEAT_LOW,
             "high": HEAT_HIGH,

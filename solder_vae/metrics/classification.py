@@ -35,6 +35,7 @@ def evaluate(
     defects: Sequence[str],
     threshold: float,
     *,
+    limits: ArrayLike | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Metrics:
@@ -62,6 +63,7 @@ def evaluate(
         labels: ``(N,)``, 1 = abnormal, 0 = normal.
         defects: N defect types; those of normal joints are ignored.
         threshold: abnormal is called iff ``score > threshold``.
+        limits: ``(N,)`` each joint's own threshold, where not all have the same one.
         resamples: bootstrap resamples.
         seed: of the bootstrap; the same input gives the same bits.
 
@@ -72,7 +74,7 @@ def evaluate(
     values, truth = _columns(scores, labels)
     if len(defects) != len(values):
         raise ValueError(f"{len(values)} scores but {len(defects)} defect types")
-    called = values > threshold
+    called = values > (threshold if limits is None else np.asarray(limits, np.float64))
     positives, negatives = int(truth.sum()), int((1 - truth).sum())
 
     matrix = binary_confusion_matrix(torch.from_numpy(called).int(), torch.from_numpy(truth))

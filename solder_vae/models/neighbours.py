@@ -6,7 +6,8 @@ features of the very same network. The features are the model's: :meth:`solder_v
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +19,11 @@ from solder_vae.utils.errors import UserError
 LEAST_DEVIATION = 1e-2
 """Of a feature, as a share of the features' median deviation: a channel that is dead on the normals would otherwise
 decide alone."""
+
+OF_A_TYPE = 20
+"""So many training normals of a component type are enough to compare an image of that type with these alone."""
+
+_OF = "type:"  # marks a type in the state
 
 _AT_ONCE = 1024
 
@@ -66,28 +72,56 @@ class Knn(Score, name="knn"):
         self.k = k
         self.standard = Standard(torch.zeros(0), torch.ones(0))
         self.memory = torch.empty(0, 0)  # (N, D), standardised
+        self.kinds: dict[str, Tensor] = {}  # places in the memory of each type that has normals enough
 
     def fit(self, data: FitData) -> None:
-        self.remember(data.normals.features)
+        self.remember(data.normals.features, getattr(data.normals, "types", None))
 
-    def remember(self, normals: Tensor) -> None:
-        """Take the features ``(N, D)`` of normals as the memory."""
+    def remember(self, normals: Tensor, types: Sequence[str] | None = None) -> None:
+        """Take the features ``(N, D)`` of normals as the memory; with their component types, where these are known.
+
+        An image of a type with :data:`OF_A_TYPE` normals or more is then compared with these alone.
+        """
         if len(normals) < self.k:
             raise UserError(
                 f"score.k={self.k} does not fit {len(normals)} training normals: use {len(normals)} or less."
             )
         self.standard = Standard.of(normals)
         self.memory = self.standard(normals)
+        counts = Counter(filter(None, types or ()))
+        self.kinds = {
+            kind: torch.tensor([place for place, each in enumerate(types or ()) if each == kind])
+            for kind, count in sorted(counts.items())
+            if count >= max(OF_A_TYPE, self.k + 1)
+        }
+
+    @property
+    def within_types(self) -> bool:
+        return bool(self.kinds)
 
     def state(self) -> dict[str, Tensor]:
-        return {**self.standard.state(), "memory": self.memory}
+        places = {f"{_OF}{kind}": of_kind for kind, of_kind in self.kinds.items()}
+        return {**self.standard.state(), "memory": self.memory, **places}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.standard, self.memory = Standard(state["mean"], state["deviation"]), state["memory"]
+        self.kinds = {name.removeprefix(_OF): each for name, each in state.items() if name.startswith(_OF)}
 
     def neighbours(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Distances to the nearest normals and their places in the memory, each ``(B, k)``, the nearest first."""
-        return nearest(self.standard(features), self.memory.to(features.device), self.k)
+        points, memory = self.standard(features), self.memory.to(features.device)
+        if not self.kinds or self.types is None:
+            return nearest(points, memory, self.k)
+        distances = points.new_empty(len(points), self.k)
+        places = torch.empty(len(points), self.k, dtype=torch.long, device=points.device)
+        # Each image is compared with the normals of its type, or with all where these are too few.
+        among = [kind if kind in self.kinds else "" for kind in self.types]
+        for kind in sorted(set(among)):
+            rows = torch.tensor([row for row, each in enumerate(among) if each == kind], device=points.device)
+            of_kind = self.kinds[kind].to(points.device) if kind else torch.arange(len(memory), device=points.device)
+            distances[rows], found = nearest(points[rows], memory[of_kind], self.k)
+            places[rows] = of_kind[found]
+        return distances, places
 
     def __call__(self, output: ModelOutput) -> Tensor:
         assert output.features is not None
@@ -96,13 +130,18 @@ class Knn(Score, name="knn"):
     leaves_one_out = True
 
     def leave_one_out(self) -> Tensor:
-        """The score ``(N,)`` of each normal in the memory, compared with all the others.
+        """The score ``(N,)`` of each normal in the memory, compared with all the others (of its type).
 
         Mean and deviation are those of all.
         """
-        starts = range(0, len(self.memory), _AT_ONCE)
-        parts = [self.memory[start : start + _AT_ONCE] for start in starts]
-        return torch.cat([nearest(part, self.memory, self.k + 1)[0][:, 1:].mean(1) for part in parts])
+        scores = self._leave_one_out(self.memory)
+        for places in self.kinds.values():
+            scores[places] = self._leave_one_out(self.memory[places])
+        return scores
+
+    def _leave_one_out(self, memory: Tensor) -> Tensor:
+        parts = [memory[start : start + _AT_ONCE] for start in range(0, len(memory), _AT_ONCE)]
+        return torch.cat([nearest(part, memory, self.k + 1)[0][:, 1:].mean(1) for part in parts])
 
 
 def nearest(points: Tensor, memory: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -102,6 +102,7 @@ class Score:
         needs_known: whether it cannot be fitted without known defects; a run that has none refuses it as the primary
             score, and otherwise goes without it.
         exportable: whether :meth:`__call__` is made of tensor operations that ONNX has.
+        types: the component type of each image that is scored next ("": not known), or None; set by the caller.
     """
 
     registry: ClassVar[dict[str, type[Score]]] = {}
@@ -111,6 +112,12 @@ class Score:
     fitted: ClassVar[bool] = False
     needs_known: ClassVar[bool] = False
     exportable: ClassVar[bool] = False
+    types: Sequence[str] | None = None
+
+    @property
+    def within_types(self) -> bool:
+        """Whether the score, as it is fitted, depends on an image's type."""
+        return False
 
     def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

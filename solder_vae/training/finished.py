@@ -43,6 +43,8 @@ def since(plain: dict[str, Any]) -> None:
         data.setdefault("crop", "square")
         if data.setdefault("lookalikes", "apart") == "apart":
             data["lookalike_correlation"] = None  # without effect
+        if data["_target_"].endswith("folder_data"):
+            data.setdefault("type_regex", None)
     model, trainer = plain.get("model"), plain.get("trainer")
     for group in (model, plain.get("score")):
         if isinstance(group, dict):

@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
+from rich.text import Text
 
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.framing import SQUARE, cut_off
@@ -21,6 +22,7 @@ from solder_vae.evaluation.baselines import shortcut_warning, trivial_scores
 from solder_vae.evaluation.evaluate import Evaluation, evaluate_model
 from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC, pseudo_defect_auroc
 from solder_vae.evaluation.tables import localisation_table, result_table
+from solder_vae.metrics.by_type import types_sentence
 from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint import Checkpoint, model_of, read_checkpoint, write_checkpoint
 from solder_vae.models.detector import Detector
@@ -71,10 +73,12 @@ def run(config: DictConfig, directory: Path, trained: Path | None = None) -> flo
     model.preprocessing = {"image_size": image_size, "view": config.data.view}
     if crop != SQUARE:  # what was always so is not said, so that checkpoints stay as they were
         model.preprocessing["crop"] = crop
+    if config.data.get("type_regex") is not None:
+        model.preprocessing["type_regex"] = config.data.type_regex
     if resumed is not None and (then := resumed["preprocessing"]) != model.preprocessing:
         raise UserError(
             f"{config.resume} was trained on other images ({then}): "
-            "resume it with the same data.image_size, data.view and data.crop."
+            "resume it with the same data.image_size, data.view, data.crop and data.type_regex."
         )
     log.info("%s", describe(data.tables))
     check_tables(data, config)
@@ -151,7 +155,9 @@ def finish(
     write_checkpoint(checkpoint, directory / "best.ckpt")
     if config.criterion == PSEUDO_DEFECT_AUROC:
         normals = evaluation.val[evaluation.primary]
-        validation = {**validation, PSEUDO_DEFECT_AUROC: pseudo_defect_auroc(model, data.tables["val"].images, normals)}
+        table = data.tables["val"]
+        found = pseudo_defect_auroc(model, table.images, normals, table.types)
+        validation = {**validation, PSEUDO_DEFECT_AUROC: found}
     known = data.tables["known"].defects if "known" in data.tables else ()
     verdict = judge(checkpoint, data, evaluation, directory, config.data.view)
     numbers = {**run_metrics(model, evaluation, validation, known), **verdict.numbers}
@@ -165,6 +171,8 @@ def finish(
             evaluation.metrics, evaluation.baselines, evaluation.primary, evaluation.threshold, config.data.view
         )
     )
+    if sentence := types_sentence(evaluation.of_types, evaluation.primary):
+        console.print(Text(sentence))
     if evaluation.localisation is not None and evaluation.trivial_localisation is not None:
         console.print(localisation_table(evaluation.localisation, evaluation.trivial_localisation))
     for sentence in verdict.sentences:

@@ -72,7 +72,9 @@ def figures(directory: Path, model: Detector, evaluation: Evaluation) -> Iterato
     def recon(rows: list[int]) -> Image:
         return reconstruct(model, table.images, rows) if evaluation.recons is None else evaluation.recons[rows]
 
-    yield "reconstructions", reconstructions(recon, table, test, threshold)
+    # With thresholds by type, verdicts are those of the scores' distances from each image's own.
+    shift = evaluation.limits - threshold if evaluation.of_types else 0.0
+    yield "reconstructions", reconstructions(recon, table, test - shift, threshold)
 
 
 def read_history(path: Path) -> dict[str, list[float | None]]:
@@ -130,6 +132,12 @@ def run_metrics(
         numbers |= prefixed("baseline/mean image/localisation", evaluation.trivial_localisation)
     if evaluation.likeness is not None:
         numbers |= prefixed("test", type_accuracy(evaluation.table.defects, evaluation.likeness, types_of(known)))
+    if evaluation.of_types:
+        numbers["thresholds_by_type"] = {
+            kind: {name: threshold.to_dict() for name, threshold in each.thresholds.items()}
+            for kind, each in evaluation.of_types.items()
+            if each.thresholds
+        }
     numbers["thresholds"] = {name: threshold.to_dict() for name, threshold in evaluation.thresholds.items()}
     return numbers
 
@@ -155,25 +163,20 @@ def prediction_rows(evaluation: Evaluation) -> Iterator[list[str]]:
     """Header and one row a test image; the margin is the primary score minus its threshold."""
     table, primary = evaluation.table, evaluation.primary
     names = list(evaluation.metrics)
-    threshold = evaluation.threshold.value
+    limits, types, among = evaluation.limits, table.types, evaluation.judged_among
+    typed = ["component", "judged_among"] if types is not None else []
     likeness = evaluation.likeness
-    yield [
-        "path",
-        "label",
-        "defect",
-        *names,
-        "threshold",
-        "margin",
-        "predicted",
-        *(LIKENESS_COLUMNS if likeness else ()),
-    ]
+    looking = LIKENESS_COLUMNS if likeness else ()
+    yield ["path", "label", "defect", *names, "threshold", "margin", "predicted", *typed, *looking]
     for row, (path, label, defect, called) in enumerate(
         zip(table.paths, table.labels, table.defects, evaluation.predicted, strict=True)
     ):
         scores = [f"{evaluation.test[name][row]:.9g}" for name in names]  # 9 digits tell all float32 apart
+        threshold = float(limits[row])
         margin = evaluation.test[primary][row] - threshold
         looks = [likeness[row].type, f"{likeness[row].probability:.4g}"] if likeness else []
-        yield [path, str(label), defect, *scores, repr(threshold), f"{margin:.9g}", str(int(called)), *looks]
+        by = [] if types is None else [types[row], among[row]]
+        yield [path, str(label), defect, *scores, repr(threshold), f"{margin:.9g}", str(int(called)), *by, *looks]
 
 
 # What a dashboard needs of the scores and of the trivial baselines; metrics.json has the rest.

@@ -18,7 +18,7 @@ PATHS = frozenset(
     )
 )
 #: Texts in which commas never separate the values of a sweep; neither do they in Hydra's own options.
-TEXTS = frozenset(("data.group_regex",))
+TEXTS = frozenset(("data.group_regex", "data.type_regex"))
 
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 _SWEEP = re.compile(r"(?:choice|range|interval|glob|shuffle|sort|tag)\(.*\)", re.DOTALL)  # Hydra's functions

@@ -37,13 +37,15 @@ _UNNAMED = "**"  # KiCad's REF** and the like: logos, mounting holes, fiducials 
 
 @dataclass(frozen=True)
 class BoardJoint:
-    """A joint in a board's picture: its name, and its box's left upper corner and size in whole pixels."""
+    """A joint in a board's picture: its name, its box's left upper corner and size in whole pixels, and the type of its
+    component, "" where the file names none."""
 
     name: str
     x: int
     y: int
     width: int
     height: int
+    type: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def read_board(options: BoardOptions) -> Board:
         _check_handedness(located, options)
         image = read_image(options.board)
         check_field(located, image.shape[1])
-        boxes = [_bounding_box(name, located.to_pixels(corners)) for name, corners in outlines]
+        boxes = [_bounding_box(outline, located.to_pixels(outline.corners)) for outline in outlines]
         if components:
             _check_units(boxes, components, located, image)
     joints = [_with_margin(box, options.margin) for box in boxes]
@@ -140,7 +142,7 @@ def _outlines(components: Sequence[Component], options: BoardOptions) -> tuple[l
                 "rotations as KiCad counts them in columns called Ref, Package, PosX, PosY, Rot, Side."
             )
         outlines = [
-            (f"{component.name}.{pad.name}", _corners(component, pad))
+            Outline(f"{component.name}.{pad.name}", _corners(component, pad), component.package)
             for component in known
             for pad in footprints[component.package]
         ]
@@ -150,7 +152,10 @@ def _outlines(components: Sequence[Component], options: BoardOptions) -> tuple[l
             raise UserError(f"{options.pads} has no designators on side={options.side}, only {here[0].name}.")
         size = float(options.size or 0)
         square = FootprintPad("", 0, 0, size, size)
-        outlines = [(component.name, _corners(replace(component, rotation=0), square)) for component in known]
+        outlines = [
+            Outline(component.name, _corners(replace(component, rotation=0), square), component.package)
+            for component in known
+        ]
     check_names(Path(options.pads), [(component.line, component.name) for component in known])
     notes = []
     if len(here) < len(components):
@@ -175,10 +180,11 @@ def _corners(component: Component, pad: FootprintPad) -> Points:
     return np.asarray(corners @ np.array([[cos, sin], [-sin, cos]]) + [component.x, component.y])
 
 
-def _bounding_box(name: str, corners: Points) -> PixelBox:
+def _bounding_box(outline: Outline, corners: Points) -> PixelBox:
     """The upright box about corners ``(4, 2)`` in pixels."""
     (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
-    return PixelBox(name, float(left), float(top), float(right - left), float(bottom - top))
+    size = float(right - left), float(bottom - top)
+    return PixelBox(outline.name, float(left), float(top), *size, outline.package)
 
 
 def _with_margin(box: PixelBox, margin: float) -> BoardJoint:
@@ -190,7 +196,7 @@ def _with_margin(box: PixelBox, margin: float) -> BoardJoint:
         )
     left, top = round(box.x - by), round(box.y - by)
     right, bottom = round(box.x + box.width + by), round(box.y + box.height + by)
-    return BoardJoint(box.name, left, top, right - left, bottom - top)
+    return BoardJoint(box.name, left, top, right - left, bottom - top, box.type)
 
 
 def _check_handedness(located: Registration, options: BoardOptions) -> None:

@@ -20,8 +20,16 @@ _LONGEST_NAME = 80
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows reserves
 
 
-def write_crops(board: Board, directory: Path) -> None:
+def write_crops(board: Board, directory: Path, label: str = "") -> None:
     """Write each joint as PNG and the table crops.csv: path, name, and the box in the board's picture.
+
+    Where the board's file tells components' types, there is a column type; with a label one more, and crops.csv is a
+    manifest that can be trained on.
+
+    Args:
+        board: with its joints.
+        directory: where to write.
+        label: of all joints, "normal" or a defect type; "" for none.
 
     Raises:
         UserError: a file can't be written.
@@ -34,10 +42,13 @@ def write_crops(board: Board, directory: Path) -> None:
     try:
         for name, crop in zip(names, board.crops(), strict=True):
             write_png(directory / name, crop)
-        rows: list[list[Any]] = [["path", "name", "x", "y", "width", "height"]]
+        typed = any(joint.type for joint in board.joints)
+        rows: list[list[Any]] = [["path", "name", "x", "y", "width", "height", *["type"] * typed]]
         for name, joint in zip(names, board.joints, strict=True):
-            called, *box = asdict(joint).values()
-            rows.append([name, cell_safe(printable(called)), *box])
+            called, *box, kind = asdict(joint).values()
+            rows.append([name, cell_safe(printable(called)), *box, *[cell_safe(printable(kind))] * typed])
+        if label:
+            rows = [[*row, label if number else "label"] for number, row in enumerate(rows)]
         write_csv(directory / "crops.csv", rows)
     except OSError as error:
         raise UserError(f"The crops can't be written ({error.strerror}): give another folder.") from error

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,14 @@ from solder_vae.utils.errors import UserError
 from solder_vae.utils.tables import read_text
 from solder_vae.utils.text import printable
 
-Outline = tuple[str, Points]
-"""A joint's name and the corners ``(4, 2)`` of its box on the board, in millimetres, y up."""
+
+class Outline(NamedTuple):
+    """A joint's name, the corners ``(4, 2)`` of its box on the board, in millimetres, y up, and its package."""
+
+    name: str
+    corners: Points
+    package: str = ""
+
 
 _TOKEN = re.compile(r'[()]|"(?:[^"\\]|\\.)*"|[^\s()"]+', re.DOTALL)
 _KEPT = ("footprint", "module", "setup")  # of the board's items; the rest, mostly copper, is passed over
@@ -69,11 +75,12 @@ def read_kicad_pcb(path: Path, side: str) -> tuple[list[Outline], str]:
         if name in seen:
             raise UserError(f"{path}: {printable(name)} is there twice; give each component a name of its own.")
         seen.add(name)
+        package = "".join(_words(footprint)[:1]).rpartition(":")[2]  # without its library
         for pad in pads:
             joint = f"{name}.{_words(pad)[0]}"
             taken[joint] += 1
             called = joint if taken[joint] == 1 else f"{joint}-{taken[joint]}"
-            outlines.append((called, (_corners(footprint, pad, path) - origin) * [1, -1]))
+            outlines.append(Outline(called, (_corners(footprint, pad, path) - origin) * [1, -1], package))
     if not outlines:
         raise UserError(f"{path}: shows no joint on side={side}; give the other side.")
     notes = [f"{count} components {why}" for why, count in left_out.items()]

@@ -23,13 +23,14 @@ FIDUCIALS = ("name", "board_x", "board_y", "pixel_x", "pixel_y")  # mm, y up; pi
 
 @dataclass(frozen=True)
 class PixelBox:
-    """A joint's box in the picture: left upper corner and size, in pixels."""
+    """A joint's box in the picture: left upper corner and size, in pixels, and the component's type."""
 
     name: str
     x: float
     y: float
     width: float
     height: float
+    type: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def read_fiducials(path: Path) -> list[Fiducial]:
 def _box(row: Row, at: str) -> PixelBox:
     x, y, width, height = (number(row[column], column, at) for column in BOXES[1:])
     _check_size(width, height, at)
-    return PixelBox(row["name"], x, y, width, height)
+    return PixelBox(row["name"], x, y, width, height, row.get("type") or row.get("package", ""))
 
 
 def check_names(path: Path, names: Iterable[tuple[int, str]]) -> None:

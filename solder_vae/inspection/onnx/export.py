@@ -44,6 +44,11 @@ def write_onnx(inspector: Inspector, path: Path) -> None:
     score = inspector.model.scores[inspector.primary]
     if not score.exportable:
         raise UserError(f"score={score.name} is not made for ONNX (exportable = False in {type(score).__module__}).")
+    if any(each.within_types for each in inspector.model.chosen_scores([inspector.primary]).values()):
+        raise UserError(
+            f"score={score.name} compares joints within their component type, which the graph is not told: "
+            "inspect with python -m solder_vae.predict, or train without data.type_regex."
+        )
     if getattr(inspector.model, "own_noise", False):
         raise UserError(
             "score.noise=per_image is made from each image's bytes, which ONNX can't: use shared or the mean."
@@ -100,6 +105,7 @@ def metadata(inspector: Inspector) -> dict[str, str]:
         "rule": threshold.rule,
         "rule_params": threshold.params,
         "expected_false_call_rate": threshold.expected_false_call_rate,
+        "thresholds_by_type": {kind: own.value for kind, own in inspector.own.items()} or None,
         "image_size": inspector.image_size,
         "view": inspector.view,
         "crop": inspector.crop,

@@ -49,7 +49,7 @@ def boxes(outlines):
     """The upright box about each joint: middle and size."""
     return {
         name: (complex(*(corners.min(axis=0) + corners.max(axis=0)) / 2), np.ptp(corners, axis=0))
-        for name, corners in outlines
+        for name, corners, _ in outlines
     }
 
 
@@ -118,10 +118,11 @@ def test_what_is_no_joint_is_left_out(tmp_path):
         footprint("J1", 3, 9, 0, "F", [("1", 0, 0, 0)], "through_hole", "thru_hole"),
     )
     outlines, left_out = read_kicad_pcb(path, "top")
-    assert [name for name, _ in outlines] == ["Q1.1", "Q1.2", "Q1.3"]
+    assert [name for name, *_ in outlines] == ["Q1.1", "Q1.2", "Q1.3"]
     assert left_out == "Left out: 2 components without a designator, 2 components not placed."
     # The solder of a part with leads is on the other side.
-    assert [name for name, _ in read_kicad_pcb(path, "bottom")[0]] == ["Q2.1", "Q2.2", "Q2.3", "J1.1"]
+    assert {outline.package for outline in outlines} == {"SOT-23"}
+    assert [name for name, *_ in read_kicad_pcb(path, "bottom")[0]] == ["Q2.1", "Q2.2", "Q2.3", "J1.1"]
 
 
 def test_custom_shapes_offsets_and_pads_of_one_number(tmp_path):

@@ -131,13 +131,13 @@ HOLES = "REF**,Hole,MountingHole,3,3,0,{0}\nREF**,Hole,MountingHole,27,3,0,{0}\n
 )
 def test_rows_that_are_no_joint_do_not_block_a_board(board, others, told):
     read = board(f"{KICAD}Q1,BC847,SOT-23,12,8,0,top\n{others}")
-    assert [joint.name for joint in read.joints] == ["Q1.1", "Q1.2", "Q1.3"]
+    assert [(joint.name, joint.type) for joint in read.joints] == [(f"Q1.{pad}", "SOT-23") for pad in (1, 2, 3)]
     assert told in str(read)
 
 
 def test_without_footprints_rows_without_a_designator_are_left_out(board):
     read = board(f"{KICAD}TP1,x,TestPoint,12,8,0,top\n{HOLES.format('top')}", size=2.0)
-    assert [joint.name for joint in read.joints] == ["TP1"]
+    assert [(joint.name, joint.type) for joint in read.joints] == [("TP1", "TestPoint")]
     assert "Left out: 3 without a designator." in str(read)
     with pytest.raises(UserError, match=r"no designators on side=top, only REF\*\*"):
         board(KICAD + HOLES.format("top"), size=2.0)
