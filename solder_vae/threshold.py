@@ -16,12 +16,16 @@ from solder_vae.utils.plugins import import_plugins
 USAGE = """\
 Set the threshold of a trained checkpoint anew, without training, and show what it costs.
 
-  python -m solder_vae.threshold checkpoint=PATH rule=RULE ... [normals=PATH] [labelled=PATH] [out=DIR]
+  python -m solder_vae.threshold checkpoint=PATH rule=RULE ... [normals=PATH] [memory=add|replace] [labelled=PATH]
+                                 [out=DIR]
 
 {rules}
 
   normals=PATH      good joints of today (folder, pattern or CSV with a column path) to calibrate on instead of the
                     validation normals in the checkpoint: for another camera, light or board
+  memory=keep       what knn, mahalanobis and combined compare with: keep it, add the normals to it (so that what looks
+                    like them is no longer called), or replace it by them; their thresholds then come from comparing
+                    each normal with all others
   labelled=PATH     good and bad joints (any layout of data.root) to count escapes on
   normal=NAME,...   names of its normal class, if not normal, good or ok
   out=DIR           a new folder for calibrated.ckpt, trade_off.csv and trade_off.png;
@@ -32,6 +36,8 @@ Set the threshold of a trained checkpoint anew, without training, and show what 
 The checkpoint given is never changed. Exit status as for solder_vae.predict.
 """
 
+MEMORIES = ("keep", "add", "replace")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -40,6 +46,7 @@ class Options:
     checkpoint: str
     rule: str
     normals: str | None = None
+    memory: str = "keep"
     labelled: str | None = None
     normal: str | None = None
     out: str | None = None
@@ -85,8 +92,13 @@ def read(arguments: list[str]) -> tuple[Options, Rule, Path]:
         raise UserError(
             f"rule={rule.name} needs labelled=PATH: good and bad joints to count false calls and escapes on."
         )
+    if options.memory not in MEMORIES:
+        raise UserError(f"memory={options.memory} is unknown: use {', '.join(MEMORIES)}.")
+    if options.memory != MEMORIES[0] and options.normals is None:
+        raise UserError(f"memory={options.memory} needs normals=PATH: the good joints to compare with from now on.")
     checkpoint = Path(options.checkpoint)
-    named = checkpoint.with_name("_".join([checkpoint.stem, rule.name, *(f"{number:g}" for number in given.values())]))
+    parts = [checkpoint.stem, rule.name, *(f"{number:g}" for number in given.values())]
+    named = checkpoint.with_name("_".join(parts + [options.memory] * (options.memory != MEMORIES[0])))
     return options, rule, named if options.out is None else Path(options.out)
 
 
@@ -104,7 +116,7 @@ def run(arguments: list[str]) -> int:
 
     from solder_vae.inspection.recalibration import recalibrate
 
-    recalibration = recalibrate(options.checkpoint, rule, options.normals, options.labelled, normal)
+    recalibration = recalibrate(options.checkpoint, rule, options.normals, options.labelled, normal, options.memory)
     with atomic_directory(out) as directory:
         recalibration.write(directory)
     recalibration.print_summary(out)

@@ -75,6 +75,7 @@ class Verdict:
             the checkpoint tells no types apart.
         component: type of the component, "" where it is not known.
         judged_among: the type whose threshold and normals decided, or "all types"; "" if the checkpoint has no types.
+        features: ``(D,)`` float32, by which it is compared with normals; None where no score of the model needs them.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Verdict:
     likeness: Likeness | None = None
     component: str = ""
     judged_among: str = ""
+    features: NDArray[np.float32] | None = None
 
     @property
     def margin(self) -> float:
@@ -247,16 +249,17 @@ class Inspector:
 
     def _score(
         self, images: Image, types: Sequence[str]
-    ) -> list[tuple[Image, NDArray[np.float32], dict[str, float], Likeness | None]]:
-        """Reconstruction, heat map, scores and likeness of each of ``(B, S, S, 3)`` prepared images."""
+    ) -> list[tuple[Image, NDArray[np.float32], dict[str, float], Likeness | None, NDArray[np.float32] | None]]:
+        """Reconstruction, heat map, scores, likeness and features of each of ``(B, S, S, 3)`` prepared images."""
         with self._turn:
             (result,) = run_model(self.model, [to_tensor(images)], names=self.thresholds, types=types)
             maps = (anomaly_map(result.images, result.recon) / self.map_scale).cpu().numpy()
             columns = {name: finite(values) for name, values in result.scores.items()}
             recons = to_images(result.recon)
             likeness: Sequence[Likeness | None] = self.model.likeness(result.features) or [None] * len(images)
+            features = [None] * len(images) if result.features is None else result.features.detach().cpu().numpy()
         rows = ({name: values[row] for name, values in columns.items()} for row in range(len(images)))
-        return list(zip(recons, maps, rows, likeness, strict=True))
+        return list(zip(recons, maps, rows, likeness, features, strict=True))
 
     def _verdict(
         self,
@@ -267,13 +270,15 @@ class Inspector:
         heat_map: NDArray[np.float32],
         scores: dict[str, float],
         likeness: Likeness | None,
+        features: NDArray[np.float32] | None,
     ) -> Verdict:
         score = scores[self.primary]
         threshold, normals, among = self.threshold, self.normals, ALL if self.of_types else ""
         if kind in self.own:
             threshold, normals, among = self.own[kind], self._normals_of[kind], kind
         rank = bisect_left(normals, score) / len(normals)
-        return Verdict(name, score, threshold.value, rank, scores, image, recon, heat_map, likeness, kind, among)
+        looks = (image, recon, heat_map, likeness, kind, among, features)
+        return Verdict(name, score, threshold.value, rank, scores, *looks)
 
 
 def finite(scores: Tensor) -> list[float]:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from solder_vae.data.component_types import relative
 from solder_vae.data.layouts import find_records
@@ -27,6 +29,7 @@ from solder_vae.evaluation.rule_sentence import rule_sentence
 from solder_vae.inspection.batch import UNREADABLE, unreadable_list
 from solder_vae.inspection.inspector import Inspector, Unreadable
 from solder_vae.inspection.joints import Joint, find_joints
+from solder_vae.inspection.memory import KEEP, at_most, memory_of, renew
 from solder_vae.metrics.by_type import OfType, fit_by_type, group, limits, own_thresholds, types_sentence
 from solder_vae.metrics.threshold import Labelled, Rule, Threshold
 from solder_vae.metrics.trade_off import OperatingPoint, operations, trade_off_rows
@@ -131,6 +134,7 @@ def recalibrate(
     normals: str | None = None,
     labelled: str | None = None,
     normal: Collection[str] = NORMAL_NAMES,
+    memory: str = KEEP,
 ) -> Recalibration:
     """Set a checkpoint's thresholds anew; nothing is written.
 
@@ -143,18 +147,27 @@ def recalibrate(
         normals: good joints to calibrate on instead of the checkpoint's; as ``images=`` of solder_vae.predict.
         labelled: good and bad joints, as ``data.root`` of a run, for a rule that needs them and to count escapes.
         normal: names of its normal class, in lower case, as ``data.normal``.
+        memory: "keep" what the scores compare with, or "add" the normals to it, or "replace" it by them.
 
     Raises:
-        UserError: a file cannot be used, or the rule does not fit the data.
+        UserError: a file cannot be used, or rule or memory do not fit the data.
     """
     checkpoint = read_checkpoint(path)
     inspector = Inspector.load(path)
+    if memory != KEEP:
+        memory_of(inspector.model)  # before anything is read
     unreadable: list[Unreadable] = []
     known: Scores = {name: np.array(scores) for name, scores in inspector.validation_scores.items()}
     groups = {kind: each.scores for kind, each in inspector.of_types.items()}
     scale, readable, listing = inspector.map_scale, 0, Listing()
     if normals is not None:
-        known, types, scale, skipped = score_normals(inspector, find_joints(normals, "normals", listing))
+        joints = find_joints(normals, "normals", listing)
+        joints = joints if memory == KEEP else at_most(joints)
+        known, features, types, scale, skipped = score_normals(inspector, joints)
+        if memory != KEEP:
+            assert features is not None
+            known = renew(inspector.model, known, features, types, memory)
+            checkpoint["scores"] = inspector.model.score_states()
         groups = group(known, types)
         unreadable += skipped
         readable += len(known[inspector.primary])
@@ -206,10 +219,13 @@ def above(
     return np.concatenate([*typed, np.array(sorted(rest.elements())) - overall.value])
 
 
-def score_normals(inspector: Inspector, joints: list[Joint]) -> tuple[Scores, list[str], float, list[Unreadable]]:
-    """Scores of good joints, their types, the unit of the anomaly map that they fix, and what could not be read."""
+def score_normals(
+    inspector: Inspector, joints: list[Joint]
+) -> tuple[Scores, Tensor | None, list[str], float, list[Unreadable]]:
+    """Scores, features and types of good joints, the unit of the anomaly map that they fix, and what can't be read."""
     step = math.ceil(len(joints) / _MAPS_FOR_SCALE)
     rows: list[dict[str, float]] = []
+    features: list[NDArray[np.float32]] = []
     types: list[str] = []
     maps: list[NDArray[np.float32]] = []
     unreadable: list[Unreadable] = []
@@ -221,10 +237,12 @@ def score_normals(inspector: Inspector, joints: list[Joint]) -> tuple[Scores, li
             maps.append(result.heat_map)
         rows.append(result.scores)
         types.append(result.component)
+        features += [result.features] if result.features is not None else []
     if not rows:
         raise UserError(f"None of the {len(joints)} normals can be read; the first: {unreadable[0].reason}")
     scale = inspector.map_scale * float(np.quantile(np.stack(maps), SCALE_QUANTILE))
-    return columns(rows), types, scale, unreadable
+    seen = torch.from_numpy(np.stack(features)) if features else None
+    return columns(rows), seen, types, scale, unreadable
 
 
 def score_labelled(

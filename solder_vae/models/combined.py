@@ -118,5 +118,8 @@ class Combined(Score, name="combined"):
         self.surprises = {name: Surprise(knots) for name, knots in state.items()}
 
     def __call__(self, output: ModelOutput) -> Tensor:
-        found = [surprise(output.scores[name]) for name, surprise in self.surprises.items()]
-        return torch.stack(found).amax(0)
+        return self.of(output.scores)
+
+    def of(self, scores: Mapping[str, Tensor]) -> Tensor:
+        """The score ``(B,)`` of images whose scores ``(B,)`` by name are known."""
+        return torch.stack([surprise(scores[name]) for name, surprise in self.surprises.items()]).amax(0)

@@ -154,7 +154,11 @@ class Detector(nn.Module):
         checkpoint["precision"] = self.precision
         checkpoint["calibration"] = self.decision_state
         checkpoint["plugins"] = self.plugins
-        checkpoint["scores"] = {name: score.state() for name, score in self.scores.items() if score.fitted}
+        checkpoint["scores"] = self.score_states()
+
+    def score_states(self) -> dict[str, dict[str, Tensor]]:
+        """What the fitted scores have learned, by name."""
+        return {name: score.state() for name, score in self.scores.items() if score.fitted}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Not the precision: a run that goes on from the checkpoint may have another.

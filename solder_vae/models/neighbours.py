@@ -50,6 +50,10 @@ class Standard:
         """Features ``(B, D)`` in the normals' deviations from their mean."""
         return (features - self.mean.to(features.device)) / self.deviation.to(features.device)
 
+    def undo(self, standardised: Tensor) -> Tensor:
+        """The features ``(B, D)`` that standardised ones were made of, to rounding."""
+        return standardised * self.deviation + self.mean
+
     def state(self) -> dict[str, Tensor]:
         return {"mean": self.mean, "deviation": self.deviation}
 
@@ -180,9 +184,12 @@ class Mahalanobis(Score, name="mahalanobis"):
         self.whitening = torch.empty(0, 0)  # (D, D), W with W W^T the inverse covariance of standardised features
 
     def fit(self, data: FitData) -> None:
+        self.remember(data.normals.features)
+
+    def remember(self, normals: Tensor) -> None:
+        """Take mean and covariance of normals' features ``(N, D)``."""
         from sklearn.covariance import ledoit_wolf  # type: ignore[import-untyped] # slow to import, and only needed here
 
-        normals = data.normals.features
         self.standard = Standard.of(normals)
         covariance, _ = ledoit_wolf(self.standard(normals).double().numpy(), assume_centered=True)
         variances, axes = torch.linalg.eigh(torch.from_numpy(covariance))
@@ -198,5 +205,8 @@ class Mahalanobis(Score, name="mahalanobis"):
 
     def __call__(self, output: ModelOutput) -> Tensor:
         assert output.features is not None
-        whitened = self.standard(output.features) @ self.whitening.to(output.features.device)
-        return whitened.square().sum(1).sqrt()
+        return self.distances(output.features)
+
+    def distances(self, features: Tensor) -> Tensor:
+        """The score ``(B,)`` of features ``(B, D)``."""
+        return (self.standard(features) @ self.whitening.to(features.device)).square().sum(1).sqrt()

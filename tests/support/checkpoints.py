@@ -9,6 +9,7 @@ import torch
 from solder_vae.data.transforms import to_tensor
 from solder_vae.evaluation.anomaly_map import anomaly_map, map_scale
 from solder_vae.evaluation.evaluate import decision_state
+from solder_vae.evaluation.fit_scores import fit_scores
 from solder_vae.metrics.threshold import Quantile, fit_threshold
 from solder_vae.models import vae  # noqa: F401 - which registers its models
 from solder_vae.models.autoencoder import Autoencoder
@@ -22,13 +23,18 @@ def pictures(count, size=SIZE, seed=0):
     return np.stack([cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC) for image in coarse])
 
 
-def write_checkpoint(path, model="beta_vae", score="gradcon", normals=40, **options):
-    """Write a checkpoint whose threshold is the median of its normals; returns the path and the model."""
+def write_checkpoint(path, model="beta_vae", score="gradcon", normals=40, tables=None, **options):
+    """Write a checkpoint whose threshold is the median of its normals; returns the path and the model.
+
+    Scores that are fitted are fitted on ``tables``, as by :func:`fit_scores`.
+    """
     torch.manual_seed(1)
     network = Autoencoder.registry[model](score=score, **options).eval()
     network.reference.update([torch.randn_like(mean) for mean in network.reference.means])
     images = pictures(normals, seed=99)
     network.preprocessing = {"image_size": SIZE}
+    if tables is not None:
+        fit_scores(network, tables, 32, 0)
     output = network.score(to_tensor(images))
     scores = {name: values.double().numpy() for name, values in output.scores.items()}
     thresholds = {name: fit_threshold(values, Quantile(0.5)) for name, values in scores.items()}

@@ -1,0 +1,135 @@
+"""Other normals to compare with, without training: what ``memory=`` of ``python -m solder_vae.threshold`` does.
+
+Scores then come from leaving one out: no normal is compared with itself, else all would look closer than a new one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from solder_vae.evaluation.evaluate import Scores
+from solder_vae.inspection.joints import Joint
+from solder_vae.models.combined import Combined
+from solder_vae.models.detector import Detector
+from solder_vae.models.neighbours import Knn, Mahalanobis, nearest
+from solder_vae.models.scores import MEMORY
+from solder_vae.utils.errors import UserError
+
+log = logging.getLogger(__name__)
+
+KEEP = "keep"
+ADD = "add"
+
+FOLDS = 5
+"""In which Mahalanobis distances of normals come from a covariance that these are not in."""
+
+_SAME = 1e-3
+"""Deviations a feature by which two pictures differ at most that are the same one, computed twice."""
+
+
+def at_most(joints: list[Joint]) -> list[Joint]:
+    """The joints; of more than a memory holds a seeded choice."""
+    if len(joints) <= MEMORY:
+        return joints
+    log.info("the memory holds %d of the %d normals, drawn by seed", MEMORY, len(joints))
+    rows = np.random.default_rng(0).choice(len(joints), MEMORY, replace=False)
+    return [joints[row] for row in sorted(rows.tolist())]
+
+
+def memory_of(model: Detector) -> Knn:
+    """The score of a model that remembers normals.
+
+    Raises:
+        UserError: there is none, or a score of somebody else's reads it and cannot be renewed.
+    """
+    knn = model.scores.get("knn")
+    if not isinstance(knn, Knn) or not len(knn.memory):
+        raise UserError(
+            f"The checkpoint's scores ({', '.join(model.admitted_scores)}) compare with no single normals, so there is "
+            "no memory to change: leave memory= out, or train with score=knn or score=combined."
+        )
+    ours = (Knn, Mahalanobis, Combined)
+    for name, score in model.scores.items():
+        if {"knn", "mahalanobis"} & {*score.beside} and not isinstance(score, ours):
+            raise UserError(f"score={name} reads knn and cannot be renewed with it: leave memory= out.")
+    return knn
+
+
+def renew(model: Detector, scores: Scores, features: Tensor, types: Sequence[str], how: str) -> Scores:
+    """Give the scores of a model that compare with normals other normals.
+
+    The classifier keeps what it learned. More than :data:`~solder_vae.models.scores.MEMORY` are not remembered: the
+    given ones come first, of the earlier ones evenly spaced ones stay.
+
+    Args:
+        model: its knn, mahalanobis and combined are changed.
+        scores: of N normals, by name of the score, as the model scored them before.
+        features: theirs, ``(N, D)``, on the CPU; N is :data:`~solder_vae.models.scores.MEMORY` or less.
+        types: their component types, "" where not known.
+        how: "add" them to those that are remembered, or "replace" these.
+
+    Returns:
+        The normals' scores by the new memory, each normal compared with all others.
+
+    Raises:
+        UserError: there is no memory, or too few normals.
+    """
+    knn = memory_of(model)
+    count = len(features)
+    earlier, earlier_types = remembered(knn) if how == ADD else (features[:0], [])
+    if how == ADD:
+        # Normals that are in the memory already would be found again as their own neighbours.
+        apart = nearest(knn.standard(earlier), knn.standard(features), 1)[0][:, 0]
+        rows = (apart > _SAME * math.sqrt(features.shape[1])).nonzero()[:, 0].tolist()
+        if count + len(rows) > MEMORY:
+            rows = [rows[place] for place in np.linspace(0, len(rows) - 1, MEMORY - count).round().astype(int)]
+            log.info("%d of the earlier normals stay in the memory, which holds %d", len(rows), MEMORY)
+        earlier, earlier_types = earlier[rows], [earlier_types[row] for row in rows]
+    normals = torch.cat([features, earlier])
+    if len(normals) <= knn.k:
+        raise UserError(f"memory={how} needs {knn.k + 1} normals or more for score.k={knn.k}, and {count} can be read.")
+    knn.remember(normals, [*types, *earlier_types])
+    found = {**scores, "knn": double(knn.leave_one_out()[:count])}
+    if isinstance(mahalanobis := model.scores.get("mahalanobis"), Mahalanobis):
+        found["mahalanobis"] = double(held_out(normals, count))
+        mahalanobis.remember(normals)
+    if isinstance(combined := model.scores.get("combined"), Combined):
+        single = {name: torch.from_numpy(found[name]).float() for name in combined.surprises}
+        combined.calibrate(single)
+        found["combined"] = double(combined.of(single))
+    log.info("the memory holds %d normals, %d of them given", len(normals), count)
+    return {name: found[name] for name in scores}
+
+
+def remembered(knn: Knn) -> tuple[Tensor, list[str]]:
+    """The features ``(N, D)`` that a memory was made of, and the types that have a part of their own in it, else ""."""
+    types = [""] * len(knn.memory)
+    for kind, places in knn.kinds.items():
+        for place in places.tolist():
+            types[place] = kind
+    return knn.standard.undo(knn.memory), types
+
+
+def held_out(normals: Tensor, count: int) -> Tensor:
+    """The Mahalanobis distance ``(count,)`` of each of the first normals from the others but for its own fold."""
+    folds = torch.arange(len(normals)) % min(FOLDS, len(normals))
+    folds[count:] = -1  # the rest is in every fit
+    distances = torch.empty(count)
+    for fold in range(min(FOLDS, len(normals))):
+        score = Mahalanobis()
+        score.remember(normals[folds != fold])
+        inside = folds[:count] == fold
+        distances[inside] = score.distances(normals[:count][inside])
+    return distances
+
+
+def double(values: Tensor) -> NDArray[np.float64]:
+    """Values as the thresholds take them."""
+    return values.double().numpy()

@@ -1,0 +1,164 @@
+"""Other normals in the memory, without training: against loops, what it promises, and the command from end to end."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import SIZE, pictures, write_checkpoint, write_images
+
+from solder_vae.data.table import ImageTable
+from solder_vae.inspection.inspector import Inspector
+from solder_vae.inspection.memory import remembered, renew
+from solder_vae.metrics.threshold import Quantile, fit_threshold
+from solder_vae.models import neighbours
+from solder_vae.models.classifier import Classifier
+from solder_vae.models.combined import Combined
+from solder_vae.models.neighbours import Knn, Mahalanobis
+from solder_vae.models.scores import FitData, ModelOutput, score_with
+from solder_vae.threshold import run
+from solder_vae.utils.errors import UserError
+
+WIDTH = 12
+
+
+def features(count, seed, place=0.0):
+    """Of normals of a kind, which has its place."""
+    drawn = torch.randn((count, WIDTH), generator=torch.Generator().manual_seed(seed))
+    return drawn * torch.linspace(0.5, 3, WIDTH) + 2 + place
+
+
+def output_of(given):
+    nothing = torch.empty(0)
+    return ModelOutput(nothing, (nothing,), nothing, nothing, None, None, {}, given)
+
+
+def model_of(known=True):
+    """A model's scores, fitted to 300 normals of the first kind and 30 defects."""
+    scores = {"mahalanobis": Mahalanobis(), "knn": Knn(), "classifier": Classifier(strength=0.01)}
+    bad = features(30, 9)
+    bad[:, 0] += 2
+    normals = SimpleNamespace(features=features(300, 0), defects=["normal"] * 300)
+    for score in scores.values():
+        score.fit(FitData(normals, normals, SimpleNamespace(features=bad, defects=["short"] * 30) if known else None))
+    scores = {name: score for name, score in scores.items() if score.usable}
+    combined = Combined()
+    validation = score_with(output_of(features(200, 1)), scores).scores
+    combined.calibrate({name: validation[name] for name in ("knn", "classifier") if name in validation})
+    scores["combined"] = combined
+    return SimpleNamespace(scores=scores, admitted_scores=tuple(scores))
+
+
+def scored(model, given):
+    return {name: each.double().numpy() for name, each in score_with(output_of(given), model.scores).scores.items()}
+
+
+@pytest.mark.parametrize("how", ["add", "replace"])
+@pytest.mark.parametrize("known", [True, False])
+def test_the_false_call_rate_is_what_the_threshold_promises_on_fresh_normals_of_the_kind(how, known):
+    """And nearly all of them were called before."""
+    rates, called = [], []
+    for seed in range(20):
+        model = model_of(known)
+        given, fresh = features(400, 1000 + seed, 4.0), features(1000, 2000 + seed, 4.0)
+        before = fit_threshold(scored(model, features(300, 5))["knn"], Quantile(0.95)).value
+        called.append(np.mean(scored(model, fresh)["knn"] > before))
+        found = renew(model, scored(model, given), given, [""] * 400, how)
+        limits = {name: fit_threshold(values, Quantile(0.95)).value for name, values in found.items()}
+        rates.append([np.mean(values > limits[name]) for name, values in scored(model, fresh).items()])
+    assert min(called) > 0.95
+    np.testing.assert_allclose(np.mean(rates, axis=0), 0.05, atol=0.015)
+
+
+def test_scores_and_memory_are_those_of_loops():
+    model, given = model_of(), features(40, 3, 1.0)
+    found = renew(model, scored(model, given), given, [""] * 40, "add")
+    normals = torch.cat([given, features(300, 0)]).double()
+    standard = ((normals - normals.mean(0)) / normals.std(0, correction=0)).numpy()
+    for row, value in enumerate(found["knn"]):
+        others = np.delete(standard, row, axis=0)
+        assert value == pytest.approx(np.linalg.norm(others - standard[row], axis=1).min(), rel=1e-4)
+    again = Knn()
+    again.load_state(model.scores["knn"].state())
+    torch.testing.assert_close(remembered(again)[0], normals.float(), rtol=1e-5, atol=1e-5)
+    fresh = Mahalanobis()
+    fresh.remember(normals.float())
+    torch.testing.assert_close(fresh.distances(given), model.scores["mahalanobis"].distances(given), rtol=1e-3, atol=0)
+    assert (found["mahalanobis"] > fresh.distances(given).numpy()).mean() > 0.8  # held out, so further away
+
+
+def test_normals_that_are_remembered_already_are_not_added_twice():
+    model, given = model_of(), features(300, 0)[:50]
+    found = renew(model, scored(model, given), given, [""] * 50, "add")
+    assert len(model.scores["knn"].memory) == 300
+    assert found["knn"].min() > 0.1
+
+
+def test_a_memory_that_is_full_keeps_earlier_normals_evenly_spaced(monkeypatch):
+    monkeypatch.setattr("solder_vae.inspection.memory.MEMORY", 100)
+    model, given = model_of(), features(60, 3)
+    renew(model, scored(model, given), given, [""] * 60, "add")
+    kept, _ = remembered(model.scores["knn"])
+    expected = torch.cat([given, features(300, 0)[np.linspace(0, 299, 40).round().astype(int)]])
+    torch.testing.assert_close(kept, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_types_go_on():
+    model = model_of()
+    model.scores["knn"].remember(features(300, 0), ["R"] * 200 + [""] * 100)
+    given = features(neighbours.OF_A_TYPE, 3)
+    renew(model, scored(model, given), given, ["C"] * len(given), "add")
+    assert {kind: len(places) for kind, places in model.scores["knn"].kinds.items()} == {"C": len(given), "R": 200}
+    assert model.scores["knn"].kinds["C"].tolist() == list(range(len(given)))
+
+
+def test_too_few_normals():
+    model = model_of()
+    with pytest.raises(UserError, match="needs 2 normals or more"):
+        renew(model, scored(model, features(1, 3)), features(1, 3), [""], "replace")
+
+
+def table(images, defect="normal"):
+    count = len(images)
+    return ImageTable(images, [str(row) for row in range(count)], [defect] * count, np.full((count, 2), SIZE))
+
+
+@pytest.fixture
+def trained(tmp_path):
+    tables = {"train": table(pictures(60, seed=1)), "val": table(pictures(30, seed=2))}
+    return write_checkpoint(tmp_path / "best.ckpt", score="combined", tables=tables, scores={"combined": {}})[0]
+
+
+def like(images, seed):
+    """The same joints with other noise of the camera."""
+    noise = np.random.default_rng(seed).normal(0, 3, images.shape)
+    return (images * 0.4 + 5 + noise).clip(0, 255).astype(np.uint8)
+
+
+def test_false_calls_that_are_added_are_not_called_again(trained, tmp_path):
+    scenes = pictures(40, seed=7)
+    write_images(tmp_path / "good", like(scenes, 1))
+    before = trained.read_bytes()
+    assert all(verdict.abnormal for verdict in Inspector.load(trained).score(like(scenes, 2)))
+    run([f"checkpoint={trained}", "rule=quantile", "q=0.95", f"normals={tmp_path / 'good'}", "memory=add"])
+    assert trained.read_bytes() == before
+    inspector = Inspector.load(tmp_path / "best_quantile_0.95_add/calibrated.ckpt")
+    assert len(inspector.model.scores["knn"].memory) == 100
+    assert not any(verdict.abnormal for verdict in inspector.score(like(scenes, 2)))
+    assert np.mean([verdict.abnormal for verdict in inspector.score(like(pictures(200, seed=8), 3))]) < 0.15
+    # Compared with itself, each would be at distance 0.
+    assert inspector.validation_scores["knn"][0] > 10 * max(
+        verdict.scores["knn"] for verdict in inspector.score(like(scenes, 1))
+    )
+
+
+def test_what_does_not_fit_is_told_in_a_sentence(trained, tmp_path):
+    other = write_checkpoint(tmp_path / "recon.ckpt", score="recon")[0]
+    write_images(tmp_path / "good", pictures(30))
+    arguments = ["rule=sigma", f"normals={tmp_path / 'good'}"]
+    with pytest.raises(UserError, match=r"recon, elbo, gradcon.* no memory to change.*score=knn or score=combined"):
+        run([f"checkpoint={other}", *arguments, "memory=replace"])
+    with pytest.raises(UserError, match="memory=more is unknown: use keep, add, replace"):
+        run([f"checkpoint={trained}", *arguments, "memory=more"])
+    with pytest.raises(UserError, match="memory=add needs normals=PATH"):
+        run([f"checkpoint={trained}", "rule=sigma", "memory=add"])
