@@ -12,6 +12,7 @@ from torch import Tensor
 
 from solder_vae.data.table import Images
 from solder_vae.data.transforms import to_tensor
+from solder_vae.models.scores import ModelOutput
 
 SMOOTHING = 1 / 32  # standard deviation of the Gaussian as a share of the image's side: 2 pixels of 64
 SCALE_QUANTILE = 0.99
@@ -32,6 +33,15 @@ def anomaly_map(x: Tensor, recon: Tensor) -> Tensor:
         ``(B, S, S)``, 0 or greater; its mean over an image is close to the recon score.
     """
     return smooth((x - recon).square().mean(1))
+
+
+def output_map(output: ModelOutput) -> Tensor:
+    """The anomaly map ``(B, S, S)``, 0 or greater, of what a model gave: of its reconstruction, or its own."""
+    if output.anomaly is None:
+        assert output.recon is not None
+        return anomaly_map(output.images, output.recon)
+    own = output.anomaly[:, None].clamp_min(0)  # a place may look even more normal than the nearest normal does
+    return F.interpolate(own, output.images.shape[-2:], mode="bilinear")[:, 0]
 
 
 def smooth(maps: Tensor) -> Tensor:

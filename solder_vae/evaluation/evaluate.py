@@ -17,7 +17,7 @@ from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.image_files import Image
 from solder_vae.data.table import Images, ImageTable
 from solder_vae.data.transforms import to_images
-from solder_vae.evaluation.anomaly_map import IMAGES_FOR_SCALE, anomaly_map, map_scale, mean_image_maps
+from solder_vae.evaluation.anomaly_map import IMAGES_FOR_SCALE, map_scale, mean_image_maps, output_map
 from solder_vae.evaluation.baselines import trivial_scores
 from solder_vae.evaluation.fit_scores import fit_scores
 from solder_vae.evaluation.run_model import batches_of, run_model
@@ -53,7 +53,8 @@ class Evaluation:
         metrics: :func:`solder_vae.metrics.classification.evaluate` of each score.
         baselines: the same of each trivial baseline, thresholded by the same rule.
         table: the test images.
-        recons: reconstructions of the test images ``(N, S, S, 3)`` uint8; None for more than :data:`RECONS_KEPT`.
+        recons: reconstructions of the test images ``(N, S, S, 3)`` uint8; None for more than :data:`RECONS_KEPT`,
+            and of a model that does not reconstruct.
         map_scale: unit of the anomaly maps, from validation normals, see
             :func:`solder_vae.evaluation.anomaly_map.map_scale`.
         localisation: :func:`solder_vae.metrics.localisation.evaluate_localisation` of the model's anomaly maps (None
@@ -227,11 +228,13 @@ def validate(model: Detector, data: SolderDataModule) -> tuple[dict[str, float],
     for number, output in enumerate(outputs(model, table, data.batch_size, "validation")):
         size = len(output.images)
         with torch.no_grad():
-            for name, value in model.validation_terms(output.images, output.code, number).items():
+            code = output.code
+            of_batch = {} if code is None else model.validation_terms(output.images, code, number)
+            for name, value in of_batch.items():
                 terms[name] = terms.get(name, torch.zeros((), device=value.device)) + value * size
         columns.add(output)
         chosen = slice((size - len(columns)) % every, None, every)  # evenly spaced images
-        maps.append(anomaly_map(output.images[chosen], output.recon[chosen]).cpu().numpy())
+        maps.append(output_map(rows_of(output, chosen)).cpu().numpy())
     summary = {f"val/{name}": float(value / len(images)) for name, value in terms.items()}
     return {**summary, **model.validation_summary()}, columns.scores(), map_scale(np.concatenate(maps))
 
@@ -249,8 +252,8 @@ def run_test(
         columns.add(output)
         likeness += model.likeness(output.features) or []
         if table.masks is not None:
-            maps.append(anomaly_map(output.images, output.recon).cpu().numpy())
-        if len(table) <= RECONS_KEPT:
+            maps.append(output_map(output).cpu().numpy())
+        if len(table) <= RECONS_KEPT and output.recon is not None:
             recons.append(to_images(output.recon))
     return (
         columns.scores(),
@@ -285,9 +288,25 @@ class Columns:
         return {name: torch.cat([batch[name] for batch in self.batches]).numpy().astype(np.float64) for name in names}
 
 
+def rows_of(output: ModelOutput, rows: slice) -> ModelOutput:
+    """An output's images and what anomaly maps are made of, of some rows."""
+    recon, anomaly = output.recon, output.anomaly
+    return output._replace(
+        images=output.images[rows],
+        recon=None if recon is None else recon[rows],
+        anomaly=None if anomaly is None else anomaly[rows],
+    )
+
+
+def anomaly_maps(model: Detector, images: Images, rows: Sequence[int]) -> NDArray[np.float32]:
+    """Anomaly maps ``(n, S, S)`` of some of a table's images."""
+    return np.concatenate([output_map(out).cpu().numpy() for out in run_model(model, batches_of(images[rows]))])
+
+
 def reconstruct(model: Detector, images: Images, rows: Sequence[int]) -> Image:
     """Reconstructions ``(n, S, S, 3)`` uint8 of some of a table's images."""
-    return np.concatenate([to_images(output.recon) for output in run_model(model, batches_of(images[rows]), names=())])
+    outputs = run_model(model, batches_of(images[rows]), names=())
+    return np.concatenate([to_images(output.recon) for output in outputs if output.recon is not None])
 
 
 def fit_thresholds(

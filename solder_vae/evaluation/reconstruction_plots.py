@@ -8,6 +8,7 @@ from itertools import zip_longest
 from textwrap import wrap
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -55,6 +56,7 @@ def reconstruction_grid(
     scores: ArrayLike,
     threshold: float,
     columns: int = 8,
+    what: str = "reconstruction",
 ) -> Figure:
     """The paper's Fig. 4: inputs with the truth above, reconstructions with prediction and score below.
 
@@ -67,6 +69,7 @@ def reconstruction_grid(
         scores: ``(n,)``.
         threshold: abnormal is called iff ``score > threshold``.
         columns: joints beside each other.
+        what: is shown below each.
     """
     values = np.asarray(scores, dtype=np.float64)
     columns = max(1, min(columns, len(values)))
@@ -85,8 +88,14 @@ def reconstruction_grid(
             lower.set_xlabel(f"{prediction}\n{values[row]:.4g}{verdict}", fontsize=9, color=colour)
             if column == 0:
                 upper.set_ylabel("input", fontsize=9)
-                lower.set_ylabel("reconstruction", fontsize=9)
+                lower.set_ylabel(what, fontsize=9)
     return figure
+
+
+def heat_pictures(maps: NDArray[np.float32]) -> Image:
+    """Anomaly maps ``(n, S, S)`` in their unit as pictures ``(n, S, S, 3)``: black 0, white 3 and more."""
+    colours: Image = (255 * colormaps["magma"](np.clip(maps / 3, 0, 1))[..., :3]).round().astype(np.uint8)
+    return colours
 
 
 def _picture(axes: Axes, image: NDArray[np.uint8], colour: str) -> Axes:
@@ -103,7 +112,11 @@ def _inwards(rows: list[int]) -> list[int]:
 
 
 def reconstructions(
-    recon: Callable[[list[int]], Image], table: ImageTable, scores: NDArray[np.float64], threshold: float
+    recon: Callable[[list[int]], Image],
+    table: ImageTable,
+    scores: NDArray[np.float64],
+    threshold: float,
+    what: str = "reconstruction",
 ) -> Figure:
     """The paper's Fig. 4: two joints of each defect type, and as many normal ones; of many types the worst.
 
@@ -112,8 +125,11 @@ def reconstructions(
         table: the test images.
         scores: theirs, ``(N,)``.
         threshold: abnormal is called iff ``score > threshold``.
+        what: ``recon`` gives, if it is something else.
     """
     types = min(SHOWN, len(set(table.defects) - {NORMAL}))
     shown = choose_examples(scores, table.defects, count=max(16, 4 * types))
     images = table.images[shown]
-    return reconstruction_grid(images, recon(shown), [table.defects[row] for row in shown], scores[shown], threshold)
+    return reconstruction_grid(
+        images, recon(shown), [table.defects[row] for row in shown], scores[shown], threshold, what=what
+    )

@@ -18,6 +18,7 @@ from solder_vae.inspection.predictions import inspect_on_processes, inspect_rows
 from solder_vae.inspection.report import page
 from solder_vae.metrics.by_type import types_sentence
 from solder_vae.models.classifier import LIKENESS_COLUMNS
+from solder_vae.models.scores import RECONSTRUCTION
 from solder_vae.utils.tables import write_csv
 from solder_vae.utils.text import cell_safe, printable
 from solder_vae.utils.threads import tracked
@@ -96,6 +97,7 @@ def inspect_into(
         inspector.normals,
         inspector.threshold,
         primary=inspector.primary,
+        reconstructs=RECONSTRUCTION in inspector.model.provides,
         title=headline(inspection),
         sentence=decision_sentence(inspector),
         of_types=inspector.of_types,

@@ -28,7 +28,7 @@ from solder_vae.data.framing import SQUARE, check_crop
 from solder_vae.data.image_files import MAX_PIXELS, MIN_SIDE, Image, read_image
 from solder_vae.data.transforms import to_images, to_tensor
 from solder_vae.data.view import PLAIN, apply_view, check_view
-from solder_vae.evaluation.anomaly_map import anomaly_map
+from solder_vae.evaluation.anomaly_map import output_map
 from solder_vae.evaluation.run_model import run_model
 from solder_vae.inspection.joints import Joint
 from solder_vae.metrics.by_type import ALL, OfType, own_thresholds
@@ -68,8 +68,9 @@ class Verdict:
         rank: share of the validation normals that score lower, in [0, 1].
         scores: every score of the model by name.
         image: ``(S, S, 3)`` uint8, as the network sees it.
-        recon: ``(S, S, 3)`` uint8, its reconstruction.
-        heat_map: ``(S, S)`` float32, 0 or greater: smoothed error of each pixel in the unit that the checkpoint
+        recon: ``(S, S, 3)`` uint8, its reconstruction; None of a model that does not reconstruct.
+        heat_map: ``(S, S)`` float32, 0 or greater: smoothed error of each pixel (of a backbone: its
+            part of the squared distance) in the unit that the checkpoint
             fixes, in which 99 % of the pixels of validation normals are below 1.
         likeness: which type of known defect it looks like, if it is defective, and with what probability; None where
             the checkpoint tells no types apart.
@@ -84,7 +85,7 @@ class Verdict:
     rank: float
     scores: dict[str, float]
     image: Image
-    recon: Image
+    recon: Image | None
     heat_map: NDArray[np.float32]
     likeness: Likeness | None = None
     component: str = ""
@@ -249,13 +250,13 @@ class Inspector:
 
     def _score(
         self, images: Image, types: Sequence[str]
-    ) -> list[tuple[Image, NDArray[np.float32], dict[str, float], Likeness | None, NDArray[np.float32] | None]]:
+    ) -> list[tuple[Image | None, NDArray[np.float32], dict[str, float], Likeness | None, NDArray[np.float32] | None]]:
         """Reconstruction, heat map, scores, likeness and features of each of ``(B, S, S, 3)`` prepared images."""
         with self._turn:
             (result,) = run_model(self.model, [to_tensor(images)], names=self.thresholds, types=types)
-            maps = (anomaly_map(result.images, result.recon) / self.map_scale).cpu().numpy()
+            maps = (output_map(result) / self.map_scale).cpu().numpy()
             columns = {name: finite(values) for name, values in result.scores.items()}
-            recons = to_images(result.recon)
+            recons = [None] * len(images) if result.recon is None else list(to_images(result.recon))
             likeness: Sequence[Likeness | None] = self.model.likeness(result.features) or [None] * len(images)
             features = [None] * len(images) if result.features is None else result.features.detach().cpu().numpy()
         rows = ({name: values[row] for name, values in columns.items()} for row in range(len(images)))
@@ -266,7 +267,7 @@ class Inspector:
         name: str,
         kind: str,
         image: Image,
-        recon: Image,
+        recon: Image | None,
         heat_map: NDArray[np.float32],
         scores: dict[str, float],
         likeness: Likeness | None,

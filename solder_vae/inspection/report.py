@@ -29,8 +29,9 @@ _BARS = 60
 
 
 def picture(verdict: Verdict) -> str:
-    """Joint, reconstruction and anomaly map beside each other, as base64 of a WebP image."""
-    panels = [verdict.image, verdict.recon, overlay(verdict.image, verdict.heat_map)]
+    """Joint, reconstruction (of a model that has one) and anomaly map beside each other, as base64 of a WebP image."""
+    recon = [] if verdict.recon is None else [verdict.recon]
+    panels = [verdict.image, *recon, overlay(verdict.image, verdict.heat_map)]
     side = min(verdict.image.shape[0], _LARGEST)
     small = [cv2.resize(panel, (side, side), interpolation=cv2.INTER_AREA) for panel in panels]
     return base64_of_webp(np.hstack(small))
@@ -62,6 +63,7 @@ def page(
     threshold: Threshold,
     *,
     primary: str,
+    reconstructs: bool,
     title: str,
     sentence: str,
     source: str,
@@ -75,6 +77,7 @@ def page(
         normals: scores of the validation normals, sorted.
         threshold: the one that decided.
         primary: name of the score that decided.
+        reconstructs: whether the pictures show reconstructions.
         title, sentence, source: the page's title, what the threshold promises, where all of it comes from.
         of_types: normals and thresholds by component type.
     """
@@ -85,6 +88,7 @@ def page(
         "sentence": sentence,
         "source": source,
         "primary": primary,
+        "panels": ["joint", *(["reconstruction"] if reconstructs else []), "anomaly map"],
         "threshold": threshold.value,
         "normals": len(normals),
         "axis": axis(normals, threshold.value),

@@ -13,6 +13,7 @@ _MODULES = {
     "BetaVAE": "vae",
     "BetaTCVAE": "beta_tcvae",
     "AnnealedVAE": "annealed_vae",
+    "Backbone": "backbone",
 }
 
 

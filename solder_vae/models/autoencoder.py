@@ -262,7 +262,9 @@ class Autoencoder(GradCon, Detector):
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
         """The reconstructions of :meth:`score` without its scores, which take far longer for GradCon."""
-        return self.score(x, names=()).recon
+        recon = self.score(x, names=()).recon
+        assert recon is not None
+        return recon
 
 
 class CAE(Autoencoder, name="cae"):

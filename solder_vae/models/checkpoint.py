@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from solder_vae.models import annealed_vae, beta_tcvae, vae  # noqa: F401  # each registers its models
+from solder_vae.models import annealed_vae, backbone, beta_tcvae, vae  # noqa: F401  # each registers its models
 from solder_vae.models.checkpoint_archive import check_there, checked_archive
 from solder_vae.models.detector import Detector
 from solder_vae.models.networks import Network
@@ -68,6 +68,8 @@ def unknown_parts(checkpoint: Checkpoint) -> list[str]:
         targets = [spec.get("_target_") for spec in specs if isinstance(spec, dict)]
         found += [str(target) for target in targets if target not in list(Network.registry)]
         scores = arguments.get("scores")
+        if not found:
+            found += Detector.registry[checkpoint["model"]].unknown(arguments)
         found += [f"score={name}" for name in scores or {} if name not in list(Score.registry)]
     return found
 
@@ -101,11 +103,19 @@ def model_of(checkpoint: Checkpoint) -> Detector:
     Its optimizer and schedule are left out: they name classes by their path, and it is not trained on.
     """
     kind = Detector.registry[checkpoint["model"]]
-    model = kind(**{**settings(checkpoint["hyper_parameters"]), "optimizer": None, "scheduler": None})
+    arguments = settings(checkpoint["hyper_parameters"])
+    model = kind(**{key: None if key in ("optimizer", "scheduler") else value for key, value in arguments.items()})
     model.load_state_dict(checkpoint["state_dict"])
     model.on_load_checkpoint(checkpoint)
     model.precision = checkpoint["precision"]
     return model.eval()
+
+
+def untrained_checkpoint(model: Detector) -> Checkpoint:
+    """The checkpoint of a model that was made, not trained."""
+    checkpoint: Checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    model.on_save_checkpoint(checkpoint)
+    return checkpoint
 
 
 def settings(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,8 @@ class Detector(nn.Module):
         preprocessing: how a picture becomes its input; set by the run ...
         decision_state: ... and thresholds, once they are set; both travel with the weights.
         precision: of training, see :mod:`solder_vae.models.precision`.
+        seed: of the run that made it.
+        alpha: weight of the gradient constraint in its training; 0 without one.
     """
 
     registry: ClassVar[dict[str, type[Detector]]] = {}
@@ -39,6 +41,8 @@ class Detector(nn.Module):
     hparams: dict[str, Any]
     scores: dict[str, Score]
     primary_score: str
+    seed: int = 0
+    alpha: float = 0.0
 
     def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -133,6 +137,23 @@ class Detector(nn.Module):
             if isinstance(score, Classifier) and score.tells_types and features is not None:
                 return score.likeness(features)
         return None
+
+    @property
+    def neighbour_features(self) -> int | None:
+        """How many of the features, the first ones, scores that compare neighbours read; None: all."""
+        return None
+
+    def prepare(self) -> None:
+        """What a model does that is not trained, before its scores are fitted: nothing here."""
+
+    def score_traced(self, x: Tensor, wanted: Mapping[str, Score]) -> ModelOutput:
+        """Of a model that does not reconstruct: :meth:`score` in operations that an exporter can trace."""
+        raise NotImplementedError
+
+    @classmethod
+    def unknown(cls, arguments: Mapping[str, Any]) -> list[str]:
+        """What a checkpoint's arguments of the model need that the user has not named: nothing here."""
+        return []
 
     def validation_terms(self, x: Tensor, code: Code, step: int) -> dict[str, Tensor]:
         """The objective's terms on the ``step``-th validation batch, averaged over its images; none here."""

@@ -47,8 +47,8 @@ class Standard:
         return cls(normals.mean(0), torch.where(deviation > 0, deviation, 1.0))
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Features ``(B, D)`` in the normals' deviations from their mean."""
-        return (features - self.mean.to(features.device)) / self.deviation.to(features.device)
+        """Features ``(B, D)`` in the normals' deviations from their mean; further ones are left out."""
+        return (features[:, : len(self.mean)] - self.mean.to(features.device)) / self.deviation.to(features.device)
 
     def undo(self, standardised: Tensor) -> Tensor:
         """The features ``(B, D)`` that standardised ones were made of, to rounding."""
@@ -70,6 +70,7 @@ class Knn(Score, name="knn"):
     beside = ("mahalanobis",)
     fitted = True
     exportable = True
+    has_parts = True
 
     def __init__(self, k: int = 1) -> None:
         check_whole_number("score.k", k, 1)
@@ -79,7 +80,8 @@ class Knn(Score, name="knn"):
         self.kinds: dict[str, Tensor] = {}  # places in the memory of each type that has normals enough
 
     def fit(self, data: FitData) -> None:
-        self.remember(data.normals.features, getattr(data.normals, "types", None))
+        features = data.normals.features[:, : data.neighbour_features]
+        self.remember(features, getattr(data.normals, "types", None))
 
     def remember(self, normals: Tensor, types: Sequence[str] | None = None) -> None:
         """Take the features ``(N, D)`` of normals as the memory; with their component types, where these are known.
@@ -131,6 +133,13 @@ class Knn(Score, name="knn"):
         assert output.features is not None
         return self.neighbours(output.features)[0].mean(1)
 
+    def parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the distance from the nearest normal alone, whatever ``k`` is."""
+        standard = self.standard(features)
+        normal = self.memory.to(features.device)[self.neighbours(features)[1][:, 0]]
+        mean, deviation = self.standard.mean.to(features.device), self.standard.deviation.to(features.device)
+        return mean + normal * deviation, (standard - normal) / deviation
+
     leaves_one_out = True
 
     def leave_one_out(self) -> Tensor:
@@ -178,13 +187,14 @@ class Mahalanobis(Score, name="mahalanobis"):
     needs = frozenset({FEATURES})
     fitted = True
     exportable = True
+    has_parts = True
 
     def __init__(self) -> None:
         self.standard = Standard(torch.zeros(0), torch.ones(0))
         self.whitening = torch.empty(0, 0)  # (D, D), W with W W^T the inverse covariance of standardised features
 
     def fit(self, data: FitData) -> None:
-        self.remember(data.normals.features)
+        self.remember(data.normals.features[:, : data.neighbour_features])
 
     def remember(self, normals: Tensor) -> None:
         """Take mean and covariance of normals' features ``(N, D)``."""
@@ -210,3 +220,9 @@ class Mahalanobis(Score, name="mahalanobis"):
     def distances(self, features: Tensor) -> Tensor:
         """The score ``(B,)`` of features ``(B, D)``."""
         return (self.standard(features) @ self.whitening.to(features.device)).square().sum(1).sqrt()
+
+    def parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        whitening = self.whitening.to(features.device)
+        standard = self.standard(features)
+        mean, deviation = self.standard.mean.to(features.device), self.standard.deviation.to(features.device)
+        return mean.expand_as(standard), standard @ whitening @ whitening.T / deviation

@@ -31,23 +31,26 @@ class ModelOutput(NamedTuple):
 
     Attributes:
         images: ``(B, 3, H, W)`` in [-1, 1], as they went in.
-        code: the encoder's output: (z,) or (mu, logvar).
+        code: the encoder's output: (z,) or (mu, logvar); None, like the next two, of a model that does not reconstruct.
         recon: reconstructions of the shape of ``images``; the mean over the draws of a sampled latent.
         error: squared error of each image ``(B,)`` (Eq. 2).
         divergence: each image's divergence as it enters the objective, weight included, ``(B,)``; None without one.
         grad_loss: each image's gradient loss ``(B,)`` in [-1, 1] (Eq. 4); None before there are reference gradients.
         scores: each score ``(B,)`` by name.
         features: ``(B, D)``, see :meth:`solder_vae.models.detector.Detector.describe`; None where no score needs them.
+        anomaly: a map ``(B, h, w)`` of the model's own that says where the anomaly is; None where that is told from
+            ``recon``.
     """
 
     images: Tensor
-    code: Code
-    recon: Tensor
-    error: Tensor
+    code: Code | None
+    recon: Tensor | None
+    error: Tensor | None
     divergence: Tensor | None
     grad_loss: Tensor | None
     scores: dict[str, Tensor]
     features: Tensor | None = None
+    anomaly: Tensor | None = None
 
 
 class Examples(Protocol):
@@ -78,11 +81,13 @@ class FitData(NamedTuple):
         normals: training normals; of more than :data:`MEMORY` a seeded choice.
         validation: the normals that thresholds are set by. Iterating gives the scores of :attr:`Score.beside`, too.
         known: defects that may be learnt from; None without any.
+        neighbour_features: how many of the features, the first ones, neighbours are told by; None: all.
     """
 
     normals: Examples
     validation: Examples
     known: Examples | None = None
+    neighbour_features: int | None = None
 
 
 MEMORY = 20_000
@@ -103,6 +108,7 @@ class Score:
             score, and otherwise goes without it.
         exportable: whether :meth:`__call__` is made of tensor operations that ONNX has.
         types: the component type of each image that is scored next ("": not known), or None; set by the caller.
+        has_parts: whether it is a distance that :meth:`parts` shares out.
     """
 
     registry: ClassVar[dict[str, type[Score]]] = {}
@@ -112,6 +118,7 @@ class Score:
     fitted: ClassVar[bool] = False
     needs_known: ClassVar[bool] = False
     exportable: ClassVar[bool] = False
+    has_parts: ClassVar[bool] = False
     types: Sequence[str] | None = None
 
     @property
@@ -155,6 +162,13 @@ class Score:
         """The score of each image ``(B,)``, on the device of the output."""
         raise NotImplementedError
 
+    def parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """An origin o and weights w, each ``(B, C)``, of features f ``(B, D)``.
+
+        The squared distance is the sum over the first C features of (f - o) w.
+        """
+        raise NotImplementedError
+
 
 class Recon(Score, name="recon"):
     """Mean squared error of each image (Eq. 2), 0 or greater."""
@@ -163,6 +177,7 @@ class Recon(Score, name="recon"):
     exportable = True
 
     def __call__(self, output: ModelOutput) -> Tensor:
+        assert output.error is not None
         return output.error
 
 
@@ -177,6 +192,7 @@ class Elbo(Score, name="elbo"):
     exportable = True
 
     def __call__(self, output: ModelOutput) -> Tensor:
+        assert output.error is not None
         assert output.divergence is not None
         return output.error + output.divergence
 
@@ -195,6 +211,7 @@ class GradConScore(Score, name="gradcon"):
         self.gamma = gamma
 
     def __call__(self, output: ModelOutput) -> Tensor:
+        assert output.error is not None
         assert output.grad_loss is not None
         return output.error + self.gamma * output.grad_loss
 
@@ -243,14 +260,14 @@ def average_draws(outputs: list[ModelOutput]) -> ModelOutput:
     if len(outputs) == 1:
         return outputs[0]
 
-    def mean(values: list[Tensor]) -> Tensor:
-        return torch.stack(values).mean(0)
+    def mean(values: list[Tensor | None]) -> Tensor:
+        return torch.stack([value for value in values if value is not None]).mean(0)
 
     first = outputs[0]
     return first._replace(
         recon=mean([output.recon for output in outputs]),
         error=mean([output.error for output in outputs]),
-        grad_loss=None if first.grad_loss is None else mean([output.grad_loss for output in outputs]),  # type: ignore
+        grad_loss=None if first.grad_loss is None else mean([output.grad_loss for output in outputs]),
         scores={name: mean([output.scores[name] for output in outputs]) for name in first.scores},
     )
 

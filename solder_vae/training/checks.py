@@ -69,6 +69,24 @@ def check_run(config: DictConfig) -> None:
     rank_count(config)
 
 
+def check_untrained(config: DictConfig, model: Detector) -> None:
+    """Check that nothing is asked for that only training could do.
+
+    Raises:
+        UserError: something is.
+    """
+    if config.resume is not None:
+        raise UserError(
+            f"model={model.name} is not trained, so there is nothing to resume: drop resume={config.resume}."
+        )
+    if config.trainer.devices > 1:
+        raise UserError(f"model={model.name} is not trained, so one process does it all: use trainer.devices=1.")
+    if config.score.get("alpha", 0) > 0:
+        raise UserError(f"model={model.name} is not trained, so score.alpha={config.score.alpha} has no effect: use 0.")
+    if config.criterion != PSEUDO_DEFECT_AUROC:
+        raise UserError(f"model={model.name} is not trained, so it has no loss: use criterion={PSEUDO_DEFECT_AUROC}.")
+
+
 def check_tables(data: SolderDataModule, config: DictConfig) -> None:
     """Check that the images are enough to train, to set the threshold and to test.
 

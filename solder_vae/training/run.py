@@ -24,11 +24,19 @@ from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC, pseudo_def
 from solder_vae.evaluation.tables import localisation_table, result_table
 from solder_vae.metrics.by_type import types_sentence
 from solder_vae.models.autoencoder import Autoencoder
-from solder_vae.models.checkpoint import Checkpoint, model_of, read_checkpoint, write_checkpoint
+from solder_vae.models.backbone import source_of
+from solder_vae.models.checkpoint import Checkpoint, model_of, read_checkpoint, untrained_checkpoint, write_checkpoint
 from solder_vae.models.detector import Detector
 from solder_vae.models.precision import FULL
 from solder_vae.models.steps import TrainingModule, check_optimization
-from solder_vae.training.checks import check_known, check_run, check_tables, threshold_rule, training_precision
+from solder_vae.training.checks import (
+    check_known,
+    check_run,
+    check_tables,
+    check_untrained,
+    threshold_rule,
+    training_precision,
+)
 from solder_vae.training.data_parallel import fit_on_ranks
 from solder_vae.training.loggers import check_logging, run_loggers
 from solder_vae.training.resume import carry_over, check_epochs_left, check_resumable
@@ -63,9 +71,14 @@ def run(config: DictConfig, directory: Path, trained: Path | None = None) -> flo
     """
     quiet_lightning()
     model, data = build_parts(config)
+    if not isinstance(model, Autoencoder):
+        check_untrained(config, model)
     make_trainer(config, directory, precision=FULL, logger=False, callbacks=[])
     resumed = check_resumable(config.resume, model, config.trainer.max_epochs) if config.resume is not None else None
-    model.precision = training_precision(config, resumed)
+    if isinstance(model, Autoencoder):
+        model.precision = training_precision(config, resumed)
+    else:
+        model.prepare()
 
     data.setup()
     image_size = data.tables["train"].images.shape[1]
@@ -98,8 +111,9 @@ def run(config: DictConfig, directory: Path, trained: Path | None = None) -> flo
             carry_over(Path(config.resume).parent / "metrics.csv", resumed, loggers)
         if trained is not None:
             return finish(take_over(trained, model, directory, loggers), data, config, directory, loggers)
+        if not isinstance(model, Autoencoder):
+            return finish(untrained_checkpoint(model), data, config, directory, loggers)
         fit_model = fit_on_ranks if config.trainer.devices > 1 else fit
-        assert isinstance(model, Autoencoder)
         best = read_checkpoint(fit_model(TrainingModule(model), data, with_number, directory, loggers))
         return finish(best, data, config, directory, loggers)
 
@@ -135,6 +149,7 @@ def build_model(config: DictConfig) -> Detector:
     for node in (config.model.get("encoder"), config.model.get("decoder"), config.score):
         if OmegaConf.is_dict(node) and "_target_" in node:
             import_target(node._target_)
+    import_plugins(source_of(config.model.get("network")))
     own = {key: value for key, value in config.score.items() if key not in SHARED_SCORE_KEYS}
     scores = {config.score.name: own} if "_target_" in config.score else None
     model: Detector = build(config.model, scores=scores)

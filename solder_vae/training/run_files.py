@@ -19,11 +19,12 @@ from solder_vae.data.known import types_of
 from solder_vae.data.table import ImageTable
 from solder_vae.data.view import PLAIN
 from solder_vae.evaluation import plots, style
-from solder_vae.evaluation.evaluate import Evaluation, reconstruct
-from solder_vae.evaluation.reconstruction_plots import reconstructions
+from solder_vae.evaluation.evaluate import Evaluation, anomaly_maps, reconstruct
+from solder_vae.evaluation.reconstruction_plots import heat_pictures, reconstructions
 from solder_vae.metrics.classification import pr_points, roc_points
 from solder_vae.models.classifier import LEAST_OF_TYPE, LIKENESS_COLUMNS, Likeness
 from solder_vae.models.detector import Detector
+from solder_vae.models.scores import RECONSTRUCTION
 from solder_vae.training.loggers import Dashboard, log_lineage
 from solder_vae.utils.files import atomic_file
 from solder_vae.utils.tables import write_csv
@@ -60,7 +61,8 @@ def figures(directory: Path, model: Detector, evaluation: Evaluation) -> Iterato
     """A run's pictures by name."""
     table, primary, metrics = evaluation.table, evaluation.primary, evaluation.metrics
     labels, threshold = table.labels, evaluation.threshold.value
-    yield "loss_curves", plots.loss_curves(read_history(directory / "metrics.csv"))
+    if (directory / "metrics.csv").exists():  # not where nothing was trained
+        yield "loss_curves", plots.loss_curves(read_history(directory / "metrics.csv"))
     val, test = evaluation.val[primary], evaluation.test[primary]
     yield "score_histogram", plots.score_histogram(val, test, labels, threshold, primary)
     yield "roc", plots.roc_curves(evaluation.test, labels, metrics, primary)
@@ -74,7 +76,13 @@ def figures(directory: Path, model: Detector, evaluation: Evaluation) -> Iterato
 
     # With thresholds by type, verdicts are those of the scores' distances from each image's own.
     shift = evaluation.limits - threshold if evaluation.of_types else 0.0
-    yield "reconstructions", reconstructions(recon, table, test - shift, threshold)
+    def anomaly(rows: list[int]) -> Image:
+        return heat_pictures(anomaly_maps(model, table.images, rows) / evaluation.map_scale)
+
+    if RECONSTRUCTION in model.provides:
+        yield "reconstructions", reconstructions(recon, table, test - shift, threshold)
+    else:
+        yield "anomaly_maps", reconstructions(anomaly, table, test - shift, threshold, "anomaly map")
 
 
 def read_history(path: Path) -> dict[str, list[float | None]]:

@@ -10,14 +10,17 @@ from pathlib import Path
 
 from solder_vae.utils.errors import UserError
 
+_named: set[str] = set()
+
 GROUP = "solder_vae.plugins"  # entry points of installed distributions, by name
+SCRIPTS = (".pt", ".ts")  # endings of TorchScript files
 
 
 def import_plugins(names: str | Iterable[str]) -> None:
     """Import modules, so that the classes they define are registered. A checkpoint never causes such an import.
 
     Args:
-        names: modules in the working directory or installed, or names of entry points in the group
+        names: modules in the working directory or installed, TorchScript files, or names of entry points in the group
             ``solder_vae.plugins``; as one string, separated by commas, with or without brackets.
 
     Raises:
@@ -29,8 +32,12 @@ def import_plugins(names: str | Iterable[str]) -> None:
     if here not in sys.path and "" not in sys.path:  # a console script does not look there
         sys.path.insert(0, here)
     for name in names:
+        if name.endswith(SCRIPTS):  # imported by nobody, but code all the same
+            _named.add(str(Path(name).resolve()))
+            continue
         found = entry_points(group=GROUP, name=name)
         module = next(iter(found)).module if found else name
+        _named.add(module)
         try:
             import_module(module)
         except ModuleNotFoundError as error:
@@ -41,3 +48,8 @@ def import_plugins(names: str | Iterable[str]) -> None:
             ) from error
         except Exception as error:
             raise UserError(f"plugins={name} fails when it is imported: {type(error).__name__}: {error}") from error
+
+
+def is_named(name: str) -> bool:
+    """Whether the user has named a module, by :func:`import_plugins`, or a file: what a checkpoint may then use."""
+    return name in _named

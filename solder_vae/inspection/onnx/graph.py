@@ -6,7 +6,7 @@ GradCon's per-image gradients are the decoder's backward pass in closed form (:f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from solder_vae.data.view import CONTROLLED, controlled_batch
-from solder_vae.evaluation.anomaly_map import anomaly_map
+from solder_vae.evaluation.anomaly_map import output_map
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.onnx.resize import prepare_batch
 from solder_vae.models.autoencoder import Autoencoder
@@ -22,7 +22,7 @@ from solder_vae.models.layers.blocks import BicubicUpsample2x, bicubic_matrix
 from solder_vae.models.losses import squared_error
 from solder_vae.models.networks import Decoder
 from solder_vae.models.per_image_gradients import weight_gradient_cosine
-from solder_vae.models.scores import FEATURES, GRADIENTS, ModelOutput, average_draws, score_with
+from solder_vae.models.scores import FEATURES, GRADIENTS, ModelOutput, Score, average_draws, score_with
 
 OUTPUTS = ("score", "label", "heat_map")
 
@@ -38,7 +38,7 @@ class InspectionGraph(nn.Module):
 
     def __init__(self, inspector: Inspector) -> None:
         super().__init__()
-        self.model = cast(Autoencoder, inspector.model)
+        self.model = inspector.model
         self.score = self.model.scores[inspector.primary]
         self.image_size, self.view, self.crop = inspector.image_size, inspector.view, inspector.crop
         self.map_scale = inspector.map_scale
@@ -57,27 +57,33 @@ class InspectionGraph(nn.Module):
         """
         x = self.prepared(images) / 127.5 - 1
         wanted = self.model.chosen_scores([self.score.name])
-        needs = {need for score in wanted.values() for need in score.needs}
-        code, features = self.model.encode_with_features(x) if FEATURES in needs else (self.model.encode(x), None)
-        decoder = cast(Decoder, self.model.decoder)
-        divergence = self.model.divergence(code, x[0].numel())
-        outputs = []
-        for z in self.model.latents_at(code, self.model.latent):
-            if GRADIENTS in needs:
-                recon, grad_loss = decode_with_gradient_loss(decoder, z, x, self.model.reference.means)
-            else:
-                recon, grad_loss = self.model.decoder(z), None
-            output = ModelOutput(x, code, recon, squared_error(x, recon), divergence, grad_loss, {}, features)
-            outputs.append(score_with(output, wanted))
-        result = average_draws(outputs)
+        model = self.model
+        result = reconstructed(model, x, wanted) if isinstance(model, Autoencoder) else model.score_traced(x, wanted)
         score = result.scores[self.score.name]
-        return score, (score.double() > self.threshold).long(), anomaly_map(x, result.recon) / self.map_scale
+        return score, (score.double() > self.threshold).long(), output_map(result) / self.map_scale
 
     def prepared(self, images: Tensor) -> Tensor:
         """The view's images ``(B, 3, S, S)`` float32 in [0, 255], as :func:`~solder_vae.data.view.apply_view` does."""
         if self.view == CONTROLLED:
             return controlled_batch(images, self.image_size, self.crop)[:, None].repeat(1, 3, 1, 1)
         return prepare_batch(images, self.image_size, self.crop).permute(0, 3, 1, 2)
+
+
+def reconstructed(model: Autoencoder, x: Tensor, wanted: Mapping[str, Score]) -> ModelOutput:
+    """What :meth:`Autoencoder.score <solder_vae.models.autoencoder.Autoencoder.score>` gives, without autograd."""
+    needs = {need for score in wanted.values() for need in score.needs}
+    code, features = model.encode_with_features(x) if FEATURES in needs else (model.encode(x), None)
+    decoder = cast(Decoder, model.decoder)
+    divergence = model.divergence(code, x[0].numel())
+    outputs = []
+    for z in model.latents_at(code, model.latent):
+        if GRADIENTS in needs:
+            recon, grad_loss = decode_with_gradient_loss(decoder, z, x, model.reference.means)
+        else:
+            recon, grad_loss = model.decoder(z), None
+        output = ModelOutput(x, code, recon, squared_error(x, recon), divergence, grad_loss, {}, features)
+        outputs.append(score_with(output, wanted))
+    return average_draws(outputs)
 
 
 class Step(NamedTuple):
