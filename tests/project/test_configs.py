@@ -199,7 +199,10 @@ for line in sys.stdin:
 
 def overrides(choice):
     group, name = choice.split("/")
-    tiny = [text for text in TINY if choice != "data/folder" or text.startswith(("data.image_size", "data.batch_size"))]
+    given = [text for text in TINY if choice != "model/backbone" or not text.startswith("model.")]  # nothing is trained
+    tiny = [
+        text for text in given if choice != "data/folder" or text.startswith(("data.image_size", "data.batch_size"))
+    ]
     wandb = [] if group == "logger" else ["logger.mode=disabled"]
     return [f"{group}={name}", *tiny, *QUICK, *wandb, *NEEDED.get(choice, []), f"hydra.run.dir=runs/{choice}"]
 
