@@ -81,7 +81,7 @@ def fit_scores(model: Detector, tables: Mapping[str, ImageTable], batch_size: in
         TableExamples(model, known, range(len(known)), batch_size, "known defects")
         if (known := tables.get("known")) is not None
         else None,
-        model.neighbour_features,
+        neighbour_features=model.neighbour_features,
     )
     for score in model.scores.values():
         if score.fitted:

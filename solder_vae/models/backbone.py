@@ -156,17 +156,23 @@ class Backbone(Detector, name="backbone"):
         maps = self.maps_of(x)
         features = self.summary_of(maps)
         output = score_with(ModelOutput(x, None, None, None, None, None, {}, features), wanted)
-        return output._replace(anomaly=self.anomaly(maps, features)) if wanted else output
+        # Scores that are fitted after others are shown outputs before all are fitted.
+        fitted = wanted and all(len(part) for part in self.explaining.state().values())
+        return output._replace(anomaly=self.anomaly(maps, features)) if fitted else output
+
+    @property
+    def explaining(self) -> Score:
+        """The score whose map is shown: the primary one where it has parts, else knn."""
+        primary = self.scores[self.primary_score]
+        return primary if primary.has_parts else self.scores[Knn.name]
 
     def anomaly(self, maps: Sequence[Tensor], features: Tensor) -> Tensor:
         """Where the squared distance comes from: ``(B, H_1, W_1)``, of the finest map's positions.
 
-        The distance is the primary score's where that one has such parts, else that of knn. The mean over positions is
-        its square: with means f of values f_p over positions p, and the distance's gradient w at f, the sum over
+        The distance is that of :attr:`explaining`. The mean over positions is its square: with means f of values f_p over positions p, and the distance's gradient w at f, the sum over
         channels of (f - n) w is the mean over p of that of (f_p - n) w.
         """
-        score = next(score for score in (self.scores[self.primary_score], self.scores[Knn.name]) if score.has_parts)
-        origin, weights = score.parts(features)
+        origin, weights = self.explaining.parts(features)
         finest = maps[0].shape[-2:]
         total = features.new_zeros((len(features), *finest))
         first = 0

@@ -34,7 +34,7 @@ def made(score="knn", **options):
 
 def fitted(score="knn", normals=30, **options):
     model = made(score, **options)
-    data = FitData(Normals(model, images(normals)), None, model.neighbour_features)
+    data = FitData(Normals(model, images(normals)), None, neighbour_features=model.neighbour_features)
     for each in model.scores.values():
         each.fit(data)
     return model
