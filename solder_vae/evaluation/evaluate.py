@@ -298,9 +298,11 @@ def rows_of(output: ModelOutput, rows: slice) -> ModelOutput:
     )
 
 
-def anomaly_maps(model: Detector, images: Images, rows: Sequence[int]) -> NDArray[np.float32]:
+def anomaly_maps(model: Detector, table: ImageTable, rows: Sequence[int]) -> NDArray[np.float32]:
     """Anomaly maps ``(n, S, S)`` of some of a table's images."""
-    return np.concatenate([output_map(out).cpu().numpy() for out in run_model(model, batches_of(images[rows]))])
+    types = None if table.types is None else [table.types[row] for row in rows]
+    ran = run_model(model, batches_of(table.images[rows]), types=types)
+    return np.concatenate([output_map(output).cpu().numpy() for output in ran])
 
 
 def reconstruct(model: Detector, images: Images, rows: Sequence[int]) -> Image:

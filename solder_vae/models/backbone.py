@@ -169,8 +169,9 @@ class Backbone(Detector, name="backbone"):
     def anomaly(self, maps: Sequence[Tensor], features: Tensor) -> Tensor:
         """Where the squared distance comes from: ``(B, H_1, W_1)``, of the finest map's positions.
 
-        The distance is that of :attr:`explaining`. The mean over positions is its square: with means f of values f_p over positions p, and the distance's gradient w at f, the sum over
-        channels of (f - n) w is the mean over p of that of (f_p - n) w.
+        The distance is that of :attr:`explaining`. The mean over positions is its square: with means f of values f_p
+        over positions p, and the distance's weights w at f, the sum over channels of (f - n) w is the mean over p of
+        that of (f_p - n) w.
         """
         origin, weights = self.explaining.parts(features)
         finest = maps[0].shape[-2:]

@@ -76,8 +76,9 @@ def figures(directory: Path, model: Detector, evaluation: Evaluation) -> Iterato
 
     # With thresholds by type, verdicts are those of the scores' distances from each image's own.
     shift = evaluation.limits - threshold if evaluation.of_types else 0.0
+
     def anomaly(rows: list[int]) -> Image:
-        return heat_pictures(anomaly_maps(model, table.images, rows) / evaluation.map_scale)
+        return heat_pictures(anomaly_maps(model, table, rows) / evaluation.map_scale)
 
     if RECONSTRUCTION in model.provides:
         yield "reconstructions", reconstructions(recon, table, test - shift, threshold)

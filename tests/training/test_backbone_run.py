@@ -11,6 +11,7 @@ from checkpoints import pictures, write_images
 from commands import TINY, inspect_wandb, run_command
 
 from solder_vae.inspection.inspector import Inspector
+from solder_vae.utils.plugins import import_plugins
 
 NETWORK = (
     "model=backbone",
@@ -70,6 +71,7 @@ def test_its_checkpoint_decides_in_every_command(trained):
     predicted = run_command("predict", "checkpoint=run/best.ckpt", "images=joints", "out=seen", NAMED, cwd=work)
     assert predicted.returncode == 0, predicted.stderr
     rows = list(csv.DictReader((work / "seen/predictions.csv").open()))
+    import_plugins(["small_networks"])
     verdicts = Inspector.load(folder / "best.ckpt").score(sorted((work / "joints").iterdir()))
     assert [float(row["score"]) for row in rows] == pytest.approx([verdict.score for verdict in verdicts], rel=1e-5)
     assert verdicts[0].recon is None
