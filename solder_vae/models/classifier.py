@@ -78,7 +78,7 @@ class Classifier(Score, name="classifier"):
         self.weights, self.bias = torch.empty(0), torch.zeros(())  # (D,), ()
         self.known, self.known_types = torch.empty(0, 0), torch.empty(0, dtype=torch.int64)  # (K, D), (K,)
         self.type_weights, self.type_bias = torch.empty(0, 0), torch.empty(0)  # (T, D), (T,)
-        self.types: list[str] = []  # of the known defects; the first T are told apart
+        self.defects: list[str] = []  # of the known defects; the first T are told apart
 
     @property
     def usable(self) -> bool:
@@ -108,8 +108,8 @@ class Classifier(Score, name="classifier"):
         counts = Counter(defects)
         told = sorted(kind for kind, count in counts.items() if count >= LEAST_OF_TYPE)
         told = told if len(told) > 1 else []
-        self.types = told + sorted(counts.keys() - set(told))
-        place = {kind: number for number, kind in enumerate(self.types)}
+        self.defects = told + sorted(counts.keys() - set(told))
+        place = {kind: number for number, kind in enumerate(self.defects)}
         self.known_types = torch.tensor([place[kind] for kind in defects])
         width = self.known.shape[1]
         self.type_weights, self.type_bias = torch.zeros(len(told), width), torch.zeros(len(told))
@@ -127,7 +127,7 @@ class Classifier(Score, name="classifier"):
     def state(self) -> dict[str, Tensor]:
         if not self.usable:
             return {}
-        names = torch.tensor(list(json.dumps(self.types).encode()), dtype=torch.uint8)
+        names = torch.tensor(list(json.dumps(self.defects).encode()), dtype=torch.uint8)
         parts = ("weights", "bias", "known", "known_types", "type_weights", "type_bias")
         return {**self.standard.state(), **{part: getattr(self, part) for part in parts}, "types": names}
 
@@ -135,7 +135,7 @@ class Classifier(Score, name="classifier"):
         self.standard = Standard(state["mean"], state["deviation"])
         for part in ("weights", "bias", "known", "known_types", "type_weights", "type_bias"):
             setattr(self, part, state[part])
-        self.types = json.loads(bytes(state["types"].tolist()))
+        self.defects = json.loads(bytes(state["types"].tolist()))
 
     def __call__(self, output: ModelOutput) -> Tensor:
         assert output.features is not None
@@ -156,7 +156,7 @@ class Classifier(Score, name="classifier"):
         logits = self.standard(features) @ self.type_weights.to(device).T + self.type_bias.to(device)
         probabilities, places = logits.softmax(1).max(1)
         found = zip(places.tolist(), probabilities.tolist(), strict=True)
-        return [Likeness(self.types[place], probability) for place, probability in found]
+        return [Likeness(self.defects[place], probability) for place, probability in found]
 
     def nearest_known(self, features: Tensor) -> list[int]:
         """The place of the known defect that is nearest to each of ``(B, D)`` features."""

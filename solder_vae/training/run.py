@@ -96,7 +96,7 @@ def run(config: DictConfig, directory: Path, trained: Path | None = None) -> flo
     log.info("%s", describe(data.tables))
     check_tables(data, config)
     check_known(model, data)
-    with_number = with_epochs(config, len(data.tables["train"]))
+    with_number = with_epochs(config, len(data.tables["train"])) if isinstance(model, Autoencoder) else config
     if resumed is not None:
         check_epochs_left(config.resume, resumed, with_number.trainer.max_epochs)
     if crop == SQUARE and (sentence := cut_off(np.concatenate([t.native_size for t in data.tables.values()]))):

@@ -89,9 +89,9 @@ def test_types_are_told_apart_with_a_probability():
         found = score.likeness(defects(40, axes[kind], 3, 6.0))
         assert np.mean([likeness.type == kind for likeness in found]) > 0.9
         assert all(1 / 3 <= likeness.probability <= 1 for likeness in found)
-    assert score.types == ["bridge", "missing", "shift", "rare"]
+    assert score.defects == ["bridge", "missing", "shift", "rare"]
     assert score.nearest_known(known) == list(range(len(known)))
-    assert [score.types[place] for place in score.known_types.tolist()] == kinds
+    assert [score.defects[place] for place in score.known_types.tolist()] == kinds
 
 
 @pytest.mark.parametrize("kinds", [["bridge"] * 20, ["bridge"] * 16 + ["shift"] * 4])
