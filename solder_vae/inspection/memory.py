@@ -82,6 +82,7 @@ def renew(model: Detector, scores: Scores, features: Tensor, types: Sequence[str
         UserError: there is no memory, or too few normals.
     """
     knn = memory_of(model)
+    features = features[:, : len(knn.standard.mean)]  # a backbone's maxima are the classifier's alone
     count = len(features)
     earlier, earlier_types = remembered(knn) if how == ADD else (features[:0], [])
     if how == ADD:
