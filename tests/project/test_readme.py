@@ -140,7 +140,7 @@ def checkout(tmp_path_factory):
     (own / "needed.pth").write_text(needed + "\n")
     (copy / ".venv/installed").touch()
     write_images(copy / "PATH/normal", pictures(60))
-    write_images(copy / "PATH/bridge", pictures(4, seed=1))
+    write_images(copy / "PATH/bridge", pictures(40, seed=1))  # README has 25 of them known
     return copy
 
 
