@@ -156,7 +156,9 @@ OWN_TESTS = ("hydra.", "trainer", "logger.", "callbacks.")  # above
 def test_nothing_else_goes_unread(name):
     """Each other key is read by the package, ``config.KEY``, or by another part of the config, ``${KEY}``."""
     found = {key for key in paths(OmegaConf.load(CONF / name)) if key != "defaults"}
-    group = name.partition("/")[0] if "@package _global_" not in (CONF / name).read_text() else ""
+    text = (CONF / name).read_text()
+    package = re.search(r"@package (\w+)", text)
+    group = name.partition("/")[0] if package is None else package[1].replace("_global_", "")
     if "/" in name and group:
         if "_target_" in found:
             return  # above
@@ -186,20 +188,25 @@ NEEDED = {
     "score/classifier": ["data.known=6"],
     "threshold/fixed": ["threshold.value=1"],
 }
+UNTRAINED = ("model/backbone", "experiment/inspect")  # they take no learning rate
 # One process for all: to import what a training needs takes longer than such a training.
 TRAIN_EACH_LINE = """
-import contextlib, sys
+import sys, traceback
 from solder_vae.train import main
 for line in sys.stdin:
     sys.argv = ["train", *line.split()]
-    with contextlib.suppress(SystemExit):
+    try:
         main()
+    except SystemExit:
+        pass
+    except Exception:  # the other choices train all the same
+        traceback.print_exc()
 """
 
 
 def overrides(choice):
     group, name = choice.split("/")
-    given = [text for text in TINY if choice != "model/backbone" or not text.startswith("model.")]  # nothing is trained
+    given = [text for text in TINY if choice not in UNTRAINED or not text.startswith("model.")]
     tiny = [
         text for text in given if choice != "data/folder" or text.startswith(("data.image_size", "data.batch_size"))
     ]
