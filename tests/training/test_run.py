@@ -145,7 +145,7 @@ def test_sweep_goes_on_past_a_failing_job(tmp_path):
         (["model=vae", "beta=3"], "model=beta_vae beta=3"),
         (["model=cae", "score=elbo"], "use one of score=recon, score=gradcon"),
         (["model=resnet"], "beta_vae cae vae"),
-        (["score=f1"], "elbo gradcon recon"),
+        (["score=f1"], "classifier combined elbo gradcon knn mahalanobis recon"),
         (["threshold=best"], "false_call_rate fixed quantile sigma"),
         (["threshold.q=1.5"], "rule quantile needs q=NUMBER, a number from 0 to 1, got 1.5"),
         (["betta=3"], "betta"),
@@ -181,7 +181,7 @@ def test_mistakes_get_one_sentence_and_status_2(overrides, message, tmp_path):
 def test_help_lists_the_choices_at_once(tmp_path):
     result = run_command("train", "--help", cwd=tmp_path, fresh=True)
     assert result.returncode == 0
-    for words in ("beta_vae, cae, vae", "elbo, gradcon, recon", "data=folder data.root=PATH"):
+    for words in ("beta_vae, cae, vae", "elbo, gradcon, knn, mahalanobis, recon", "data=folder data.root=PATH"):
         assert words in result.stdout
 
 
