@@ -175,14 +175,13 @@ class Backbone(Detector, name="backbone"):
         """
         origin, weights = self.explaining.parts(features)
         finest = maps[0].shape[-2:]
-        total = features.new_zeros((len(features), *finest))
-        first = 0
+        layers, first = [], 0
         for values in maps:
             part = slice(first, first := first + values.shape[1])
             away = values - origin[:, part, None, None]
             of_layer = (away * weights[:, part, None, None]).sum(1)
-            total = total + spread(of_layer, finest)
-        return total
+            layers.append(spread(of_layer, finest))
+        return torch.stack(layers).sum(0)
 
 
 def spread(values: Tensor, shape: Sequence[int]) -> Tensor:

@@ -146,6 +146,8 @@ def build_model(config: DictConfig) -> Detector:
         UserError: a class cannot be imported, or a value does not fit.
     """
     import_plugins(config.plugins)
+    if "lr" not in config.model and (given := {"optimizer", "scheduler"} & {*config.model}):
+        raise UserError(f"This model is not trained, so it takes no {' and no '.join(sorted(given))}: leave that out.")
     for node in (config.model.get("encoder"), config.model.get("decoder"), config.score):
         if OmegaConf.is_dict(node) and "_target_" in node:
             import_target(node._target_)

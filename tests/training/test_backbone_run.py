@@ -25,7 +25,9 @@ NAMED = "plugins=[small_networks]"
 
 def run(*overrides, cwd, **environment):
     shutil.copy(small_networks.__file__, cwd)  # where commands look for modules
-    return run_command("train", *NETWORK, *overrides, cwd=cwd, **environment)
+    flags = [override for override in overrides if override.startswith("-")]
+    values = [override for override in overrides if not override.startswith("-")]
+    return run_command("train", *flags, *NETWORK, *values, cwd=cwd, **environment)
 
 
 @pytest.fixture(scope="module")
