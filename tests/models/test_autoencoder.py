@@ -35,7 +35,7 @@ def make_trainer(tmp_path, **options):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", Autoencoder.registry)
+@pytest.mark.parametrize("name", [name for name, kind in Autoencoder.registry.items() if issubclass(kind, Autoencoder)])
 @pytest.mark.parametrize("alpha", [0.0, 0.03])
 def test_every_model_trains_saves_loads_and_scores_the_same(name, alpha, tmp_path):
     model = Autoencoder.registry[name](alpha=alpha, score="gradcon", lr=1e-3)
