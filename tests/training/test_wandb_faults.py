@@ -54,7 +54,7 @@ class Handler(StandIn):
 
 def online(server, folder):
     environment = {"WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}", "WANDB_API_KEY": "a" * 40}
-    return train(*COMMON, "logger.mode=online", cwd=folder, **environment, **IMPATIENT)
+    return train(*COMMON, "logger.mode=online", cwd=folder, fresh=True, **environment, **IMPATIENT)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def assert_whole(result, run, undisturbed):
 
 
 def test_no_key_and_no_network_do_not_stop_a_run(undisturbed, tmp_path):
-    result = train(*COMMON, "logger.mode=online", cwd=tmp_path, WANDB_API_KEY="")
+    result = train(*COMMON, "logger.mode=online", cwd=tmp_path, fresh=True, WANDB_API_KEY="")
     line = assert_whole(result, tmp_path / "run", undisturbed)
     assert line.startswith("Weights & Biases (online) did not start: ")
     assert line.endswith(". The run goes on offline.")

@@ -85,7 +85,7 @@ def test_one_job_fails_and_the_others_finish(launcher, alone, tmp_path):
 
     def sweep():
         shutil.rmtree(tmp_path / "sweep", ignore_errors=True)
-        return train("-m", *where, "model=cae,vae", "score=recon,elbo", cwd=tmp_path, **slurm)
+        return train("-m", *where, "model=cae,vae", "score=recon,elbo", cwd=tmp_path, fresh=True, **slurm)
 
     result = on_a_cluster(sweep) if launcher == "ray_cluster" else sweep()
     assert result.returncode == 2, result.stderr
@@ -159,7 +159,7 @@ def test_without_the_plugin_the_command_says_so(tmp_path):
     """As if Ray's launcher were not there: an empty package of its name comes first."""
     (tmp_path / "hydra_plugins/hydra_ray_launcher").mkdir(parents=True)
     (tmp_path / "hydra_plugins/hydra_ray_launcher/__init__.py").touch()
-    result = train("-m", "hydra/launcher=ray_cluster", QUIET, cwd=tmp_path)
+    result = train("-m", "hydra/launcher=ray_cluster", QUIET, cwd=tmp_path, fresh=True)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith("error: The launcher ray is not installed: pip install")
 
