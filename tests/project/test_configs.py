@@ -180,6 +180,16 @@ def test_a_key_that_nothing_reads_is_noticed():
     assert not is_read("sede")
 
 
+@pytest.mark.parametrize("table", ["table2", "table3"])
+@pytest.mark.parametrize("scale", ["quick", "medium", "paper"])
+def test_a_scale_says_how_long_the_runs_of_a_table_are(scale, table):
+    """reproduce runs ``experiment=[SCALE,TABLE]``, where the later one wins."""
+    (alone,) = compose_command("solder_vae.train", [f"experiment={scale}"])
+    (both,) = compose_command("solder_vae.train", [f"experiment=[{scale},{table}]"])
+    assert both.trainer.max_epochs == alone.trainer.max_epochs
+    assert both.score.latent == alone.score.latent
+
+
 # every choice trains --------------------------------------------------------------------------------------------------
 
 QUICK = ("trainer.max_epochs=1", "score.latent=mean", "pictures=false")
