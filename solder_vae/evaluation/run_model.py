@@ -40,9 +40,7 @@ def run_model(
     for x in batches:
         of_batch = None if types is None else types[start : start + len(x)]
         start += len(x)
-        for score in model.scores.values():
-            score.types = of_batch
         # GradCon needs gradients even where the caller has switched them off.
         with torch.inference_mode(False):
-            output = model.score((x.clone() if x.is_inference() else x).to(model.device), names, needs)
+            output = model.score((x.clone() if x.is_inference() else x).to(model.device), names, needs, of_batch)
         yield output

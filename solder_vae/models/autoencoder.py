@@ -6,7 +6,7 @@ A model of your own is a subclass of :class:`Autoencoder`: docs/project/extendin
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -236,13 +236,21 @@ class Autoencoder(GradCon, Detector):
     # scoring ----------------------------------------------------------------------------------------------------
 
     def score(
-        self, x: Tensor, names: Collection[str] | None = None, needs: Collection[str] = frozenset()
+        self,
+        x: Tensor,
+        names: Collection[str] | None = None,
+        needs: Collection[str] = frozenset(),
+        types: Sequence[str] | None = None,
     ) -> ModelOutput:
         """See :meth:`Detector.score`. GradCon is left out as long as there are no reference gradients (not trained)."""
-        return average_draws(self.score_draws(x, names, needs))
+        return average_draws(self.score_draws(x, names, needs, types))
 
     def score_draws(
-        self, x: Tensor, names: Collection[str] | None = None, needs: Collection[str] = frozenset()
+        self,
+        x: Tensor,
+        names: Collection[str] | None = None,
+        needs: Collection[str] = frozenset(),
+        types: Sequence[str] | None = None,
     ) -> list[ModelOutput]:
         """What :meth:`score` averages: the output of each latent that is drawn, one for the mean latent."""
         wanted = self.chosen_scores(names)
@@ -255,7 +263,8 @@ class Autoencoder(GradCon, Detector):
             outputs = []
             for z in self.scored_latents(code, x):
                 recon, grad_loss = self.decode_and_compare(z, x) if GRADIENTS in needs else (self.decoder(z), None)
-                output = ModelOutput(x, code, recon, squared_error(x, recon), divergence, grad_loss, {}, features)
+                error = squared_error(x, recon)
+                output = ModelOutput(x, code, recon, error, divergence, grad_loss, {}, features, types=types)
                 outputs.append(score_with(output, wanted))
             return outputs
 

@@ -148,17 +148,21 @@ class Backbone(Detector, name="backbone"):
 
     @torch.no_grad()
     def score(
-        self, x: Tensor, names: Collection[str] | None = None, needs: Collection[str] = frozenset()
+        self,
+        x: Tensor,
+        names: Collection[str] | None = None,
+        needs: Collection[str] = frozenset(),
+        types: Sequence[str] | None = None,
     ) -> ModelOutput:
-        return self.score_traced(x, self.chosen_scores(names))
+        return self.score_traced(x, self.chosen_scores(names), types)
 
-    def score_traced(self, x: Tensor, wanted: Mapping[str, Score]) -> ModelOutput:
+    def score_traced(self, x: Tensor, wanted: Mapping[str, Score], types: Sequence[str] | None = None) -> ModelOutput:
         maps = self.maps_of(x)
         features = self.summary_of(maps)
-        output = score_with(ModelOutput(x, None, None, None, None, None, {}, features), wanted)
+        output = score_with(ModelOutput(x, None, None, None, None, None, {}, features, types=types), wanted)
         # Scores that are fitted after others are shown outputs before all are fitted.
         fitted = wanted and all(len(part) for part in self.explaining.state().values())
-        return output._replace(anomaly=self.anomaly(maps, features)) if fitted else output
+        return output._replace(anomaly=self.anomaly(maps, output)) if fitted else output
 
     @property
     def explaining(self) -> Score:
@@ -166,14 +170,14 @@ class Backbone(Detector, name="backbone"):
         primary = self.scores[self.primary_score]
         return primary if primary.has_parts else self.scores[Knn.name]
 
-    def anomaly(self, maps: Sequence[Tensor], features: Tensor) -> Tensor:
+    def anomaly(self, maps: Sequence[Tensor], output: ModelOutput) -> Tensor:
         """Where the squared distance comes from: ``(B, H_1, W_1)``, of the finest map's positions.
 
         The distance is that of :attr:`explaining`. The mean over positions is its square: with means f of values f_p
         over positions p, and the distance's weights w at f, the sum over channels of (f - n) w is the mean over p of
         that of (f_p - n) w.
         """
-        origin, weights = self.explaining.parts(features)
+        origin, weights = self.explaining.parts(output)
         finest = maps[0].shape[-2:]
         layers, first = [], 0
         for values in maps:

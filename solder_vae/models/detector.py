@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -116,7 +116,11 @@ class Detector(nn.Module):
         return next(self.parameters()).device
 
     def score(
-        self, x: Tensor, names: Collection[str] | None = None, needs: Collection[str] = frozenset()
+        self,
+        x: Tensor,
+        names: Collection[str] | None = None,
+        needs: Collection[str] = frozenset(),
+        types: Sequence[str] | None = None,
     ) -> ModelOutput:
         """Score images ``(B, 3, H, W)`` in [-1, 1]; the model must be in evaluation mode.
 
@@ -124,6 +128,7 @@ class Detector(nn.Module):
             x: the images.
             names: of the scores to compute; all by default.
             needs: what to give beside what these scores need, see :attr:`solder_vae.models.scores.Score.needs`.
+            types: the component type of each image; None where none is known.
         """
         raise NotImplementedError
 

@@ -46,13 +46,19 @@ class Standard:
         # Where most features do not vary at all (a single normal), nothing tells their unit.
         return cls(normals.mean(0), torch.where(deviation > 0, deviation, 1.0))
 
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and deviation on a device."""
+        return self.mean.to(device), self.deviation.to(device)
+
     def __call__(self, features: Tensor) -> Tensor:
         """Features ``(B, D)`` in the normals' deviations from their mean; further ones are left out."""
-        return (features[:, : len(self.mean)] - self.mean.to(features.device)) / self.deviation.to(features.device)
+        mean, deviation = self.on(features.device)
+        return (features[:, : len(mean)] - mean) / deviation
 
     def undo(self, standardised: Tensor) -> Tensor:
         """The features ``(B, D)`` that standardised ones were made of, to rounding."""
-        return standardised * self.deviation + self.mean
+        mean, deviation = self.on(standardised.device)
+        return standardised * deviation + mean
 
     def state(self) -> dict[str, Tensor]:
         return {"mean": self.mean, "deviation": self.deviation}
@@ -81,7 +87,7 @@ class Knn(Score, name="knn"):
 
     def fit(self, data: FitData) -> None:
         features = data.normals.features[:, : data.neighbour_features]
-        self.remember(features, getattr(data.normals, "types", None))
+        self.remember(features, data.normals.types)
 
     def remember(self, normals: Tensor, types: Sequence[str] | None = None) -> None:
         """Take the features ``(N, D)`` of normals as the memory; with their component types, where these are known.
@@ -113,15 +119,20 @@ class Knn(Score, name="knn"):
         self.standard, self.memory = Standard(state["mean"], state["deviation"]), state["memory"]
         self.kinds = {name.removeprefix(_OF): each for name, each in state.items() if name.startswith(_OF)}
 
-    def neighbours(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Distances to the nearest normals and their places in the memory, each ``(B, k)``, the nearest first."""
+    def neighbours(self, features: Tensor, types: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
+        """Distances to the nearest normals and their places in the memory, each ``(B, k)``, the nearest first.
+
+        Args:
+            features: ``(B, D)``.
+            types: the B component types, within which normals are sought; None where none is known.
+        """
         points, memory = self.standard(features), self.memory.to(features.device)
-        if not self.kinds or self.types is None:
+        if not self.kinds or types is None:
             return nearest(points, memory, self.k)
         distances = points.new_empty(len(points), self.k)
         places = torch.empty(len(points), self.k, dtype=torch.long, device=points.device)
         # Each image is compared with the normals of its type, or with all where these are too few.
-        among = [kind if kind in self.kinds else "" for kind in self.types]
+        among = [kind if kind in self.kinds else "" for kind in types]
         for kind in sorted(set(among)):
             rows = torch.tensor([row for row, each in enumerate(among) if each == kind], device=points.device)
             of_kind = self.kinds[kind].to(points.device) if kind else torch.arange(len(memory), device=points.device)
@@ -131,14 +142,15 @@ class Knn(Score, name="knn"):
 
     def __call__(self, output: ModelOutput) -> Tensor:
         assert output.features is not None
-        return self.neighbours(output.features)[0].mean(1)
+        return self.neighbours(output.features, output.types)[0].mean(1)
 
-    def parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def parts(self, output: ModelOutput) -> tuple[Tensor, Tensor]:
         """Of the distance from the nearest normal alone, whatever ``k`` is."""
-        standard = self.standard(features)
-        normal = self.memory.to(features.device)[self.neighbours(features)[1][:, 0]]
-        mean, deviation = self.standard.mean.to(features.device), self.standard.deviation.to(features.device)
-        return mean + normal * deviation, (standard - normal) / deviation
+        assert output.features is not None
+        device = output.features.device
+        normal = self.memory.to(device)[self.neighbours(output.features, output.types)[1][:, 0]]
+        away = (self.standard(output.features) - normal) / self.standard.on(device)[1]
+        return self.standard.undo(normal), away
 
     leaves_one_out = True
 
@@ -221,8 +233,9 @@ class Mahalanobis(Score, name="mahalanobis"):
         """The score ``(B,)`` of features ``(B, D)``."""
         return (self.standard(features) @ self.whitening.to(features.device)).square().sum(1).sqrt()
 
-    def parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        whitening = self.whitening.to(features.device)
-        standard = self.standard(features)
-        mean, deviation = self.standard.mean.to(features.device), self.standard.deviation.to(features.device)
+    def parts(self, output: ModelOutput) -> tuple[Tensor, Tensor]:
+        assert output.features is not None
+        whitening = self.whitening.to(output.features.device)
+        standard = self.standard(output.features)
+        mean, deviation = self.standard.on(output.features.device)
         return mean.expand_as(standard), standard @ whitening @ whitening.T / deviation

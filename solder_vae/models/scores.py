@@ -40,6 +40,7 @@ class ModelOutput(NamedTuple):
         features: ``(B, D)``, see :meth:`solder_vae.models.detector.Detector.describe`; None where no score needs them.
         anomaly: a map ``(B, h, w)`` of the model's own that says where the anomaly is; None where that is told from
             ``recon``.
+        types: each image's component type ("": not known); None where none is known.
     """
 
     images: Tensor
@@ -51,6 +52,7 @@ class ModelOutput(NamedTuple):
     scores: dict[str, Tensor]
     features: Tensor | None = None
     anomaly: Tensor | None = None
+    types: Sequence[str] | None = None
 
 
 class Examples(Protocol):
@@ -60,11 +62,15 @@ class Examples(Protocol):
 
     Attributes:
         defects: each image's defect type, or "normal".
+        types: each image's component type; None where none is known.
         features: ``(N, D)``, on the CPU; computed once.
     """
 
     @property
     def defects(self) -> Sequence[str]: ...
+
+    @property
+    def types(self) -> Sequence[str] | None: ...
 
     @property
     def features(self) -> Tensor: ...
@@ -107,7 +113,6 @@ class Score:
         needs_known: whether it cannot be fitted without known defects; a run that has none refuses it as the primary
             score, and otherwise goes without it.
         exportable: whether :meth:`__call__` is made of tensor operations that ONNX has.
-        types: the component type of each image that is scored next ("": not known), or None; set by the caller.
         has_parts: whether it is a distance that :meth:`parts` shares out.
     """
 
@@ -119,7 +124,6 @@ class Score:
     needs_known: ClassVar[bool] = False
     exportable: ClassVar[bool] = False
     has_parts: ClassVar[bool] = False
-    types: Sequence[str] | None = None
 
     @property
     def within_types(self) -> bool:
@@ -162,8 +166,8 @@ class Score:
         """The score of each image ``(B,)``, on the device of the output."""
         raise NotImplementedError
 
-    def parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """An origin o and weights w, each ``(B, C)``, of features f ``(B, D)``.
+    def parts(self, output: ModelOutput) -> tuple[Tensor, Tensor]:
+        """An origin o and weights w, each ``(B, C)``, of an output's features f ``(B, D)``.
 
         The squared distance is the sum over the first C features of (f - o) w.
         """

@@ -38,7 +38,7 @@ def model_of(known=True):
     scores = {"mahalanobis": Mahalanobis(), "knn": Knn(), "classifier": Classifier(strength=0.01)}
     bad = features(30, 9)
     bad[:, 0] += 2
-    normals = SimpleNamespace(features=features(300, 0), defects=["normal"] * 300)
+    normals = SimpleNamespace(features=features(300, 0), defects=["normal"] * 300, types=None)
     for score in scores.values():
         score.fit(FitData(normals, normals, SimpleNamespace(features=bad, defects=["short"] * 30) if known else None))
     scores = {name: score for name, score in scores.items() if score.usable}

@@ -102,15 +102,15 @@ def test_neighbours_are_looked_for_within_the_type(run):
     places = torch.cat(list(knn.kinds.values()))
     assert len(places.unique()) == len(places)
     features = torch.randn(9, len(knn.standard.mean), generator=torch.Generator().manual_seed(0))
-    knn.types = ["R", "C", "U", "", "R", "X", "C", "C", "R"]
-    distances, found = knn.neighbours(features)
+    types = ["R", "C", "U", "", "R", "X", "C", "C", "R"]
+    distances, found = knn.neighbours(features, types)
     points = knn.standard(features)
-    for row, kind in enumerate(knn.types):
+    for row, kind in enumerate(types):
         among = knn.kinds.get(kind, torch.arange(len(knn.memory)))
         by_hand = (knn.memory[among] - points[row]).norm(dim=1)
         assert distances[row, 0] == pytest.approx(float(by_hand.min()), rel=1e-5)
         assert found[row, 0] in among
-    knn.types = None  # somebody who knows of no types
+    # somebody who knows of no types
     assert torch.all(knn.neighbours(features)[0] <= distances + 1e-5)
 
 

@@ -18,6 +18,8 @@ SMALL = {"network": {"_target_": "small_networks.Maps", "pretrained": True}, "la
 
 
 class Normals:
+    types = None
+
     def __init__(self, model, images):
         self.features = model.describe(images)
 

@@ -19,6 +19,8 @@ WIDTH = 12
 class Given:
     """Examples of given features; iterating gives the scores of those that are fitted already."""
 
+    types = None
+
     def __init__(self, features, defects=None, scores=None):
         self.features = features
         self.defects = defects or ["normal"] * len(features)

@@ -20,6 +20,8 @@ from solder_vae.utils.errors import UserError
 class Given:
     """Examples of given features."""
 
+    types = None
+
     def __init__(self, features):
         self.features, self.defects = features, ["normal"] * len(features)
 
