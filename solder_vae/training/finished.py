@@ -8,6 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from solder_vae.training.schema import EPOCHS
+
 _WITHOUT_EFFECT = ("skip_finished", "resume", "logger", "pictures")  # on a run's result
 
 
@@ -55,6 +57,8 @@ def since(plain: dict[str, Any]) -> None:
         trainer.setdefault("min_steps", 0)
         if trainer.get("max_epochs") is not None and not plain["callbacks"]:
             trainer["min_steps"] = 0  # nothing ends such a run before its epochs are over
+        if trainer.get("max_epochs") is None and trainer["min_steps"] == 0:
+            trainer["max_epochs"] = EPOCHS
     if not isinstance(model, dict) or "lr_factor" not in model:
         return
     if model.get("beta", 0) is None:

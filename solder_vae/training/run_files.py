@@ -252,7 +252,7 @@ def log_results(dashboard: Dashboard, directory: Path, evaluation: Evaluation, s
 
 def rows_with_pictures(evaluation: Evaluation) -> set[int]:
     """The test images whose pictures stand in the table: the clearest mistakes, then the highest scores."""
-    margin = evaluation.test[evaluation.primary] - evaluation.threshold.value
+    margin = evaluation.test[evaluation.primary] - evaluation.limits
     wrong = evaluation.predicted != (np.asarray(evaluation.table.labels) == 1)
     ranked = np.lexsort((-margin, np.where(wrong, -np.abs(margin), 0.0), ~wrong))
     return set(ranked[:IMAGES_SHOWN].tolist())

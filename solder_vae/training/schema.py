@@ -17,6 +17,9 @@ from omegaconf import MISSING, OmegaConf
 
 Group = dict[str, Any]
 
+EPOCHS = 20
+"""Of a run whose ``trainer.max_epochs`` is null, unless ``trainer.min_steps`` needs more."""
+
 
 @dataclass
 class TrainerOptions:

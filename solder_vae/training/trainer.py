@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import Logger
 from solder_vae.data.datamodule import SolderDataModule, images_dealt
 from solder_vae.models.steps import TrainingModule
 from solder_vae.training.callbacks import EpochLog, StopOnNaN, checkpoints, plain_fit_errors, progress_bar
+from solder_vae.training.schema import EPOCHS
 from solder_vae.utils.checks import check_whole_number
 from solder_vae.utils.config import build
 from solder_vae.utils.errors import UserError
@@ -26,9 +27,6 @@ log = logging.getLogger(__name__)
 
 #: Of the trainer's config; the others are the Trainer's own.
 OWN_KEYS = ("strategy", "devices", "max_epochs")
-
-EPOCHS = 20
-"""Of a run that is not told how many, if these have enough steps."""
 
 
 def fit(

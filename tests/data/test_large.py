@@ -10,7 +10,6 @@ import time
 import tracemalloc
 from pathlib import Path
 
-import fuzz
 import numpy as np
 import pytest
 from checkpoints import pictures, write_checkpoint, write_images
@@ -32,7 +31,7 @@ from solder_vae.utils.errors import UserError
 from solder_vae.utils.threads import in_threads
 
 SIZE = 16
-MANY = int(os.environ.get("SOLDER_VAE_MANY", fuzz.FILES))
+MANY = int(os.environ.get("SOLDER_VAE_MANY", "200000"))
 EACH = SIZE * SIZE * 3 / 1e6  # MB of a prepared image
 
 
@@ -183,9 +182,7 @@ def with_peak(*arguments, cwd):
 @pytest.mark.unmeasured
 @pytest.mark.slow
 def test_very_many_images_train_and_score_in_bounded_memory(tmp_path):
-    """50,000, 200,000 in ``make fuzz``, or $SOLDER_VAE_MANY.
-
-    All are read and split; training takes a fifth of its epoch's batches.
+    """200,000, or $SOLDER_VAE_MANY: all are read and split; training takes a fifth of its epoch's batches.
 
     All decoded images of 24 px would take another 1.7 kB each, and twice that while they are split.
     """

@@ -14,4 +14,3 @@ IMAGES = [(FIRST + part * 2500, 2500 if ALL else 500) for part in range(4)]  # f
 CHECKPOINTS = [(FIRST + part * 2500, 2500) for part in range(4)] if ALL else [(FIRST, 400)]
 EACH = 57  # keys of a training run
 OPTIONS = range(0, 1824, EACH) if ALL else [0]  # every key with one value, or with all
-FILES = 200_000 if ALL else 50_000  # images of one training

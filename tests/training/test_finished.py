@@ -67,7 +67,9 @@ def test_a_run_of_an_earlier_version_counts(model, tmp_path):
         assert finished(config_of(f"model={model}", other), tmp_path) is None
 
 
-@pytest.mark.parametrize("overrides", [["trainer.max_epochs=5"], ["experiment=paper"], ["experiment=table2"]])
+@pytest.mark.parametrize(
+    "overrides", [["trainer.max_epochs=5"], ["experiment=paper"], ["experiment=table2", "trainer.max_epochs=20"]]
+)
 def test_a_run_from_before_min_steps_counts_where_its_epochs_were_given(overrides, tmp_path):
     config = config_of(*overrides)
     plain = OmegaConf.to_container(config, resolve=True)
@@ -78,3 +80,16 @@ def test_a_run_from_before_min_steps_counts_where_its_epochs_were_given(override
     assert finished(config_of(*overrides, "trainer.max_epochs=null", "trainer.min_steps=5"), tmp_path) is None
     assert finished(config_of(*overrides, "trainer.min_steps=5"), tmp_path) == 0.25
     assert finished(config_of(*overrides, "trainer.min_steps=5", "callbacks=early_stopping"), tmp_path) is None
+
+
+@pytest.mark.parametrize("table", ["table2", "table3"])
+def test_a_run_of_a_table_from_before_min_steps_had_the_default_epochs(table, tmp_path):
+    config = config_of(f"experiment={table}")
+    plain = OmegaConf.to_container(config, resolve=True)
+    del plain["trainer"]["min_steps"]
+    plain["trainer"]["max_epochs"] = 20
+    (tmp_path / "metrics.json").write_text(json.dumps({"val/loss": 0.25}))
+    OmegaConf.save(plain, tmp_path / "config.yaml")
+    assert finished(config, tmp_path) == 0.25
+    assert finished(config_of(f"experiment={table}", "trainer.min_steps=5"), tmp_path) is None
+    assert finished(config_of(f"experiment=[paper,{table}]"), tmp_path) is None
