@@ -170,9 +170,8 @@ def test_few_of_many_images_are_sent():
     """The clearest mistakes first, and never more than the bound."""
     scores = np.linspace(-1, 1, 200)
     labels = np.where(np.arange(200) < 2, 1, 0)  # two escapes at the bottom, false calls from 101 up
-    limit = SimpleNamespace(value=0.0)
     evaluation = SimpleNamespace(
-        primary="recon", test={"recon": scores}, threshold=limit, predicted=scores > 0,
+        primary="recon", test={"recon": scores}, limits=np.zeros(200), predicted=scores > 0,
         table=SimpleNamespace(labels=labels),
     )  # fmt: skip
     shown = rows_with_pictures(evaluation)
