@@ -6,6 +6,7 @@ connection to Weights & Biases is lost later, the run goes on without it.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import logging
@@ -15,15 +16,18 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.utilities import rank_zero_only
 
 from solder_vae.data.table import ImageTable
 from solder_vae.models.scores import SCORES
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.files import atomic_file
 
 # Before wandb is imported by the logger: no crash reports to its makers.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -84,7 +88,7 @@ def run_loggers(
         mode: "offline", "online" or "disabled" (Weights & Biases only).
         project, tags, name, group: as in Weights & Biases; the group is the sweep's name.
     """
-    loggers: list[Logger] = [CSVLogger(directory, name="", version="")]
+    loggers: list[Logger] = [WholeCSVLogger(directory, name="", version="")]
     status = 1
     try:
         if mode != "disabled":
@@ -99,6 +103,34 @@ def run_loggers(
             logger.finalize("success" if status == 0 else "failed")
             if isinstance(logger, Dashboard):
                 logger.finish(status)
+
+
+class WholeCSVLogger(CSVLogger):
+    """Lightning's logger, but each saving replaces ``metrics.csv`` as a whole.
+
+    Lightning appends rows, and rewrites the file in place when a column comes. A Ctrl-C in between left rows longer
+    than the header, or twice: a file that a resumed run could not go on from.
+    """
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        if self._experiment is None:
+            self._experiment = WholeWriter(log_dir=self.log_dir)
+        return cast(ExperimentWriter, self._experiment)
+
+
+class WholeWriter(ExperimentWriter):
+    """Keeps all rows: a few hundred, each of a few numbers."""
+
+    def save(self) -> None:
+        if not self.metrics:
+            return
+        self.metrics_keys = sorted(set().union(*self.metrics))
+        with atomic_file(Path(self.metrics_file_path)) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
+            writer.writeheader()
+            writer.writerows(self.metrics)
 
 
 class Dashboard(WandbLogger):

@@ -40,13 +40,13 @@ def carry_over(path: Path, checkpoint: Mapping[str, Any], loggers: Iterable[Logg
 
 
 def earlier_rows(path: Path, steps: float = math.inf) -> list[dict[str, Any]]:
-    """The rows of a CSV logger's file up to a step, each without its empty cells; a last one cut short is dropped."""
+    """The rows of a CSV logger's file up to a step, each without its empty cells; one of another length is dropped."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
     except FileNotFoundError:
         return []
-    whole = [row for row in rows if None not in row.values() and str(row.get("step")).isdigit()]
+    whole = [row for row in rows if None not in (*row, *row.values()) and str(row.get("step")).isdigit()]
     return [{key: value for key, value in row.items() if value} for row in whole if int(row["step"]) < steps]
 
 

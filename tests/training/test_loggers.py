@@ -1,5 +1,6 @@
 """What goes to Weights & Biases: lineage by content, tags, notes, and a summary that stays readable."""
 
+import csv
 import http.server
 import json
 import os
@@ -8,12 +9,14 @@ import sys
 import threading
 
 import numpy as np
+import pytest
+from pytorch_lightning.loggers import CSVLogger
 from stand_in import StandIn
 
 from solder_vae.dashboard import job
 from solder_vae.data.table import ImageTable
 from solder_vae.studies.sweeps.workspace import layout, workspace
-from solder_vae.training.loggers import content_digest, repeat_command
+from solder_vae.training.loggers import WholeCSVLogger, content_digest, repeat_command
 from solder_vae.training.run_files import summary_numbers
 
 
@@ -110,3 +113,31 @@ def test_the_dashboard_is_saved_where_weights_and_biases_can_be_reached(tmp_path
     assert (saved["entityName"], saved["projectName"], saved["displayName"]) == ("team", "line", "solder joints")
     panels = json.loads(saved["spec"])["section"]["panelBankConfig"]["sections"]
     assert [section["name"] for section in panels][:2] == ["Against beta", "Settings and results"]
+
+
+@pytest.mark.parametrize("method", ["writeheader", "writerows"])
+@pytest.mark.parametrize("at", ["first", "second"])
+def test_a_row_cut_off_by_an_interrupt_is_written_whole_by_the_next_saving(tmp_path, monkeypatch, at, method):
+    """In Lightning's own logger an interrupted saving left a file without header, or rows longer than it."""
+    rows = [{"epoch": 0, "val/loss": 2.5}, {"epoch": 0, "train/loss": 2.0}, {"epoch": 1, "val/loss": 1.5, "lr": 1e-3}]
+    plain, ours = (kind(tmp_path / kind.__name__, name="", version="") for kind in (CSVLogger, WholeCSVLogger))
+    for step, row in enumerate(rows):
+        plain.log_metrics(row, step)
+        plain.save()
+        ours.log_metrics(row, step)
+        if step == (0 if at == "first" else 2):
+            with monkeypatch.context() as patch:
+                patch.setattr(csv.DictWriter, method, interrupt)
+                with pytest.raises(KeyboardInterrupt):
+                    ours.save()
+        else:
+            ours.save()
+    ours.finalize("failed")
+    plain.finalize("failed")
+    whole, other = (tmp_path / name / "metrics.csv" for name in ("WholeCSVLogger", "CSVLogger"))
+    assert whole.read_bytes() == other.read_bytes()
+    assert [*whole.parent.iterdir()] == [whole]
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt

@@ -114,7 +114,8 @@ def test_kicads_bottom_as_it_was_measured():
     )
     with (case / "expected-boxes.csv").open(newline="") as file:
         expected = [tuple(row.values()) for row in csv.DictReader(file)]
-    assert [tuple(map(str, vars(joint).values())) for joint in board.joints] == expected
+    assert [tuple(map(str, vars(joint).values()))[:5] for joint in board.joints] == expected
+    assert {joint.type for joint in board.joints} == {"SOT-23"}
 
 
 HOLES = "REF**,Hole,MountingHole,3,3,0,{0}\nREF**,Hole,MountingHole,27,3,0,{0}\nREF**,Logo,Logo,9,3,0,{0}\n"
