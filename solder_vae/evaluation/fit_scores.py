@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from solder_vae.data.image_files import Image
 from solder_vae.data.table import ImageTable
-from solder_vae.data.transforms import to_tensor
+from solder_vae.data.transforms import to_images, to_tensor
 from solder_vae.evaluation.run_model import run_model
 from solder_vae.models.detector import Detector
 from solder_vae.models.scores import MEMORY, FitData, ModelOutput
 from solder_vae.utils.threads import tracked
+
+THUMBNAIL = 32
+"""Pixels a side, 3 kB each: smaller than the features of most models."""
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +59,29 @@ class TableExamples:
         needs = {need for score in self.model.scores.values() if score.fitted for need in score.needs}
         return run_model(self.model, self.batches(), names=self.names, needs=needs, types=self.types)
 
-    @cached_property
+    @property
     def features(self) -> Tensor:
-        return torch.cat([self.model.describe(x.to(self.model.device)).cpu() for x in self.batches()])
+        return self._seen[0]
+
+    @property
+    def thumbnails(self) -> Tensor:
+        return self._seen[1]
+
+    @cached_property
+    def _seen(self) -> tuple[Tensor, Tensor]:
+        """Features and small pictures: from one pass, as large tables are decoded anew at each."""
+        features: list[Tensor] = []
+        small: list[Tensor] = []
+        for x in self.batches():
+            features.append(self.model.describe(x.to(self.model.device)).cpu())
+            small.append(thumbnails(to_images(x)))
+        return torch.cat(features), torch.cat(small)
+
+
+def thumbnails(images: Iterable[Image]) -> Tensor:
+    """Small pictures ``(N, s, s, 3)`` uint8, s = :data:`THUMBNAIL`, of N pictures ``(S, S, 3)`` uint8."""
+    small = [cv2.resize(image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA) for image in images]
+    return torch.from_numpy(np.stack(small))
 
 
 def fit_scores(model: Detector, tables: Mapping[str, ImageTable], batch_size: int, seed: int) -> None:

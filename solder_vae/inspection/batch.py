@@ -73,7 +73,7 @@ def inspect_into(
     predictions: list[dict[str, Any]] = []
     unreadable: list[Unreadable] = []
     rows = inspect_rows(inspector, joints) if processes == 1 else inspect_on_processes(inspector, joints, processes)
-    worst: list[tuple[float, int, str]] = []  # a heap of (score, -row, picture)
+    worst: list[tuple[float, int, dict[str, Any]]] = []  # a heap of (score, -row, picture)
     for row in tracked(rows, "Inspecting", len(joints)):
         if isinstance(row, Unreadable):
             unreadable.append(row)
@@ -85,7 +85,7 @@ def inspect_into(
             heapq.heappush(worst, (*place, draw()))
         elif place > worst[0][:2]:
             heapq.heapreplace(worst, (*place, draw()))
-    cards = [{**predictions[-minus_row], "picture": image} for _, minus_row, image in sorted(worst, reverse=True)]
+    cards = [{**predictions[-minus_row], **drawn} for _, minus_row, drawn in sorted(worst, reverse=True)]
     write_csv(
         directory / "predictions.csv", csv_rows(list(inspector.thresholds), predictions, bool(inspector.of_types))
     )

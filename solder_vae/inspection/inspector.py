@@ -30,13 +30,14 @@ from solder_vae.data.transforms import to_images, to_tensor
 from solder_vae.data.view import PLAIN, apply_view, check_view
 from solder_vae.evaluation.anomaly_map import output_map
 from solder_vae.evaluation.run_model import run_model
-from solder_vae.inspection.joints import Joint
+from solder_vae.inspection.joints import Joint, named_joints
 from solder_vae.metrics.by_type import ALL, OfType, own_thresholds
 from solder_vae.metrics.intervals import finite_number
 from solder_vae.metrics.threshold import Threshold
 from solder_vae.models.checkpoint import load_model
 from solder_vae.models.classifier import LIKENESS_COLUMNS, Likeness
 from solder_vae.models.detector import Detector
+from solder_vae.models.neighbours import Near
 from solder_vae.models.networks import STRIDE
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
@@ -76,6 +77,8 @@ class Verdict:
             the checkpoint tells no types apart.
         component: type of the component, "" where it is not known.
         judged_among: the type whose threshold and normals decided, or "all types"; "" if the checkpoint has no types.
+        near: of an abnormal joint, the good joint and the known defect that it is nearest to, as far as the checkpoint
+            keeps pictures of them.
         features: ``(D,)`` float32, by which it is compared with normals; None where no score of the model needs them.
     """
 
@@ -91,6 +94,7 @@ class Verdict:
     component: str = ""
     judged_among: str = ""
     features: NDArray[np.float32] | None = None
+    near: tuple[Near, ...] = ()
 
     @property
     def margin(self) -> float:
@@ -223,7 +227,7 @@ class Inspector:
             UserError: an image cannot be read, or an array is something else. (:meth:`inspect` goes on.)
         """
         verdicts = []
-        named = joints(images)
+        named = named_joints(images)
         if types is not None:
             named = [joint._replace(type=kind) for joint, kind in zip(named, types, strict=True)]
         for result in self.inspect(named):
@@ -250,8 +254,8 @@ class Inspector:
 
     def _score(
         self, images: Image, types: Sequence[str]
-    ) -> list[tuple[Image | None, NDArray[np.float32], dict[str, float], Likeness | None, NDArray[np.float32] | None]]:
-        """Reconstruction, heat map, scores, likeness and features of each of ``(B, S, S, 3)`` prepared images."""
+    ) -> list[tuple[Image | None, NDArray[np.float32], dict[str, float], Likeness | None, Any, tuple[Near, ...]]]:
+        """Reconstruction, heat map, scores, likeness, features and neighbours of ``(B, S, S, 3)`` prepared images."""
         with self._turn:
             (result,) = run_model(self.model, [to_tensor(images)], names=self.thresholds, types=types)
             maps = (output_map(result) / self.map_scale).cpu().numpy()
@@ -259,8 +263,19 @@ class Inspector:
             recons = [None] * len(images) if result.recon is None else list(to_images(result.recon))
             likeness: Sequence[Likeness | None] = self.model.likeness(result.features) or [None] * len(images)
             features = [None] * len(images) if result.features is None else result.features.detach().cpu().numpy()
+            near = self._near(result.features, columns[self.primary], types)
         rows = ({name: values[row] for name, values in columns.items()} for row in range(len(images)))
-        return list(zip(recons, maps, rows, likeness, features, strict=True))
+        return list(zip(recons, maps, rows, likeness, features, near, strict=True))
+
+    def _near(self, features: Tensor | None, scores: Sequence[float], types: Sequence[str]) -> list[tuple[Near, ...]]:
+        """What each of B images is shown beside; only the abnormal ones are, and most are not."""
+        found: list[tuple[Near, ...]] = [()] * len(scores)
+        limits = [self.own.get(kind, self.threshold).value for kind in types]
+        rows = [row for row, (score, limit) in enumerate(zip(scores, limits, strict=True)) if score > limit]
+        if features is not None and rows:
+            for row, near in zip(rows, self.model.near(features[rows], [types[row] for row in rows]), strict=True):
+                found[row] = near
+        return found
 
     def _verdict(
         self,
@@ -272,13 +287,14 @@ class Inspector:
         scores: dict[str, float],
         likeness: Likeness | None,
         features: NDArray[np.float32] | None,
+        near: tuple[Near, ...],
     ) -> Verdict:
         score = scores[self.primary]
         threshold, normals, among = self.threshold, self.normals, ALL if self.of_types else ""
         if kind in self.own:
             threshold, normals, among = self.own[kind], self._normals_of[kind], kind
         rank = bisect_left(normals, score) / len(normals)
-        looks = (image, recon, heat_map, likeness, kind, among, features)
+        looks = (image, recon, heat_map, likeness, kind, among, features, near)
         return Verdict(name, score, threshold.value, rank, scores, *looks)
 
 
@@ -293,20 +309,6 @@ def finite(scores: Tensor) -> list[float]:
     limit = torch.finfo(scores.dtype).max
     numbers: list[float] = scores.clamp(-limit, limit).double().tolist()
     return numbers
-
-
-def joints(images: Any) -> list[Joint]:
-    """What :meth:`Inspector.score` takes as a list of named joints."""
-    if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3):
-        images = [images]
-    if not isinstance(images, Iterable):
-        raise UserError(f"score takes files or arrays of pixels, not {type(images).__name__}.")
-    return [
-        Joint(printable(str(image)), Path(image), place=Path(image).as_posix())
-        if isinstance(image, str | Path)
-        else Joint(f"image {index}", image)
-        for index, image in enumerate(images)
-    ]
 
 
 def read_ahead(

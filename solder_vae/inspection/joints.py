@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from solder_vae.data.component_types import relative
 from solder_vae.data.image_files import Image
@@ -108,3 +111,17 @@ def listed(table: Path) -> list[tuple[Path, str]]:
         except UserError as error:
             raise UserError(f"{table}, line {line}: {error}.") from error
     return files
+
+
+def named_joints(images: Any) -> list[Joint]:
+    """What :meth:`solder_vae.inspection.inspector.Inspector.score` takes as a list of named joints."""
+    if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3):
+        images = [images]
+    if not isinstance(images, Iterable):
+        raise UserError(f"score takes files or arrays of pixels, not {type(images).__name__}.")
+    return [
+        Joint(printable(str(image)), Path(image), place=Path(image).as_posix())
+        if isinstance(image, str | Path)
+        else Joint(f"image {index}", image)
+        for index, image in enumerate(images)
+    ]

@@ -62,7 +62,14 @@ def memory_of(model: Detector) -> Knn:
     return knn
 
 
-def renew(model: Detector, scores: Scores, features: Tensor, types: Sequence[str], how: str) -> Scores:
+def renew(
+    model: Detector,
+    scores: Scores,
+    features: Tensor,
+    types: Sequence[str],
+    how: str,
+    pictures: Tensor | None = None,
+) -> Scores:
     """Give the scores of a model that compare with normals other normals.
 
     The classifier keeps what it learned. More than :data:`~solder_vae.models.scores.MEMORY` are not remembered: the
@@ -74,6 +81,7 @@ def renew(model: Detector, scores: Scores, features: Tensor, types: Sequence[str
         features: theirs, ``(N, D)``, on the CPU; N is :data:`~solder_vae.models.scores.MEMORY` or less.
         types: their component types, "" where not known.
         how: "add" them to those that are remembered, or "replace" these.
+        pictures: small ones of them, ``(N, s, s, 3)`` uint8, if any.
 
     Returns:
         The normals' scores by the new memory, each normal compared with all others.
@@ -84,6 +92,7 @@ def renew(model: Detector, scores: Scores, features: Tensor, types: Sequence[str
     knn = memory_of(model)
     features = features[:, : len(knn.standard.mean)]  # a backbone's maxima are the classifier's alone
     count = len(features)
+    earlier_pictures = knn.pictures
     earlier, earlier_types = remembered(knn) if how == ADD else (features[:0], [])
     if how == ADD:
         # Normals that are in the memory already would be found again as their own neighbours.
@@ -92,11 +101,15 @@ def renew(model: Detector, scores: Scores, features: Tensor, types: Sequence[str
         if count + len(rows) > MEMORY:
             rows = [rows[place] for place in np.linspace(0, len(rows) - 1, MEMORY - count).round().astype(int)]
             log.info("%d of the earlier normals stay in the memory, which holds %d", len(rows), MEMORY)
+        earlier_pictures = earlier_pictures[rows] if len(earlier_pictures) else earlier_pictures
         earlier, earlier_types = earlier[rows], [earlier_types[row] for row in rows]
     normals = torch.cat([features, earlier])
     if len(normals) <= knn.k:
         raise UserError(f"memory={how} needs {knn.k + 1} normals or more for score.k={knn.k}, and {count} can be read.")
-    knn.remember(normals, [*types, *earlier_types])
+    if pictures is not None and len(earlier):
+        # Earlier versions kept none, and a part of the memory cannot be shown alone.
+        pictures = torch.cat([pictures, earlier_pictures]) if len(earlier_pictures) else None
+    knn.remember(normals, [*types, *earlier_types], pictures)
     found = {**scores, "knn": double(knn.leave_one_out()[:count])}
     if isinstance(mahalanobis := model.scores.get("mahalanobis"), Mahalanobis):
         found["mahalanobis"] = double(held_out(normals, count))

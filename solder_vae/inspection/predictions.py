@@ -22,7 +22,7 @@ from solder_vae.inspection.report import picture
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.processes import end_with_parent, ignore_interrupts, share_of_threads
 
-Row = tuple[dict[str, Any], Callable[[], str]] | Unreadable
+Row = tuple[dict[str, Any], Callable[[], dict[str, Any]]] | Unreadable
 """A joint's verdict as a row, with what draws the report's picture (few are shown), or why there is none."""
 
 
@@ -101,4 +101,4 @@ def inspect_batch(joints: list[Joint]) -> list[Row]:
 
 def drawn(row: Row) -> Row:
     """The row with its picture drawn already: several processes draw, and a picture is smaller than its arrays."""
-    return row if isinstance(row, Unreadable) else (row[0], partial(str, row[1]()))
+    return row if isinstance(row, Unreadable) else (row[0], partial(dict, row[1]()))

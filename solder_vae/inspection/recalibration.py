@@ -24,6 +24,7 @@ from solder_vae.data.names import NORMAL_NAMES
 from solder_vae.evaluation import style
 from solder_vae.evaluation.anomaly_map import SCALE_QUANTILE
 from solder_vae.evaluation.evaluate import Scores, decision_state, fit_thresholds
+from solder_vae.evaluation.fit_scores import thumbnails
 from solder_vae.evaluation.plots import trade_off_figure
 from solder_vae.evaluation.rule_sentence import rule_sentence
 from solder_vae.inspection.batch import UNREADABLE, unreadable_list
@@ -154,8 +155,8 @@ def recalibrate(
     """
     checkpoint = read_checkpoint(path)
     inspector = Inspector.load(path)
-    if memory != KEEP:
-        memory_of(inspector.model)  # before anything is read
+    # Whether it fits is said before anything is read.
+    shown = memory != KEEP and memory_of(inspector.model).thumbnails
     unreadable: list[Unreadable] = []
     known: Scores = {name: np.array(scores) for name, scores in inspector.validation_scores.items()}
     groups = {kind: each.scores for kind, each in inspector.of_types.items()}
@@ -163,10 +164,10 @@ def recalibrate(
     if normals is not None:
         joints = find_joints(normals, "normals", listing)
         joints = joints if memory == KEEP else at_most(joints)
-        known, features, types, scale, skipped = score_normals(inspector, joints)
+        known, features, types, pictures, scale, skipped = score_normals(inspector, joints, shown)
         if memory != KEEP:
             assert features is not None
-            known = renew(inspector.model, known, features, types, memory)
+            known = renew(inspector.model, known, features, types, memory, pictures)
             checkpoint["scores"] = inspector.model.score_states()
         groups = group(known, types)
         unreadable += skipped
@@ -220,13 +221,16 @@ def above(
 
 
 def score_normals(
-    inspector: Inspector, joints: list[Joint]
-) -> tuple[Scores, Tensor | None, list[str], float, list[Unreadable]]:
-    """Scores, features and types of good joints, the unit of the anomaly map that they fix, and what can't be read."""
+    inspector: Inspector, joints: list[Joint], shown: bool
+) -> tuple[Scores, Tensor | None, list[str], Tensor | None, float, list[Unreadable]]:
+    """Scores, features, types and, if wanted, small pictures of good joints, the anomaly map's unit that they fix, and
+    what can't be read.
+    """
     step = math.ceil(len(joints) / _MAPS_FOR_SCALE)
     rows: list[dict[str, float]] = []
     features: list[NDArray[np.float32]] = []
     types: list[str] = []
+    small: list[Tensor] = []
     maps: list[NDArray[np.float32]] = []
     unreadable: list[Unreadable] = []
     for result in tracked(inspector.inspect(joints), "Inspecting", len(joints)):
@@ -237,12 +241,13 @@ def score_normals(
             maps.append(result.heat_map)
         rows.append(result.scores)
         types.append(result.component)
+        small += [thumbnails([result.image])] if shown else []
         features += [result.features] if result.features is not None else []
     if not rows:
         raise UserError(f"None of the {len(joints)} normals can be read; the first: {unreadable[0].reason}")
     scale = inspector.map_scale * float(np.quantile(np.stack(maps), SCALE_QUANTILE))
     seen = torch.from_numpy(np.stack(features)) if features else None
-    return columns(rows), seen, types, scale, unreadable
+    return columns(rows), seen, types, torch.cat(small) if shown else None, scale, unreadable
 
 
 def score_labelled(

@@ -28,13 +28,19 @@ _LARGEST = 128  # pixels a side in the report
 _BARS = 60
 
 
-def picture(verdict: Verdict) -> str:
-    """Joint, reconstruction (of a model that has one) and anomaly map beside each other, as base64 of a WebP image."""
+def picture(verdict: Verdict) -> dict[str, Any]:
+    """Joint, reconstruction (of a model that has one) and anomaly map beside each other, as base64 of a WebP image.
+
+    Beside an abnormal joint come the good joint and the known defect that it is nearest to, and what these are.
+    """
+    near = verdict.near
     recon = [] if verdict.recon is None else [verdict.recon]
     panels = [verdict.image, *recon, overlay(verdict.image, verdict.heat_map)]
     side = min(verdict.image.shape[0], _LARGEST)
     small = [cv2.resize(panel, (side, side), interpolation=cv2.INTER_AREA) for panel in panels]
-    return base64_of_webp(np.hstack(small))
+    small += [cv2.resize(each.picture.numpy(), (side, side), interpolation=cv2.INTER_LINEAR) for each in near]
+    captions = {"near": [each.caption for each in near]} if near else {}
+    return {"picture": base64_of_webp(np.hstack(small)), **captions}
 
 
 def overlay(image: NDArray[np.uint8], heat_map: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -72,7 +78,7 @@ def page(
     """The report as HTML.
 
     Args:
-        joints: of each its row and its ``picture``.
+        joints: of each its row and what :func:`picture` gives.
         unreadable: what could not be inspected.
         normals: scores of the validation normals, sorted.
         threshold: the one that decided.

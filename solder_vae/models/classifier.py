@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from solder_vae.models.neighbours import Standard, nearest
+from solder_vae.models.neighbours import NO_PICTURES, Near, Standard, nearest
 from solder_vae.models.scores import FEATURES, FitData, ModelOutput, Score
 from solder_vae.utils.checks import is_number
 from solder_vae.utils.errors import UserError
@@ -63,6 +63,7 @@ class Classifier(Score, name="classifier"):
 
     Args:
         strength: scikit-learn's C; None to choose it.
+        thumbnails: whether small pictures of the known defects are kept, to be shown beside what is near them.
     """
 
     needs = frozenset({FEATURES})
@@ -70,10 +71,11 @@ class Classifier(Score, name="classifier"):
     fitted = True
     exportable = True
 
-    def __init__(self, strength: float | None = None) -> None:
+    def __init__(self, strength: float | None = None, thumbnails: bool = True) -> None:
         if strength is not None and (not is_number(strength) or strength <= 0):
             raise UserError(f"score.strength={strength} does not fit: use a number above 0, or null to choose it.")
-        self.strength = strength
+        self.strength, self.thumbnails = strength, thumbnails
+        self.pictures = NO_PICTURES  # (K, s, s, 3), or none
         self.standard = Standard(torch.zeros(0), torch.ones(0))
         self.weights, self.bias = torch.empty(0), torch.zeros(())  # (D,), ()
         self.known, self.known_types = torch.empty(0, 0), torch.empty(0, dtype=torch.int64)  # (K, D), (K,)
@@ -87,6 +89,8 @@ class Classifier(Score, name="classifier"):
     def fit(self, data: FitData) -> None:
         if data.known is None or not len(data.known.defects):
             return
+        pictures = data.known.thumbnails if self.thumbnails else None
+        self.pictures = NO_PICTURES if pictures is None else pictures
         normals = data.normals.features
         self.standard = Standard.of(normals)
         self.learn(self.standard(normals), self.standard(data.known.features), data.known.defects)
@@ -129,12 +133,14 @@ class Classifier(Score, name="classifier"):
             return {}
         names = torch.tensor(list(json.dumps(self.defects).encode()), dtype=torch.uint8)
         parts = ("weights", "bias", "known", "known_types", "type_weights", "type_bias")
-        return {**self.standard.state(), **{part: getattr(self, part) for part in parts}, "types": names}
+        pictures = {"thumbnails": self.pictures} if len(self.pictures) else {}
+        return {**self.standard.state(), **{part: getattr(self, part) for part in parts}, "types": names, **pictures}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.standard = Standard(state["mean"], state["deviation"])
         for part in ("weights", "bias", "known", "known_types", "type_weights", "type_bias"):
             setattr(self, part, state[part])
+        self.pictures = state.get("thumbnails", NO_PICTURES)
         self.defects = json.loads(bytes(state["types"].tolist()))
 
     def __call__(self, output: ModelOutput) -> Tensor:
@@ -162,6 +168,13 @@ class Classifier(Score, name="classifier"):
         """The place of the known defect that is nearest to each of ``(B, D)`` features."""
         places: list[int] = nearest(self.standard(features), self.known.to(features.device), 1)[1][:, 0].tolist()
         return places
+
+    def near(self, features: Tensor) -> list[Near]:
+        """The known defect that is nearest to each of ``(B, D)`` features, where there are pictures of them."""
+        return [
+            Near(f"nearest known defect: {self.defects[int(self.known_types[place])]}", self.pictures[place])
+            for place in self.nearest_known(features)
+        ]
 
 
 def fit_logistic(

@@ -85,6 +85,7 @@ class Combined(Score, name="combined"):
     Args:
         k: see :class:`~solder_vae.models.neighbours.Knn`.
         strength: see :class:`~solder_vae.models.classifier.Classifier`.
+        thumbnails: see both.
     """
 
     needs = frozenset({FEATURES})
@@ -92,7 +93,7 @@ class Combined(Score, name="combined"):
     fitted = True
     exportable = True
 
-    def __init__(self, k: int = 1, strength: float | None = None) -> None:
+    def __init__(self, k: int = 1, strength: float | None = None, thumbnails: bool = True) -> None:
         self.surprises: dict[str, Surprise] = {}
 
     @classmethod

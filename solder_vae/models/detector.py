@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from solder_vae.models import combined, neighbours  # noqa: F401  # which register their scores
+from solder_vae.models import combined  # noqa: F401  # which registers its score
 from solder_vae.models.classifier import Classifier, Likeness
+from solder_vae.models.neighbours import Knn, Near
 from solder_vae.models.precision import FULL
 from solder_vae.models.scores import PAPER_SCORES, Code, ModelOutput, Score, make_score, score_class
 from solder_vae.utils.errors import UserError
@@ -142,6 +143,21 @@ class Detector(nn.Module):
             if isinstance(score, Classifier) and score.tells_types and features is not None:
                 return score.likeness(features)
         return None
+
+    def near(self, features: Tensor, types: Sequence[str] | None = None) -> list[tuple[Near, ...]]:
+        """Which normal and which known defect each of ``(B, D)`` features is nearest to, as far as pictures are kept.
+
+        Args:
+            features: of B images ...
+            types: ... and their component types; None where none is known.
+        """
+        found: list[list[Near]] = []
+        for score in self.scores.values():
+            if isinstance(score, Knn) and len(score.pictures):
+                found.append(score.near(features, types))
+            elif isinstance(score, Classifier) and len(score.pictures):
+                found.append(score.near(features))
+        return list(zip(*found, strict=True)) or [()] * len(features)
 
     @property
     def neighbour_features(self) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +27,17 @@ OF_A_TYPE = 20
 _OF = "type:"  # marks a type in the state
 
 _AT_ONCE = 1024
+
+
+class Near(NamedTuple):
+    """What a joint is shown beside: a small picture ``(s, s, 3)`` uint8 of something known, and what it is."""
+
+    caption: str
+    picture: Tensor
+
+
+NO_PICTURES = torch.empty(0, dtype=torch.uint8)
+"""Of a memory that keeps none."""
 
 
 class Standard:
@@ -70,6 +82,7 @@ class Knn(Score, name="knn"):
 
     Args:
         k: number of neighbours.
+        thumbnails: whether small pictures of the normals are kept, to be shown beside what is near them.
     """
 
     needs = frozenset({FEATURES})
@@ -78,19 +91,21 @@ class Knn(Score, name="knn"):
     exportable = True
     has_parts = True
 
-    def __init__(self, k: int = 1) -> None:
+    def __init__(self, k: int = 1, thumbnails: bool = True) -> None:
         check_whole_number("score.k", k, 1)
-        self.k = k
+        self.k, self.thumbnails = k, thumbnails
+        self.pictures = NO_PICTURES  # (N, s, s, 3), or none
         self.standard = Standard(torch.zeros(0), torch.ones(0))
         self.memory = torch.empty(0, 0)  # (N, D), standardised
         self.kinds: dict[str, Tensor] = {}  # places in the memory of each type that has normals enough
 
     def fit(self, data: FitData) -> None:
         features = data.normals.features[:, : data.neighbour_features]
-        self.remember(features, data.normals.types)
+        self.remember(features, data.normals.types, data.normals.thumbnails if self.thumbnails else None)
 
-    def remember(self, normals: Tensor, types: Sequence[str] | None = None) -> None:
-        """Take the features ``(N, D)`` of normals as the memory; with their component types, where these are known.
+    def remember(self, normals: Tensor, types: Sequence[str] | None = None, pictures: Tensor | None = None) -> None:
+        """Take the features ``(N, D)`` of normals as the memory; with their component types, where these are known,
+        and their small pictures ``(N, s, s, 3)``, if any.
 
         An image of a type with :data:`OF_A_TYPE` normals or more is then compared with these alone.
         """
@@ -100,6 +115,7 @@ class Knn(Score, name="knn"):
             )
         self.standard = Standard.of(normals)
         self.memory = self.standard(normals)
+        self.pictures = NO_PICTURES if pictures is None else pictures
         counts = Counter(filter(None, types or ()))
         self.kinds = {
             kind: torch.tensor([place for place, each in enumerate(types or ()) if each == kind])
@@ -113,10 +129,12 @@ class Knn(Score, name="knn"):
 
     def state(self) -> dict[str, Tensor]:
         places = {f"{_OF}{kind}": of_kind for kind, of_kind in self.kinds.items()}
-        return {**self.standard.state(), "memory": self.memory, **places}
+        pictures = {"thumbnails": self.pictures} if len(self.pictures) else {}
+        return {**self.standard.state(), "memory": self.memory, **places, **pictures}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.standard, self.memory = Standard(state["mean"], state["deviation"]), state["memory"]
+        self.pictures = state.get("thumbnails", NO_PICTURES)
         self.kinds = {name.removeprefix(_OF): each for name, each in state.items() if name.startswith(_OF)}
 
     def neighbours(self, features: Tensor, types: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
@@ -139,6 +157,11 @@ class Knn(Score, name="knn"):
             distances[rows], found = nearest(points[rows], memory[of_kind], self.k)
             places[rows] = of_kind[found]
         return distances, places
+
+    def near(self, features: Tensor, types: Sequence[str] | None = None) -> list[Near]:
+        """The normal that is nearest to each of ``(B, D)`` features (of its type), where there are pictures of them."""
+        places = self.neighbours(features, types)[1][:, 0].tolist()
+        return [Near("nearest good joint", self.pictures[place]) for place in places]
 
     def __call__(self, output: ModelOutput) -> Tensor:
         assert output.features is not None

@@ -64,6 +64,7 @@ class Examples(Protocol):
         defects: each image's defect type, or "normal".
         types: each image's component type; None where none is known.
         features: ``(N, D)``, on the CPU; computed once.
+        thumbnails: small pictures ``(N, s, s, 3)`` uint8; None where there are none.
     """
 
     @property
@@ -74,6 +75,9 @@ class Examples(Protocol):
 
     @property
     def features(self) -> Tensor: ...
+
+    @property
+    def thumbnails(self) -> Tensor | None: ...
 
     def __len__(self) -> int: ...
 

@@ -1,13 +1,19 @@
 """Other normals in the memory, without training: against loops, what it promises, and the command from end to end."""
 
+from base64 import b64decode
+from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from checkpoints import SIZE, pictures, write_checkpoint, write_images
+from pages import Page
 
 from solder_vae.data.table import ImageTable
+from solder_vae.data.transforms import to_tensor
+from solder_vae.evaluation.fit_scores import thumbnails
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.memory import remembered, renew
 from solder_vae.metrics.threshold import Quantile, fit_threshold
@@ -16,6 +22,7 @@ from solder_vae.models.classifier import Classifier
 from solder_vae.models.combined import Combined
 from solder_vae.models.neighbours import Knn, Mahalanobis
 from solder_vae.models.scores import FitData, ModelOutput, score_with
+from solder_vae.predict import run as predict
 from solder_vae.threshold import run
 from solder_vae.utils.errors import UserError
 
@@ -38,9 +45,10 @@ def model_of(known=True):
     scores = {"mahalanobis": Mahalanobis(), "knn": Knn(), "classifier": Classifier(strength=0.01)}
     bad = features(30, 9)
     bad[:, 0] += 2
-    normals = SimpleNamespace(features=features(300, 0), defects=["normal"] * 300, types=None)
+    normals = SimpleNamespace(features=features(300, 0), defects=["normal"] * 300, types=None, thumbnails=None)
+    defects = SimpleNamespace(features=bad, defects=["short"] * 30, thumbnails=None)
     for score in scores.values():
-        score.fit(FitData(normals, normals, SimpleNamespace(features=bad, defects=["short"] * 30) if known else None))
+        score.fit(FitData(normals, normals, defects if known else None))
     scores = {name: score for name, score in scores.items() if score.usable}
     combined = Combined()
     validation = score_with(output_of(features(200, 1)), scores).scores
@@ -127,6 +135,81 @@ def table(images, defect="normal"):
 def trained(tmp_path):
     tables = {"train": table(pictures(60, seed=1)), "val": table(pictures(30, seed=2))}
     return write_checkpoint(tmp_path / "best.ckpt", score="combined", tables=tables, scores={"combined": {}})[0]
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """A checkpoint with thumbnails; its good joints and known defects, and three abnormal joints."""
+    good, bad = pictures(60, seed=1), 255 - pictures(12, seed=4)
+    known = ImageTable(bad, [*"abcdefghijkl"], ["short"] * 6 + ["void"] * 6, np.full((12, 2), SIZE))
+    tables = {"train": table(good), "val": table(pictures(30, seed=2)), "known": known}
+    path = tmp_path_factory.mktemp("shown") / "best.ckpt"
+    write_checkpoint(path, score="combined", tables=tables, scores={"combined": {"strength": 0.01}})
+    return path, good, bad, [bad[3], bad[8], bad[0]]
+
+
+def nearest_by_hand(model, joints, images):
+    """The picture among images that is nearest to each joint by the features' deviations over the good joints."""
+    seen, joints = (model.describe(to_tensor(each)).double().numpy() for each in (images, np.stack(joints)))
+    standard = model.scores["knn"].standard
+    unit = standard.deviation.double().numpy()
+    return [images[np.square((seen[:, : len(unit)] - joint[: len(unit)]) / unit).sum(1).argmin()] for joint in joints]
+
+
+def test_an_abnormal_joint_is_shown_beside_what_it_is_nearest_to(shown):
+    path, good, bad, joints = shown
+    inspector = Inspector.load(path)
+    near = [verdict.near for verdict in inspector.score(joints)]
+    assert [each[0].caption for each in near] == ["nearest good joint"] * 3
+    assert [each[1].caption.rpartition(": ")[2] for each in near] == ["short", "void", "short"]
+    for column, images in enumerate((good, bad)):
+        pictures_by_hand = nearest_by_hand(inspector.model, joints, images)
+        for each, picture in zip(near, pictures_by_hand, strict=True):
+            assert torch.equal(each[column].picture, thumbnails([picture])[0])
+    assert inspector.score(good[7])[0].near == ()  # a normal joint is not compared
+
+
+def test_the_report_names_what_is_beside_a_joint(shown, tmp_path):
+    path, good, _, joints = shown
+    write_images(tmp_path / "joints", [joints[0], good[7]])
+    predict([f"checkpoint={path}", f"images={tmp_path / 'joints'}", f"out={tmp_path / 'out'}"])
+    found = {Path(each["path"]).stem: each for each in Page((tmp_path / "out/report.html").read_text()).data["joints"]}
+    assert found["000"]["near"] == ["nearest good joint", "nearest known defect: short"]
+    assert "near" not in found["001"]
+    for name, panels in {"000": 5, "001": 3}.items():
+        drawn = cv2.imdecode(np.frombuffer(b64decode(found[name]["picture"]), np.uint8), cv2.IMREAD_COLOR)
+        assert drawn.shape == (SIZE, panels * SIZE, 3)
+
+
+@pytest.mark.parametrize("how", ["add", "replace"])
+def test_new_normals_bring_their_pictures(shown, tmp_path, how):
+    path, good, _, joints = shown
+    write_images(tmp_path / "good", new := pictures(20, seed=7))
+    options = [f"normals={tmp_path / 'good'}", f"memory={how}", f"out={tmp_path / 'out'}"]
+    run([f"checkpoint={path}", "rule=sigma", *options])
+    inspector = Inspector.load(tmp_path / "out/calibrated.ckpt")
+    among = np.concatenate([new, good]) if how == "add" else new
+    assert torch.equal(inspector.model.scores["knn"].pictures, thumbnails(among))
+    joints = [*joints, *(255 - new[:2])]
+    near = [inspector.model.near(torch.from_numpy(each.features)[None])[0] for each in inspector.score(joints)]
+    for each, picture in zip(near, nearest_by_hand(inspector.model, joints, among), strict=True):
+        assert torch.equal(each[0].picture, thumbnails([picture])[0])
+
+
+def test_checkpoints_without_pictures_decide_all_the_same(shown, tmp_path):
+    """Of earlier versions; and normals that are added to one have none, as the others would be missing."""
+    path, _, _, joints = shown
+    content = torch.load(path, weights_only=True)
+    for state in content["scores"].values():
+        state.pop("thumbnails", None)
+    torch.save(content, tmp_path / "old.ckpt")
+    old, new = (Inspector.load(each).score(joints) for each in (tmp_path / "old.ckpt", path))
+    assert [each.near for each in old] == [()] * 3
+    assert [each.row for each in old] == [each.row for each in new]
+    write_images(tmp_path / "good", pictures(20, seed=7))
+    options = [f"normals={tmp_path / 'good'}", "memory=add", f"out={tmp_path / 'out'}"]
+    run([f"checkpoint={tmp_path / 'old.ckpt'}", "rule=sigma", *options])
+    assert not len(Inspector.load(tmp_path / "out/calibrated.ckpt").model.scores["knn"].pictures)
 
 
 def like(images, seed):

@@ -18,7 +18,7 @@ SMALL = {"network": {"_target_": "small_networks.Maps", "pretrained": True}, "la
 
 
 class Normals:
-    types = None
+    types = thumbnails = None
 
     def __init__(self, model, images):
         self.features = model.describe(images)

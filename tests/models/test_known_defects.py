@@ -19,7 +19,7 @@ WIDTH = 12
 class Given:
     """Examples of given features; iterating gives the scores of those that are fitted already."""
 
-    types = None
+    types = thumbnails = None
 
     def __init__(self, features, defects=None, scores=None):
         self.features = features

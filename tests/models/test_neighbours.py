@@ -20,7 +20,7 @@ from solder_vae.utils.errors import UserError
 class Given:
     """Examples of given features."""
 
-    types = None
+    types = thumbnails = None
 
     def __init__(self, features):
         self.features, self.defects = features, ["normal"] * len(features)
