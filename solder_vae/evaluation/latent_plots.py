@@ -20,7 +20,6 @@ from solder_vae.evaluation.latent_space import Unit, posterior_kl
 from solder_vae.evaluation.style import BLACK, BLUE, GREY, VERMILION
 from solder_vae.evaluation.tsne import Embedding
 from solder_vae.models.autoencoder import Autoencoder
-from solder_vae.models.networks import STRIDE
 
 Panel = tuple[str, Embedding, ArrayLike, str]
 
@@ -108,8 +107,9 @@ def traversal_figure(
             fontsize=9,
         )
         if len(unit) == 3:
-            corner = (unit[2] * STRIDE - 0.5, unit[1] * STRIDE - 0.5)
-            line[0].add_patch(Rectangle(corner, STRIDE, STRIDE, fill=False, edgecolor=VERMILION, linewidth=1.8))
+            side = model.stride
+            corner = (unit[2] * side - 0.5, unit[1] * side - 0.5)
+            line[0].add_patch(Rectangle(corner, side, side, fill=False, edgecolor=VERMILION, linewidth=1.8))
         for place, picture, value in zip(line[1:-1], row, values, strict=True):
             _bare(place, picture)
             place.set_title(f"{value:+.3g}" if len(unit) == 1 and value else f"{value:.3g}", fontsize=9, pad=3)

@@ -38,7 +38,6 @@ from solder_vae.models.checkpoint import load_model
 from solder_vae.models.classifier import LIKENESS_COLUMNS, Likeness
 from solder_vae.models.detector import Detector
 from solder_vae.models.neighbours import Near
-from solder_vae.models.networks import STRIDE
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.text import printable
@@ -165,7 +164,7 @@ class Inspector:
                 and all(each.scores.keys() == self.thresholds.keys() for each in self.of_types.values())
                 and type(self.image_size) is int
                 and self.image_size > 0
-                and self.image_size % STRIDE == 0
+                and self.image_size % model.stride == 0
             )
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise UserError(UNCALIBRATED) from error

@@ -149,6 +149,7 @@ class Autoencoder(GradCon, Detector):
         self.encoder = make_network(encoder, paper, "model.encoder")
         self.decoder = make_network(decoder, None if decoder else Decoder(latent_channels, width), "model.decoder")
         self.encoder.fast = self.decoder.fast = fast
+        self.stride = self.encoder.stride
         if alpha > 0 and not self.decoder.convolutions:
             raise UserError(
                 f"score.alpha={alpha} does not fit the decoder, which names no convolutions for GradCon: use 0."

@@ -26,6 +26,7 @@ class Detector(nn.Module):
 
     Attributes:
         provides: to scores, see :attr:`solder_vae.models.scores.Score.needs`.
+        stride: heights and widths of images must be multiples of it.
         hparams: what makes the model anew from a checkpoint: plain values only.
         scores: those that it is tested under, by name.
         primary_score: the one whose threshold decides.
@@ -39,6 +40,7 @@ class Detector(nn.Module):
     registry: ClassVar[dict[str, type[Detector]]] = {}
     name: ClassVar[str]
     provides: ClassVar[frozenset[str]] = frozenset()
+    stride: int = 1
     hparams: dict[str, Any]
     scores: dict[str, Score]
     primary_score: str

@@ -14,7 +14,6 @@ from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC
 from solder_vae.metrics.threshold import Rule, fit_threshold
 from solder_vae.models.checkpoint import Checkpoint
 from solder_vae.models.detector import Detector
-from solder_vae.models.networks import STRIDE
 from solder_vae.models.precision import check_precision, resolve_precision
 from solder_vae.models.scores import Score
 from solder_vae.utils.checks import check_whole_number
@@ -37,21 +36,22 @@ def training_precision(config: DictConfig, resumed: Checkpoint | None) -> str:
     return str(resolve_precision(precision, accelerator))
 
 
-def check_run(config: DictConfig) -> None:
+def check_run(config: DictConfig, model: Detector) -> None:
     """Check what would otherwise fail late or deep inside a library.
 
     Args:
         config: the run's; each value of its model and data has been checked by itself.
+        model: made of it.
 
     Raises:
         UserError: a value does not fit another one, or this package cannot train so.
     """
     size, batch = config.data.image_size, config.data.batch_size
-    if size % STRIDE:
-        raise UserError(f"data.image_size={size} does not fit the network: use a multiple of {STRIDE}.")
-    if batch == 1 and size == STRIDE:
+    if size % model.stride:
+        raise UserError(f"data.image_size={size} does not fit the network: use a multiple of {model.stride}.")
+    if batch == 1 and size == model.stride:
         raise UserError(
-            "data.batch_size=1 with data.image_size=8 leaves batch norm a single pixel, which has no variance: "
+            f"data.batch_size=1 with data.image_size={size} leaves batch norm a single pixel, which has no variance: "
             "use 2 images or more."
         )
     if config.criterion not in ("val/loss", PSEUDO_DEFECT_AUROC):

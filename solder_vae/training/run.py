@@ -133,7 +133,7 @@ def build_parts(config: DictConfig) -> tuple[Detector, SolderDataModule]:
     data: SolderDataModule = build(config.data)
     threshold_rule(config)
     check_logging(**config.logger)
-    check_run(config)
+    check_run(config, model)
     return model, data
 
 

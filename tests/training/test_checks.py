@@ -9,6 +9,7 @@ from documented import compose_command
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from solder_vae.models.networks import Encoder
 from solder_vae.models.precision import FULL
 from solder_vae.models.steps import check_optimization
 from solder_vae.training.run import build_model, build_parts
@@ -156,3 +157,10 @@ def test_optimizer_and_schedule_are_tried_before_the_data_are_read(options, mess
 def test_those_that_fit_are_let_through(options):
     (config,) = compose_command("solder_vae.train", options)
     check_optimization(build_model(config))
+
+
+def test_images_must_fit_the_stride_of_the_model_at_hand(monkeypatch):
+    assert "image_size=20 does not fit the network: use a multiple of 8" in refused("data.image_size=20")
+    build_parts(config_of("model=backbone", "criterion=val/pseudo_defect_auroc", "data.image_size=20"))
+    monkeypatch.setattr(Encoder, "stride", 16)
+    assert "image_size=24 does not fit the network: use a multiple of 16" in refused("data.image_size=24")
