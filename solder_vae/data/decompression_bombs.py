@@ -40,7 +40,7 @@ def is_bomb(data: bytes) -> bool:
 def is_whole(data: bytes) -> bool:
     """Whether a PNG or JPEG file is complete; data after its end are ignored (True for other formats)."""
     if data.startswith(PNG):
-        return any(kind == b"IEND" for kind, _, _ in _chunks(data))
+        return any(kind == b"IEND" and end + 4 <= len(data) for kind, _, end in _chunks(data))
     return not data.startswith(JPEG) or any(kind == END for kind, _ in _segments(data))
 
 
@@ -63,7 +63,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Kind, begin and end of the content of each chunk of a PNG; the last one may end behind the file's end."""
     at = len(PNG)
-    while at + 12 <= len(data):
+    while at + 8 <= len(data):
         kind, begin = data[at + 4 : at + 8], at + 8
         end = begin + int.from_bytes(data[at : at + 4], "big")
         yield kind, begin, end
@@ -74,7 +74,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def _chunks_fit(data: bytes) -> bool:
     """Whether chunks are as long as they say: OpenCV allocates that length, up to 4 GiB, before it reads them."""
-    return all(end + 4 <= len(data) for _, _, end in _chunks(data))
+    return all(end + 4 <= len(data) or begin == end for _, begin, end in _chunks(data))
 
 
 def _inflates_too_much(data: bytes) -> bool:

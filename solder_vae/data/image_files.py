@@ -53,7 +53,11 @@ def read_image(path: str | Path) -> Image:
         UserError: the file is missing, not a regular file, empty, corrupt, of more than ``MAX_PIXELS``
             pixels, of a side shorter than ``MIN_SIDE``, or neither of 8 nor of 16 bit. The message names it.
     """
-    data = read_bytes(path)
+    return decode_image(read_bytes(path), path)
+
+
+def decode_image(data: Image, path: str | Path) -> Image:
+    """What :func:`read_image` returns, from a file's bytes ``(N,)`` uint8; ``path`` names it in messages."""
     return to_rgb(decode_raw(data, path), data, path)
 
 
@@ -183,8 +187,12 @@ def _parts(length: int) -> Iterator[slice]:
 
 def write_png(path: Path, image: Image) -> None:
     """Write a picture ``(H, W, 3)``, or ``(H, W)`` in grey; any name will do."""
-    packed = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)[1]
-    path.write_bytes(packed.tobytes())
+    path.write_bytes(png_bytes(image))
+
+
+def png_bytes(image: Image) -> bytes:
+    """A picture ``(H, W, 3)``, or ``(H, W)`` in grey, as the content of a PNG file."""
+    return cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)[1].tobytes()
 
 
 def base64_of_webp(image: NDArray[Any]) -> str:

@@ -135,8 +135,19 @@ def write_json(
     source: str,
 ) -> None:
     """The rows, how the decision was made, and what was left out."""
+    content = json_head(inspector, unreadable, source)
+    before, after = json.dumps(content, indent=1, allow_nan=False).rsplit("]", 1)
+    with path.open("w", encoding="utf-8") as file:  # line by line, as the text of many takes more memory than they do
+        file.write(before)
+        for number, prediction in enumerate(predictions):
+            file.write((",\n  " if number else "\n  ") + json.dumps(prediction, allow_nan=False))
+        file.write(f"\n ]{after}\n")
+
+
+def json_head(inspector: Inspector, unreadable: Sequence[Unreadable], source: str) -> dict[str, Any]:
+    """What the JSON says beside its rows, whose list ``predictions`` is empty here and comes last."""
     typed = bool(inspector.of_types)
-    content = {
+    return {
         "checkpoint": printable(source),
         "score": inspector.primary,
         "threshold": inspector.threshold.to_dict(),
@@ -144,12 +155,6 @@ def write_json(
         "unreadable": [{"path": item.name, "reason": item.reason} for item in unreadable],
         "predictions": [],
     }
-    before, after = json.dumps(content, indent=1, allow_nan=False).rsplit("]", 1)
-    with path.open("w", encoding="utf-8") as file:  # line by line, as the text of many takes more memory than they do
-        file.write(before)
-        for number, prediction in enumerate(predictions):
-            file.write((",\n  " if number else "\n  ") + json.dumps(prediction, allow_nan=False))
-        file.write(f"\n ]{after}\n")
 
 
 def headline(inspection: Inspection) -> str:

@@ -241,15 +241,17 @@ class Inspector:
         An unreadable picture takes its joint's place in the results.
         """
         for batch in read_ahead(joints, self.image_size, self.view, self.crop):
-            good = [(self.type_of(joint), image) for joint, image in batch if not isinstance(image, UserError)]
-            scored = iter(
-                self._score(np.stack([image for _, image in good]), [kind for kind, _ in good]) if good else []
-            )
-            for joint, image in batch:
-                if isinstance(image, UserError):
-                    yield Unreadable(joint.name, printable(str(image)))
-                else:
-                    yield self._verdict(joint.name, self.type_of(joint), image, *next(scored))
+            yield from self.decide(batch)
+
+    def decide(self, batch: Sequence[tuple[Joint, Image | UserError]]) -> Iterator[Verdict | Unreadable]:
+        """Verdicts on joints whose images :func:`read` has prepared, all scored together."""
+        good = [(self.type_of(joint), image) for joint, image in batch if not isinstance(image, UserError)]
+        scored = iter(self._score(np.stack([image for _, image in good]), [kind for kind, _ in good]) if good else [])
+        for joint, image in batch:
+            if isinstance(image, UserError):
+                yield Unreadable(joint.name, printable(str(image)))
+            else:
+                yield self._verdict(joint.name, self.type_of(joint), image, *next(scored))
 
     def _score(
         self, images: Image, types: Sequence[str]

@@ -67,3 +67,11 @@ def test_what_is_appended_to_a_png(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), PIXELS)
     assert is_whole(whole + MOTION)
     assert not is_whole(whole[:-12])
+
+
+@pytest.mark.parametrize("left", range(12))
+def test_a_chunk_that_claims_more_than_follows_its_header(left):
+    """OpenCV would allocate and fill what it claims; only an empty chunk, such as the end's, may lack its checksum."""
+    start = cv2.imencode(".png", PIXELS)[1].tobytes()[:33]
+    assert is_bomb(start + struct.pack(">I", 0x7FFFFFFF) + b"IDAT" + bytes(left))
+    assert not is_bomb(start + struct.pack(">I", 0) + b"IEND"[:left])

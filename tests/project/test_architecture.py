@@ -20,7 +20,7 @@ BELOW = {
     "inspection": {"utils", *PILLARS, "evaluation"},
     "studies": {"utils", *PILLARS, "evaluation", "training"},
 }
-COMMANDS = {"train", "predict", "threshold", "export", "crop", "report", "dashboard", "audit", "reproduce"}
+COMMANDS = {"train", "predict", "threshold", "export", "crop", "report", "dashboard", "audit", "reproduce", "serve"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -48,7 +48,7 @@ def test_an_inspection_does_without_what_only_training_needs():
 @pytest.mark.parametrize(
     "arguments",
     [
-        *([command, "chekpoint=x"] for command in ("predict", "threshold", "export", "crop", "dashboard")),
+        *([command, "chekpoint=x"] for command in ("predict", "threshold", "export", "crop", "dashboard", "serve")),
         *([command, "seeed=1"] for command in ("train", "audit", "reproduce")),
         ["report"],
         ["report", "nowhere"],
@@ -63,6 +63,8 @@ def test_an_inspection_does_without_what_only_training_needs():
         ["threshold", "checkpoint=a.ckpt", "rule=cost", "escape_cost=2", "prevalence=0.1"],
         ["export", "checkpoint=no.ckpt", "out=a.onnx"],
         ["crop", "board=no.png", "pads=no.csv", "out=new"],
+        ["serve", "checkpoint=no.ckpt"],
+        ["serve", "checkpoint=a.ckpt", "pictures=0"],
         ["train", "model=cea"],
         ["train", "data=folder", "data.root=nowhere"],
         ["train", "resume=no.ckpt"],
