@@ -22,6 +22,7 @@ Inspect new joints as a checkpoint says.
   images=...        a folder (with its sub-folders), one image, a pattern such as 'board7/**/*.png' in quotes, or a CSV
                     file with a column path, relative to that file's folder
   out=DIR           a new folder for predictions.csv, predictions.json and report.html
+  strict=false      true: exit status 4 if the joints do not look like those the model was trained on
   processes=1       how many processes share the images and the cores; the tables stay the same
   device=cpu        or cuda: the network runs on GPUs, one for each process
   plugins=MODULE    of yours, where the checkpoint's model, score or rule is defined; several with commas
@@ -29,7 +30,8 @@ Inspect new joints as a checkpoint says.
 Instead of images=, the joints of a board's picture (docs/use/crop.md), whose verdicts are drawn into board.png:
 
 {BOARD_USAGE}
-Exit status: 0; 3 if images could not be read (they are listed or counted, and left out); 2 if nothing could be done.
+Exit status: 0; 2 if nothing could be done; 3 if images could not be read (they are listed or counted, and left out);
+4 with strict=true if the joints do not look like those the model was trained on (docs/use/line.md).
 """
 
 
@@ -38,6 +40,7 @@ class Options(BoardOptions):
     checkpoint: str
     out: str
     images: str = ""
+    strict: bool = False
     processes: int = 1
     device: str = "cpu"
     plugins: str = ""
@@ -71,7 +74,7 @@ def run(arguments: list[str]) -> int:
     import torch
 
     from solder_vae.data.image_files import write_png
-    from solder_vae.inspection.batch import UNREADABLE, inspect_into, print_summary
+    from solder_vae.inspection.batch import DRIFTED, UNREADABLE, inspect_into, print_summary
     from solder_vae.inspection.inspector import Inspector
 
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -88,6 +91,8 @@ def run(arguments: list[str]) -> int:
     if board:
         print(board)
     print_summary(inspector, inspection, out)
+    if options.strict and inspection.drift.told:
+        return DRIFTED
     return UNREADABLE if listing.incomplete else inspection.status
 
 

@@ -20,6 +20,7 @@ from solder_vae.data.transforms import to_images
 from solder_vae.evaluation.anomaly_map import IMAGES_FOR_SCALE, map_scale, mean_image_maps, output_map
 from solder_vae.evaluation.baselines import trivial_scores
 from solder_vae.evaluation.fit_scores import fit_scores
+from solder_vae.evaluation.looks import looks_of_table, looks_to_keep
 from solder_vae.evaluation.run_model import batches_of, run_model
 from solder_vae.metrics.by_type import ALL, OfType, fit_by_type, group, limits, own_thresholds
 from solder_vae.metrics.classification import Metrics, evaluate
@@ -62,6 +63,7 @@ class Evaluation:
         trivial_localisation: ... and of the trivial ones, the difference from the mean training image.
         likeness: which type of known defect each test image looks like; None where no types are told apart.
         of_types: validation normals and thresholds by component type, where the source knows types.
+        looks: how the validation normals look, see :func:`solder_vae.evaluation.looks.looks_to_keep`.
     """
 
     primary: str
@@ -78,6 +80,7 @@ class Evaluation:
     trivial_localisation: Metrics | None
     likeness: list[Likeness] | None = None
     of_types: dict[str, OfType] = field(default_factory=dict)
+    looks: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def threshold(self) -> Threshold:
@@ -104,7 +107,7 @@ class Evaluation:
 
     def decision_state(self) -> dict[str, Any]:
         """What a checkpoint needs to decide on new images, see :func:`decision_state`."""
-        return decision_state(self.primary, self.thresholds, self.val, self.map_scale, self.of_types)
+        return decision_state(self.primary, self.thresholds, self.val, self.map_scale, self.of_types, self.looks)
 
 
 def decision_state(
@@ -113,6 +116,7 @@ def decision_state(
     normals: Scores,
     map_scale: float,
     of_types: Mapping[str, OfType] | None = None,
+    looks: Mapping[str, list[float]] | None = None,
 ) -> dict[str, Any]:
     """What a checkpoint needs to decide on new images, in plain containers.
 
@@ -122,6 +126,7 @@ def decision_state(
         normals: scores of the normals that the thresholds come from.
         map_scale: unit of the anomaly maps.
         of_types: the same by component type; left out without types, as in files of earlier versions.
+        looks: how the normals look; not in files of earlier versions.
     """
     types = {"types": {kind: each.to_dict() for kind, each in of_types.items()}} if of_types else {}
     return {
@@ -130,6 +135,7 @@ def decision_state(
         "validation_scores": {name: sorted(scores.tolist()) for name, scores in normals.items()},
         "map_scale": map_scale,
         **types,
+        **({"looks": dict(looks)} if looks else {}),
     }
 
 
@@ -194,6 +200,7 @@ def evaluate_model(model: Detector, data: SolderDataModule, rule: Rule) -> Evalu
         trivial_localisation=trivially_located,
         likeness=likeness,
         of_types=of_types,
+        looks=looks_to_keep(looks_of_table(data.tables["val"]), model.preprocessing),
     )
 
 

@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from solder_vae.evaluation.rule_sentence import rule_sentence
+from solder_vae.inspection.drift import BatchLooks
 from solder_vae.inspection.inspector import ABNORMAL, Inspector, Unreadable
 from solder_vae.inspection.joints import Joint
 from solder_vae.inspection.predictions import inspect_on_processes, inspect_rows
 from solder_vae.inspection.report import page
 from solder_vae.metrics.by_type import types_sentence
+from solder_vae.metrics.drift import Drift
 from solder_vae.models.classifier import LIKENESS_COLUMNS
 from solder_vae.models.scores import RECONSTRUCTION
 from solder_vae.utils.tables import write_csv
 from solder_vae.utils.text import cell_safe, printable
 from solder_vae.utils.threads import tracked
 
-#: Exit status of a command that had to leave images out.
-UNREADABLE = 3
+#: Exit status of a command that had to leave images out; and of one that is strict and found drift.
+UNREADABLE, DRIFTED = 3, 4
 
 IN_REPORT = 10_000
 """How many of the worst joints are in the report, since browsers are slow with more. The tables have all joints."""
@@ -40,11 +42,13 @@ class Inspection:
         predictions: :attr:`Verdict.row <solder_vae.inspection.inspector.Verdict>` of each, in the order of the joints.
         unreadable: what could not be inspected.
         seconds: time for decoding, scoring and drawing together.
+        drift: how the batch differs from the normals that the thresholds come from.
     """
 
     predictions: list[dict[str, Any]]
     unreadable: list[Unreadable]
     seconds: float
+    drift: Drift
 
     @property
     def abnormal(self) -> int:
@@ -73,12 +77,14 @@ def inspect_into(
     predictions: list[dict[str, Any]] = []
     unreadable: list[Unreadable] = []
     rows = inspect_rows(inspector, joints) if processes == 1 else inspect_on_processes(inspector, joints, processes)
+    looks = BatchLooks(inspector)
     worst: list[tuple[float, int, dict[str, Any]]] = []  # a heap of (score, -row, picture)
     for row in tracked(rows, "Inspecting", len(joints)):
         if isinstance(row, Unreadable):
             unreadable.append(row)
             continue
-        prediction, draw = row
+        prediction, look, draw = row
+        looks.add(look)
         place = (prediction["margin" if inspector.of_types else "score"], -len(predictions))
         predictions.append(prediction)
         if len(worst) < IN_REPORT:
@@ -89,8 +95,9 @@ def inspect_into(
     write_csv(
         directory / "predictions.csv", csv_rows(list(inspector.thresholds), predictions, bool(inspector.of_types))
     )
-    write_json(directory / "predictions.json", inspector, predictions, unreadable, source)
-    inspection = Inspection(predictions, unreadable, time.monotonic() - started)
+    drift = looks.drift(predictions)
+    write_json(directory / "predictions.json", inspector, predictions, unreadable, source, drift)
+    inspection = Inspection(predictions, unreadable, time.monotonic() - started, drift)
     html = page(
         cards,
         unreadable,
@@ -102,6 +109,7 @@ def inspect_into(
         sentence=decision_sentence(inspector),
         of_types=inspector.of_types,
         source=origin(inspection, source, len(cards)),
+        drift=drift.sentence,
     )
     (directory / "report.html").write_text(html, encoding="utf-8")
     return inspection
@@ -133,9 +141,10 @@ def write_json(
     predictions: Sequence[dict[str, Any]],
     unreadable: Sequence[Unreadable],
     source: str,
+    drift: Drift,
 ) -> None:
-    """The rows, how the decision was made, and what was left out."""
-    content = json_head(inspector, unreadable, source)
+    """The rows, how the decision was made, what was left out, and how the batch differs from the normals."""
+    content = json_head(inspector, unreadable, source, drift)
     before, after = json.dumps(content, indent=1, allow_nan=False).rsplit("]", 1)
     with path.open("w", encoding="utf-8") as file:  # line by line, as the text of many takes more memory than they do
         file.write(before)
@@ -144,7 +153,9 @@ def write_json(
         file.write(f"\n ]{after}\n")
 
 
-def json_head(inspector: Inspector, unreadable: Sequence[Unreadable], source: str) -> dict[str, Any]:
+def json_head(
+    inspector: Inspector, unreadable: Sequence[Unreadable], source: str, drift: Drift | None = None
+) -> dict[str, Any]:
     """What the JSON says beside its rows, whose list ``predictions`` is empty here and comes last."""
     typed = bool(inspector.of_types)
     return {
@@ -152,6 +163,7 @@ def json_head(inspector: Inspector, unreadable: Sequence[Unreadable], source: st
         "score": inspector.primary,
         "threshold": inspector.threshold.to_dict(),
         **({"thresholds_by_type": {kind: own.to_dict() for kind, own in inspector.own.items()}} if typed else {}),
+        **({} if drift is None else {"drift": drift.to_dict()}),
         "unreadable": [{"path": item.name, "reason": item.reason} for item in unreadable],
         "predictions": [],
     }
@@ -181,6 +193,8 @@ def origin(inspection: Inspection, source: str, cards: int) -> str:
 def print_summary(inspector: Inspector, inspection: Inspection, out: Path) -> None:
     """The counts, what the threshold promises, the speed; on stderr what could not be read."""
     joints = len(inspection.predictions)
+    if inspection.drift.told:
+        print(inspection.drift.sentence)
     print(f"{headline(inspection)}.")
     print(decision_sentence(inspector))
     if joints:

@@ -14,7 +14,6 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,12 +24,14 @@ from torch import Tensor
 
 from solder_vae.data.component_types import check_regex, type_in
 from solder_vae.data.framing import SQUARE, check_crop
-from solder_vae.data.image_files import MAX_PIXELS, MIN_SIDE, Image, read_image
+from solder_vae.data.image_files import Image
 from solder_vae.data.transforms import to_images, to_tensor
-from solder_vae.data.view import PLAIN, apply_view, check_view
+from solder_vae.data.view import PLAIN, check_view
 from solder_vae.evaluation.anomaly_map import output_map
+from solder_vae.evaluation.looks import kept_looks
 from solder_vae.evaluation.run_model import run_model
 from solder_vae.inspection.joints import Joint, named_joints
+from solder_vae.inspection.reading import Picture, read_ahead
 from solder_vae.metrics.by_type import ALL, OfType, own_thresholds
 from solder_vae.metrics.intervals import finite_number
 from solder_vae.metrics.threshold import Threshold
@@ -41,13 +42,10 @@ from solder_vae.models.neighbours import Near
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.text import printable
-from solder_vae.utils.threads import in_threads
 
 ABNORMAL = "abnormal"
 
 UNCALIBRATED = "The checkpoint has no usable calibration: take the best.ckpt of a finished run."
-
-BATCH = 32  # larger batches are not faster on a CPU, and their results come later
 
 
 class Unreadable(NamedTuple):
@@ -79,6 +77,7 @@ class Verdict:
         near: of an abnormal joint, the good joint and the known defect that it is nearest to, as far as the checkpoint
             keeps pictures of them.
         features: ``(D,)`` float32, by which it is compared with normals; None where no score of the model needs them.
+        native_size: height and width of its picture in pixels, before it was made the network's.
     """
 
     name: str
@@ -94,6 +93,7 @@ class Verdict:
     judged_among: str = ""
     features: NDArray[np.float32] | None = None
     near: tuple[Near, ...] = ()
+    native_size: tuple[int, int] = (0, 0)
 
     @property
     def margin(self) -> float:
@@ -152,6 +152,8 @@ class Inspector:
             self.type_regex: str | None = preprocessing.get("type_regex")
             check_regex("data.type_regex", self.type_regex, "")
             self.map_scale = finite_number(calibration["map_scale"])
+            #: How the normals look that the thresholds come from; empty of checkpoints of earlier versions.
+            self.looks = kept_looks(calibration)
             self.image_size: int = preprocessing["image_size"]
             self.view = check_view(preprocessing.get("view", PLAIN))  # checkpoints before there were views have none
             self.crop = check_crop(preprocessing.get("crop", SQUARE))
@@ -243,15 +245,15 @@ class Inspector:
         for batch in read_ahead(joints, self.image_size, self.view, self.crop):
             yield from self.decide(batch)
 
-    def decide(self, batch: Sequence[tuple[Joint, Image | UserError]]) -> Iterator[Verdict | Unreadable]:
-        """Verdicts on joints whose images :func:`read` has prepared, all scored together."""
-        good = [(self.type_of(joint), image) for joint, image in batch if not isinstance(image, UserError)]
+    def decide(self, batch: Sequence[tuple[Joint, Picture | UserError]]) -> Iterator[Verdict | Unreadable]:
+        """Verdicts on joints whose pictures are read already, all scored together."""
+        good = [(self.type_of(joint), found.image) for joint, found in batch if not isinstance(found, UserError)]
         scored = iter(self._score(np.stack([image for _, image in good]), [kind for kind, _ in good]) if good else [])
-        for joint, image in batch:
-            if isinstance(image, UserError):
-                yield Unreadable(joint.name, printable(str(image)))
+        for joint, found in batch:
+            if isinstance(found, UserError):
+                yield Unreadable(joint.name, printable(str(found)))
             else:
-                yield self._verdict(joint.name, self.type_of(joint), image, *next(scored))
+                yield self._verdict(joint.name, self.type_of(joint), found, *next(scored))
 
     def _score(
         self, images: Image, types: Sequence[str]
@@ -282,7 +284,7 @@ class Inspector:
         self,
         name: str,
         kind: str,
-        image: Image,
+        picture: Picture,
         recon: Image | None,
         heat_map: NDArray[np.float32],
         scores: dict[str, float],
@@ -295,7 +297,7 @@ class Inspector:
         if kind in self.own:
             threshold, normals, among = self.own[kind], self._normals_of[kind], kind
         rank = bisect_left(normals, score) / len(normals)
-        looks = (image, recon, heat_map, likeness, kind, among, features, near)
+        looks = (picture.image, recon, heat_map, likeness, kind, among, features, near, picture.native_size)
         return Verdict(name, score, threshold.value, rank, scores, *looks)
 
 
@@ -310,38 +312,3 @@ def finite(scores: Tensor) -> list[float]:
     limit = torch.finfo(scores.dtype).max
     numbers: list[float] = scores.clamp(-limit, limit).double().tolist()
     return numbers
-
-
-def read_ahead(
-    joints: Iterable[Joint], image_size: int, view: str, crop: str = SQUARE
-) -> Iterator[list[tuple[Joint, Image | UserError]]]:
-    """Batches of joints with prepared images ``(S, S, 3)``, or what is wrong with them, decoded in other threads."""
-    images = in_threads(lambda joint: (joint, read(joint.image, image_size, view, crop)), joints)
-    while batch := list(islice(images, BATCH)):
-        yield batch
-
-
-def read(image: Path | Image, image_size: int, view: str, crop: str = SQUARE) -> Image | UserError:
-    """The view's image ``(S, S, 3)``, or what is wrong with it."""
-    try:
-        return apply_view(read_image(image) if isinstance(image, Path) else checked(image), image_size, view, crop)
-    except UserError as error:
-        return error
-
-
-def checked(image: Any) -> Image:
-    """The array, if it is an image.
-
-    Raises:
-        UserError: it is anything but ``(H, W, 3)`` uint8 of sensible size.
-    """
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise UserError(f"An image must be a uint8 RGB array (H, W, 3), 0 to 255, got {found}: convert it.")
-    height, width = image.shape[:2]
-    if min(height, width) < MIN_SIDE or height * width > MAX_PIXELS:
-        raise UserError(
-            f"An image of {width}x{height} px was given: a side needs {MIN_SIDE} px or more, "
-            f"all together {MAX_PIXELS} at most."
-        )
-    return image

@@ -16,20 +16,26 @@ from typing import Any
 
 import torch
 
-from solder_vae.inspection.inspector import BATCH, Inspector, Unreadable
+from solder_vae.evaluation.looks import Looks, looks_of
+from solder_vae.inspection.inspector import Inspector, Unreadable
 from solder_vae.inspection.joints import Joint
+from solder_vae.inspection.reading import BATCH
 from solder_vae.inspection.report import picture
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.processes import end_with_parent, ignore_interrupts, share_of_threads
 
-Row = tuple[dict[str, Any], Callable[[], dict[str, Any]]] | Unreadable
-"""A joint's verdict as a row, with what draws the report's picture (few are shown), or why there is none."""
+Row = tuple[dict[str, Any], Looks, Callable[[], dict[str, Any]]] | Unreadable
+"""A joint's verdict as a row, how its picture looks, and what draws the report's (few are shown); or why there is none.
+"""
 
 
 def inspect_rows(inspector: Inspector, joints: Iterable[Joint]) -> Iterator[Row]:
     """Inspect joints one by one, see :meth:`Inspector.inspect`."""
     for result in inspector.inspect(joints):
-        yield result if isinstance(result, Unreadable) else (result.row, partial(picture, result))
+        if isinstance(result, Unreadable):
+            yield result
+        else:
+            yield result.row, looks_of(result.image, result.native_size), partial(picture, result)
 
 
 AHEAD = 4  # batches that each process gets in advance
@@ -101,4 +107,4 @@ def inspect_batch(joints: list[Joint]) -> list[Row]:
 
 def drawn(row: Row) -> Row:
     """The row with its picture drawn already: several processes draw, and a picture is smaller than its arrays."""
-    return row if isinstance(row, Unreadable) else (row[0], partial(dict, row[1]()))
+    return row if isinstance(row, Unreadable) else (*row[:2], partial(dict, row[2]()))

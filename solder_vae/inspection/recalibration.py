@@ -25,6 +25,7 @@ from solder_vae.evaluation import style
 from solder_vae.evaluation.anomaly_map import SCALE_QUANTILE
 from solder_vae.evaluation.evaluate import Scores, decision_state, fit_thresholds
 from solder_vae.evaluation.fit_scores import thumbnails
+from solder_vae.evaluation.looks import Looks, looks_of, looks_to_keep
 from solder_vae.evaluation.plots import trade_off_figure
 from solder_vae.evaluation.rule_sentence import rule_sentence
 from solder_vae.inspection.batch import UNREADABLE, unreadable_list
@@ -161,10 +162,13 @@ def recalibrate(
     known: Scores = {name: np.array(scores) for name, scores in inspector.validation_scores.items()}
     groups = {kind: each.scores for kind, each in inspector.of_types.items()}
     scale, readable, listing = inspector.map_scale, 0, Listing()
+    looks = checkpoint["calibration"].get("looks")
     if normals is not None:
         joints = find_joints(normals, "normals", listing)
         joints = joints if memory == KEEP else at_most(joints)
-        known, features, types, pictures, scale, skipped = score_normals(inspector, joints, shown)
+        seen: list[Looks] = []
+        known, features, types, pictures, scale, skipped = score_normals(inspector, joints, shown, seen)
+        looks = looks_to_keep(seen, checkpoint["preprocessing"])
         if memory != KEEP:
             assert features is not None
             known = renew(inspector.model, known, features, types, memory, pictures)
@@ -185,7 +189,7 @@ def recalibrate(
         return fit_thresholds(rule, inspector.primary, scores, own_set)
 
     of_types = fit_by_type(groups, fit)
-    checkpoint["calibration"] = decision_state(inspector.primary, thresholds, known, scale, of_types)
+    checkpoint["calibration"] = decision_state(inspector.primary, thresholds, known, scale, of_types, looks)
     new = thresholds[inspector.primary]
     own = own_thresholds(of_types, inspector.primary)
     good = above(known[inspector.primary], groups, inspector.primary, new, own)
@@ -221,10 +225,10 @@ def above(
 
 
 def score_normals(
-    inspector: Inspector, joints: list[Joint], shown: bool
+    inspector: Inspector, joints: list[Joint], shown: bool, looks: list[Looks]
 ) -> tuple[Scores, Tensor | None, list[str], Tensor | None, float, list[Unreadable]]:
     """Scores, features, types and, if wanted, small pictures of good joints, the anomaly map's unit that they fix, and
-    what can't be read.
+    what can't be read. How each looks is added to ``looks``.
     """
     step = math.ceil(len(joints) / _MAPS_FOR_SCALE)
     rows: list[dict[str, float]] = []
@@ -242,6 +246,7 @@ def score_normals(
         rows.append(result.scores)
         types.append(result.component)
         small += [thumbnails([result.image])] if shown else []
+        looks.append(looks_of(result.image, result.native_size))
         features += [result.features] if result.features is not None else []
     if not rows:
         raise UserError(f"None of the {len(joints)} normals can be read; the first: {unreadable[0].reason}")

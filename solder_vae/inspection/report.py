@@ -74,6 +74,7 @@ def page(
     sentence: str,
     source: str,
     of_types: Mapping[str, OfType] | None = None,
+    drift: str = "",
 ) -> str:
     """The report as HTML.
 
@@ -86,11 +87,13 @@ def page(
         reconstructs: whether the pictures show reconstructions.
         title, sentence, source: the page's title, what the threshold promises, where all of it comes from.
         of_types: normals and thresholds by component type.
+        drift: how the joints differ from those the model was trained on, "" where nothing is to be told.
     """
     own = own_thresholds(of_types or {}, primary)
     scores = {kind: (of_types or {})[kind].scores[primary].tolist() for kind in own}
     data = {
         "title": title,
+        "drift": drift,
         "sentence": sentence,
         "source": source,
         "primary": primary,

@@ -3,7 +3,7 @@
 A checkpoint is Lightning's own (weights, optimizer, schedule, loop state) plus what makes it sufficient for
 inspection: ``model`` (its registered name: cae, vae, beta_vae ...), ``precision`` (of training), ``preprocessing``
 (how a picture becomes the network's input), ``calibration`` (for each score the threshold with its rule, and the scores
-of the validation normals it came from; None until calibrated), ``scores`` (what fitted scores have learned) and
+and looks of the validation normals it came from; None until calibrated), ``scores`` (what fitted scores learned) and
 ``plugins`` (the modules outside this package that it needs). The reference gradients are among the weights. Everything
 is a tensor or a plain container, so files load with ``weights_only=True`` and cannot run code. Names are looked up
 among the classes that are imported already; a plugin is never imported because a file says so.

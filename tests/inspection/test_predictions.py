@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from checkpoints import pictures, write_checkpoint, write_images
+from checkpoints import pictures, with_looks, write_checkpoint, write_images
 from commands import children_of
 
 from solder_vae.inspection.inspector import Inspector
@@ -23,7 +23,7 @@ def inspected(tmp_path_factory):
     paths = write_images(folder / "images", pictures(150))
     for index in (10, 120):
         paths[index].write_bytes(b"no picture")
-    return write_checkpoint(folder / "best.ckpt")[0], folder / "images"
+    return with_looks(write_checkpoint(folder / "best.ckpt")[0], pictures(60, seed=3)), folder / "images"
 
 
 @pytest.mark.slow

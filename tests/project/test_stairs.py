@@ -81,7 +81,7 @@ def measured(way):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("way", "most"), [(in_predict, 21), (in_training, 40)])
+@pytest.mark.parametrize(("way", "most"), [(in_predict, 23), (in_training, 42)])
 def test_the_files_on_the_way_are_those_of_the_document(way, most, tmp_path):
     files = way(tmp_path)
     assert len(files) <= most

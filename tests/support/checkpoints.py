@@ -10,6 +10,7 @@ from solder_vae.data.transforms import to_tensor
 from solder_vae.evaluation.anomaly_map import anomaly_map, map_scale
 from solder_vae.evaluation.evaluate import decision_state
 from solder_vae.evaluation.fit_scores import fit_scores
+from solder_vae.evaluation.looks import looks_of, looks_to_keep
 from solder_vae.metrics.threshold import Quantile, fit_threshold
 from solder_vae.models import vae  # noqa: F401 - which registers its models
 from solder_vae.models.autoencoder import Autoencoder
@@ -45,6 +46,15 @@ def write_checkpoint(path, model="beta_vae", score="gradcon", normals=40, tables
     network.on_save_checkpoint(content)
     torch.save(content, path)
     return Path(path), network
+
+
+def with_looks(path, images):
+    """Give a checkpoint the looks of images, as if they were its validation normals."""
+    content = torch.load(path, weights_only=True)
+    looks = [looks_of(image, image.shape[:2]) for image in images]
+    content["calibration"]["looks"] = looks_to_keep(looks, content["preprocessing"])
+    torch.save(content, path)
+    return path
 
 
 def write_images(folder, images):

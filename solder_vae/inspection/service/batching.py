@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from solder_vae.data.image_files import Image
-from solder_vae.inspection.inspector import BATCH, Inspector, Unreadable, Verdict
+from solder_vae.inspection.inspector import Inspector, Unreadable, Verdict
 from solder_vae.inspection.joints import Joint
+from solder_vae.inspection.reading import BATCH, Picture
 from solder_vae.utils.errors import UserError
 
-Prepared = tuple[Joint, Image | UserError]
+Prepared = tuple[Joint, Picture | UserError]
 """A joint with its image as the network takes it, or what is wrong with it."""
 
 Results = list[Verdict | Unreadable]

@@ -9,7 +9,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from solder_vae.inspection.inspector import BATCH, Unreadable
+from solder_vae.inspection.inspector import Unreadable
+from solder_vae.inspection.reading import BATCH
 from solder_vae.inspection.service.origin import Origin
 
 GONE = 499

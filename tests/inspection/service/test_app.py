@@ -12,7 +12,8 @@ from checkpoints import SIZE, pictures, png, write_checkpoint, write_images
 from commands import run_command
 from service import answer_on, request, running
 
-from solder_vae.inspection.inspector import BATCH, Inspector
+from solder_vae.inspection.inspector import Inspector
+from solder_vae.inspection.reading import BATCH
 from solder_vae.inspection.report import overlay
 
 COUNT = 70
@@ -34,9 +35,16 @@ def folder(tmp_path_factory):
     return folder
 
 
+def answer_in(folder):
+    """predict's JSON but for its drift: a request is seldom large enough to be compared with the training."""
+    content = json.loads((folder / "predictions.json").read_text())
+    del content["drift"]
+    return content
+
+
 @pytest.fixture(scope="module")
 def said(folder):
-    return json.loads((folder / "said/predictions.json").read_text())
+    return answer_in(folder / "said")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +62,7 @@ def test_pictures_get_the_very_answer_of_predict(service, said):
 
 
 def test_a_board_gets_the_very_answer_of_predict(service, folder):
-    said = json.loads((folder / "said_of_board/predictions.json").read_text())
+    said = answer_in(folder / "said_of_board")
     files = [("board", "b.png", (folder / "board.png").read_bytes()), ("pads", "p.csv", PADS)]
     assert service.post("/board", files) == (200, said)
     status, answer = service.post("/board", [*files, ("drawn", "true"), ("margin", "0")])
