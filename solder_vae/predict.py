@@ -51,6 +51,7 @@ def run(arguments: list[str]) -> int:
     options = parse(Options, arguments, USAGE)
     # Imported where they are needed, so that --help and mistakes are answered at once: first those without torch.
     from solder_vae.data.listing import Listing
+    from solder_vae.inspection.boards.crops import file_names, write_crops
     from solder_vae.inspection.joints import board_joints, find_joints
     from solder_vae.models.checkpoint_archive import check_there
 
@@ -69,7 +70,11 @@ def run(arguments: list[str]) -> int:
 
         board = read_board(options)
     listing = Listing()
-    joints = board_joints(board) if board else find_joints(options.images, listing=listing)
+    if board:
+        crops = [out / "crops" / name for name in file_names([joint.name for joint in board.joints])]
+        joints = board_joints(board, crops)
+    else:
+        joints = find_joints(options.images, listing=listing)
 
     import torch
 
@@ -88,6 +93,8 @@ def run(arguments: list[str]) -> int:
 
             margins = [row["margin"] for row in inspection.predictions]
             write_png(directory / "board.png", verdicts_on_board(board, margins))
+            (directory / "crops").mkdir()
+            write_crops(board, directory / "crops")  # so that the report's verdicts name files that are there
     if board:
         print(board)
     print_summary(inspector, inspection, out)

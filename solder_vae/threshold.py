@@ -95,7 +95,12 @@ def read(arguments: list[str]) -> tuple[Options, Rule, Path]:
     if options.memory not in MEMORIES:
         raise UserError(f"memory={options.memory} is unknown: use {', '.join(MEMORIES)}.")
     if options.memory != MEMORIES[0] and options.normals is None:
-        raise UserError(f"memory={options.memory} needs normals=PATH: the good joints to compare with from now on.")
+        if options.memory == "replace":
+            raise UserError("memory=replace needs normals=PATH: the good joints to compare with from now on.")
+        if options.labelled is None:
+            raise UserError(
+                "memory=add needs normals=PATH or labelled=PATH: good joints to compare with from now on, too."
+            )
     checkpoint = Path(options.checkpoint)
     parts = [checkpoint.stem, rule.name, *(f"{number:g}" for number in given.values())]
     named = checkpoint.with_name("_".join(parts + [options.memory] * (options.memory != MEMORIES[0])))

@@ -20,7 +20,7 @@ from solder_vae.data.listing import Listing, list_images
 from solder_vae.data.names import NORMAL_NAMES, SUFFIXES, class_of, split_of
 from solder_vae.data.splits import KNOWN, TEST, TRAIN, VAL
 from solder_vae.utils.errors import UserError
-from solder_vae.utils.labels import NORMAL
+from solder_vae.utils.labels import NORMAL, UNDECIDED
 from solder_vae.utils.tables import Row, path_to_read, read_table
 from solder_vae.utils.text import printable
 
@@ -219,12 +219,17 @@ def read_manifest(path: Path, normal: Collection[str] = NORMAL_NAMES) -> list[Re
 
     Columns: ``path``, absolute or relative to the manifest's folder and below it; ``label``, normal (also good, ok)
     or the defect type; optionally ``split`` (train, val or validation, test, known), ``group`` and ``type``. Other
-    columns are ignored.
+    columns are ignored, and so are lines that are labelled undecided, as the report of an inspection saves them.
 
     Raises:
         UserError: the file can't be read, or some of its lines are wrong; all of these are listed.
     """
-    rows = read_table(path, ("path", "label"))
+    everything = read_table(path, ("path", "label"))
+    rows = [(line, row) for line, row in everything if row["label"].lower() != UNDECIDED]
+    if not rows:
+        raise UserError(f"{path}: all of its {len(everything)} joints are undecided; decide some of them.")
+    if undecided := len(everything) - len(rows):
+        log.info("%s: %d undecided joints are left out.", printable(str(path)), undecided)
     records: list[Record] = []
     wrong: list[str] = []
     lines: dict[Path, int] = {}

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from solder_vae.evaluation.joint_report import facts, headline, page
 from solder_vae.evaluation.rule_sentence import rule_sentence
 from solder_vae.inspection.drift import BatchLooks
-from solder_vae.inspection.inspector import ABNORMAL, Inspector, Unreadable
+from solder_vae.inspection.inspector import Inspector, Unreadable
 from solder_vae.inspection.joints import Joint
 from solder_vae.inspection.predictions import inspect_on_processes, inspect_rows
-from solder_vae.inspection.report import page
 from solder_vae.metrics.by_type import types_sentence
 from solder_vae.metrics.drift import Drift
 from solder_vae.models.classifier import LIKENESS_COLUMNS
 from solder_vae.models.scores import RECONSTRUCTION
+from solder_vae.utils.labels import ABNORMAL
 from solder_vae.utils.tables import write_csv
 from solder_vae.utils.text import cell_safe, printable
 from solder_vae.utils.threads import tracked
@@ -79,7 +80,8 @@ def inspect_into(
     rows = inspect_rows(inspector, joints) if processes == 1 else inspect_on_processes(inspector, joints, processes)
     looks = BatchLooks(inspector)
     worst: list[tuple[float, int, dict[str, Any]]] = []  # a heap of (score, -row, picture)
-    for row in tracked(rows, "Inspecting", len(joints)):
+    told: list[dict[str, str]] = []  # what the report says of each joint beside its row
+    for joint, row in zip(joints, tracked(rows, "Inspecting", len(joints)), strict=True):
         if isinstance(row, Unreadable):
             unreadable.append(row)
             continue
@@ -87,11 +89,14 @@ def inspect_into(
         looks.add(look)
         place = (prediction["margin" if inspector.of_types else "score"], -len(predictions))
         predictions.append(prediction)
+        told.append(facts(joint.image if isinstance(joint.image, Path) else joint.file, joint.truth))
         if len(worst) < IN_REPORT:
             heapq.heappush(worst, (*place, draw()))
         elif place > worst[0][:2]:
             heapq.heapreplace(worst, (*place, draw()))
-    cards = [{**predictions[-minus_row], **drawn} for _, minus_row, drawn in sorted(worst, reverse=True)]
+    cards = [
+        {**predictions[-minus_row], **told[-minus_row], **drawn} for _, minus_row, drawn in sorted(worst, reverse=True)
+    ]
     write_csv(
         directory / "predictions.csv", csv_rows(list(inspector.thresholds), predictions, bool(inspector.of_types))
     )
@@ -105,9 +110,10 @@ def inspect_into(
         inspector.threshold,
         primary=inspector.primary,
         reconstructs=RECONSTRUCTION in inspector.model.provides,
-        title=headline(inspection),
+        title=headline(len(predictions), inspection.abnormal),
         sentence=decision_sentence(inspector),
         of_types=inspector.of_types,
+        kinds=inspector.model.known_defects,
         source=origin(inspection, source, len(cards)),
         drift=drift.sentence,
     )
@@ -169,13 +175,6 @@ def json_head(
     }
 
 
-def headline(inspection: Inspection) -> str:
-    """How many joints were called abnormal."""
-    joints, abnormal = len(inspection.predictions), inspection.abnormal
-    share = f" ({100 * abnormal / joints:.1f} %)" if joints else ""
-    return f"{abnormal} of {joints} joints called abnormal{share}"
-
-
 def decision_sentence(inspector: Inspector) -> str:
     """The threshold over all, and those within component types."""
     of_types = types_sentence(inspector.of_types, inspector.primary)
@@ -195,7 +194,7 @@ def print_summary(inspector: Inspector, inspection: Inspection, out: Path) -> No
     joints = len(inspection.predictions)
     if inspection.drift.told:
         print(inspection.drift.sentence)
-    print(f"{headline(inspection)}.")
+    print(f"{headline(joints, inspection.abnormal)}.")
     print(decision_sentence(inspector))
     if joints:
         print(f"{inspection.seconds:.1f} s, {joints / inspection.seconds:.0f} joints a second from file to report.")

@@ -40,10 +40,8 @@ from solder_vae.models.classifier import LIKENESS_COLUMNS, Likeness
 from solder_vae.models.detector import Detector
 from solder_vae.models.neighbours import Near
 from solder_vae.utils.errors import UserError
-from solder_vae.utils.labels import NORMAL
+from solder_vae.utils.labels import ABNORMAL, NORMAL
 from solder_vae.utils.text import printable
-
-ABNORMAL = "abnormal"
 
 UNCALIBRATED = "The checkpoint has no usable calibration: take the best.ckpt of a finished run."
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,8 +12,9 @@ import numpy as np
 from solder_vae.data.component_types import relative
 from solder_vae.data.image_files import Image
 from solder_vae.data.listing import Listing, list_images
-from solder_vae.data.names import SUFFIXES, UNREAD_SUFFIXES, is_system
+from solder_vae.data.names import NORMAL_NAMES, SUFFIXES, UNREAD_SUFFIXES, class_of, is_system
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.labels import NORMAL, UNDECIDED
 from solder_vae.utils.tables import path_to_read, read_table
 from solder_vae.utils.text import cell_safe, printable
 
@@ -22,13 +23,23 @@ if TYPE_CHECKING:
 
 
 class Joint(NamedTuple):
-    """A joint to inspect: its picture as a file's path or as ``(H, W, 3)`` uint8 RGB, the name it goes by, the type of
-    its component as a table tells it, and the path in which a type may be looked for, relative to what was given."""
+    """A joint to inspect.
+
+    Attributes:
+        name: it goes by.
+        image: its picture, as a file's path or as ``(H, W, 3)`` uint8 RGB.
+        type: of its component, as a table tells it.
+        place: the path in which a type may be looked for, relative to what was given.
+        truth: what it really is, "normal" or a type of defect, where its path or a table tells it; else "".
+        file: of a picture that is given as pixels, the file that has them, too, if there is one.
+    """
 
     name: str
     image: Path | Image
     type: str = ""
     place: str = ""
+    truth: str = ""
+    file: Path | None = None
 
 
 def find_joints(images: str, key: str = "images", listing: Listing | None = None) -> list[Joint]:
@@ -44,14 +55,15 @@ def find_joints(images: str, key: str = "images", listing: Listing | None = None
         UserError: nothing is there.
     """
     path = Path(images)
-    root, types = path.parent, dict[Path, str]()
+    root, told = path.parent, dict[Path, tuple[str, str]]()
     listing = Listing() if listing is None else listing
     if path.is_dir():
         root = path
         list_images(path, listing)
     elif path.suffix.lower() == ".csv" and path.is_file():
-        types = dict(listed(path))
-        listing.images += [file for file, _ in listed(path)]
+        rows = listed(path)
+        told = {file: (kind, truth) for file, kind, truth in rows}
+        listing.images += [file for file, *_ in rows]
     elif path.is_file():
         listing.images.append(path)
     elif glob.has_magic(images):
@@ -63,10 +75,34 @@ def find_joints(images: str, key: str = "images", listing: Listing | None = None
     if not listing.images:
         left_out = "".join(f" {sentence}" for sentence in listing.sentences())
         raise UserError(f"{key}={images} has no images ({' '.join(sorted(SUFFIXES))}).{left_out}")
+    places = [relative(path, root) for path in listing.images]
+    truths = classes(places, root.absolute().name) if not told else [""] * len(places)
     return [
-        Joint(cell_safe(printable(str(path))), path, types.get(path, ""), relative(path, root))
-        for path in listing.images
+        Joint(cell_safe(printable(str(path))), path, kind, place, truth)
+        for path, place, by_path in zip(listing.images, places, truths, strict=True)
+        for kind, truth in [told.get(path, ("", by_path))]
     ]
+
+
+def classes(places: Sequence[str], root: str) -> list[str]:
+    """What images are by their folders, "" where these do not say.
+
+    They say it as in :func:`~solder_vae.data.names.class_of`, below a folder that has one for good joints in it.
+
+    Args:
+        places: their paths relative to the folder that was given.
+        root: that folder's name.
+    """
+    folders = [tuple(place.split("/")[:-1]) for place in places]
+    sorted_below = {
+        parts[:depth] for parts in set(folders) for depth in range(len(parts)) if parts[depth].lower() in NORMAL_NAMES
+    }
+    told = {
+        parts: class_of(parts) if any(parts[:depth] in sorted_below for depth in range(len(parts))) else ""
+        for parts in set(folders)
+    }
+    given = NORMAL if root.lower() in NORMAL_NAMES else ""
+    return [told[parts] or given for parts in folders]
 
 
 def fixed_part(pattern: Path) -> Path:
@@ -88,18 +124,20 @@ def _match(pattern: str, listing: Listing) -> None:
     listing.images.sort()
 
 
-def board_joints(board: Board) -> list[Joint]:
-    """The joints of a board's picture, by their names."""
+def board_joints(board: Board, files: Sequence[Path] | None = None) -> list[Joint]:
+    """The joints of a board's picture, by their names; and the files that they are written to, if they are."""
+    lie = [None] * len(board.joints) if files is None else files
     return [
-        Joint(cell_safe(printable(joint.name)), crop, joint.type)
-        for joint, crop in zip(board.joints, board.crops(), strict=True)
+        Joint(cell_safe(printable(joint.name)), crop, joint.type, file=file)
+        for joint, crop, file in zip(board.joints, board.crops(), lie, strict=True)
     ]
 
 
-def listed(table: Path) -> list[tuple[Path, str]]:
-    """The files that a CSV table's column ``path`` names, absolute or below the table's folder, and their types.
+def listed(table: Path) -> list[tuple[Path, str, str]]:
+    """The files that a CSV table's column ``path`` names, absolute or below the table's folder, with types and truths.
 
-    The column ``type`` may be missing.
+    The columns may be missing: ``type``, of the component; ``label``, normal or the type of defect. What predict itself
+    called a joint is no truth.
 
     Raises:
         UserError: the table can't be read, has no such column, or leads elsewhere by ``..``.
@@ -107,7 +145,9 @@ def listed(table: Path) -> list[tuple[Path, str]]:
     files = []
     for line, row in read_table(table, ["path"]):
         try:
-            files.append((path_to_read(table.parent, row["path"]), row.get("type", "")))
+            truth = "" if {"threshold", "rank"} <= row.keys() else row.get("label", "")
+            truth = NORMAL if truth.lower() in NORMAL_NAMES else "" if truth.lower() == UNDECIDED else truth
+            files.append((path_to_read(table.parent, row["path"]), row.get("type", ""), truth))
         except UserError as error:
             raise UserError(f"{table}, line {line}: {error}.") from error
     return files

@@ -69,6 +69,7 @@ def renew(
     types: Sequence[str],
     how: str,
     pictures: Tensor | None = None,
+    extend: bool = False,
 ) -> Scores:
     """Give the scores of a model that compare with normals other normals.
 
@@ -82,6 +83,9 @@ def renew(
         types: their component types, "" where not known.
         how: "add" them to those that are remembered, or "replace" these.
         pictures: small ones of them, ``(N, s, s, 3)`` uint8, if any.
+        extend: whether they are few and no sample of the normals, such as false calls: they are remembered, and all
+            that other normals have set stays: the features' means and deviations, the covariance, the scale of
+            combined. So no joint gets a higher score than before by knn, and thresholds still hold.
 
     Returns:
         The normals' scores by the new memory, each normal compared with all others.
@@ -103,20 +107,23 @@ def renew(
             log.info("%d of the earlier normals stay in the memory, which holds %d", len(rows), MEMORY)
         earlier_pictures = earlier_pictures[rows] if len(earlier_pictures) else earlier_pictures
         earlier, earlier_types = earlier[rows], [earlier_types[row] for row in rows]
+    if extend:  # a type of its own would be compared with fewer normals than before
+        types = [kind if kind in knn.kinds else "" for kind in types]
     normals = torch.cat([features, earlier])
     if len(normals) <= knn.k:
         raise UserError(f"memory={how} needs {knn.k + 1} normals or more for score.k={knn.k}, and {count} can be read.")
     if pictures is not None and len(earlier):
         # Earlier versions kept none, and a part of the memory cannot be shown alone.
         pictures = torch.cat([pictures, earlier_pictures]) if len(earlier_pictures) else None
-    knn.remember(normals, [*types, *earlier_types], pictures)
+    knn.remember(normals, [*types, *earlier_types], pictures, knn.standard if extend else None)
     found = {**scores, "knn": double(knn.leave_one_out()[:count])}
-    if isinstance(mahalanobis := model.scores.get("mahalanobis"), Mahalanobis):
+    if not extend and isinstance(mahalanobis := model.scores.get("mahalanobis"), Mahalanobis):
         found["mahalanobis"] = double(held_out(normals, count))
         mahalanobis.remember(normals)
     if isinstance(combined := model.scores.get("combined"), Combined):
         single = {name: torch.from_numpy(found[name]).float() for name in combined.surprises}
-        combined.calibrate(single)
+        if not extend:
+            combined.calibrate(single)
         found["combined"] = double(combined.of(single))
     log.info("the memory holds %d normals, %d of them given", len(normals), count)
     return {name: found[name] for name in scores}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -11,58 +10,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
-from solder_vae.data.component_types import relative
-from solder_vae.data.layouts import find_records
 from solder_vae.data.listing import Listing
 from solder_vae.data.names import NORMAL_NAMES
 from solder_vae.evaluation import style
-from solder_vae.evaluation.anomaly_map import SCALE_QUANTILE
 from solder_vae.evaluation.evaluate import Scores, decision_state, fit_thresholds
-from solder_vae.evaluation.fit_scores import thumbnails
-from solder_vae.evaluation.looks import Looks, looks_of, looks_to_keep
+from solder_vae.evaluation.looks import Looks, looks_to_keep
 from solder_vae.evaluation.plots import trade_off_figure
 from solder_vae.evaluation.rule_sentence import rule_sentence
 from solder_vae.inspection.batch import UNREADABLE, unreadable_list
+from solder_vae.inspection.given_joints import (
+    LabelledSet,
+    labelled_records,
+    remember_false_calls,
+    score_labelled,
+    score_normals,
+)
 from solder_vae.inspection.inspector import Inspector, Unreadable
-from solder_vae.inspection.joints import Joint, find_joints
+from solder_vae.inspection.joints import find_joints
 from solder_vae.inspection.memory import KEEP, at_most, memory_of, renew
 from solder_vae.metrics.by_type import OfType, fit_by_type, group, limits, own_thresholds, types_sentence
-from solder_vae.metrics.threshold import Labelled, Rule, Threshold
+from solder_vae.metrics.threshold import Rule, Threshold
 from solder_vae.metrics.trade_off import OperatingPoint, operations, trade_off_rows
 from solder_vae.models.checkpoint import read_checkpoint, write_checkpoint
-from solder_vae.utils.errors import UserError
-from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.tables import write_csv
-from solder_vae.utils.threads import tracked
-
-_MAPS_FOR_SCALE = 1000
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class LabelledSet:
-    """Scores of a labelled set, which of its joints are bad ``(N,)``, and their N component types."""
-
-    scores: Scores
-    abnormal: NDArray[np.bool_]
-    types: list[str]
-
-    def by_score(self) -> dict[str, Labelled]:
-        """The good joints' scores and the bad ones', by name of the score."""
-        return {name: Labelled(values[~self.abnormal], values[self.abnormal]) for name, values in self.scores.items()}
-
-    def of_type(self, kind: str) -> LabelledSet:
-        """The joints of a type."""
-        rows = np.array([each == kind for each in self.types], np.bool_)
-        scores = {name: values[rows] for name, values in self.scores.items()}
-        return LabelledSet(scores, self.abnormal[rows], [kind] * int(rows.sum()))
 
 
 @dataclass(frozen=True)
@@ -149,7 +125,8 @@ def recalibrate(
         normals: good joints to calibrate on instead of the checkpoint's; as ``images=`` of solder_vae.predict.
         labelled: good and bad joints, as ``data.root`` of a run, for a rule that needs them and to count escapes.
         normal: names of its normal class, in lower case, as ``data.normal``.
-        memory: "keep" what the scores compare with, or "add" the normals to it, or "replace" it by them.
+        memory: "keep" what the scores compare with, or "add" the normals to it, or "replace" it by them. Without
+            normals "add" takes the labelled set's good joints, see :func:`remember_false_calls`.
 
     Raises:
         UserError: a file cannot be used, or rule or memory do not fit the data.
@@ -178,7 +155,14 @@ def recalibrate(
         readable += len(known[inspector.primary])
     truth: LabelledSet | None = None
     if labelled is not None:
-        truth, skipped = score_labelled(inspector, labelled, normal, listing)
+        records = labelled_records(labelled, normal, listing)
+        truth, skipped = score_labelled(inspector, records, labelled, shown)
+        if memory != KEEP and normals is None:
+            renewed = remember_false_calls(inspector, truth, labelled)
+            checkpoint["scores"] = inspector.model.score_states()
+            truth, _ = score_labelled(inspector, records, labelled)
+            for name, values in renewed.items():  # as each is compared with the others
+                truth.scores[name][~truth.abnormal] = values
         unreadable += skipped
         readable += len(truth.abnormal)
     sets = truth.by_score() if truth is not None and rule.needs_labelled else None
@@ -222,70 +206,6 @@ def above(
     rest = Counter(scores.tolist())
     rest.subtract(score for kind in own for score in groups[kind][primary].tolist())
     return np.concatenate([*typed, np.array(sorted(rest.elements())) - overall.value])
-
-
-def score_normals(
-    inspector: Inspector, joints: list[Joint], shown: bool, looks: list[Looks]
-) -> tuple[Scores, Tensor | None, list[str], Tensor | None, float, list[Unreadable]]:
-    """Scores, features, types and, if wanted, small pictures of good joints, the anomaly map's unit that they fix, and
-    what can't be read. How each looks is added to ``looks``.
-    """
-    step = math.ceil(len(joints) / _MAPS_FOR_SCALE)
-    rows: list[dict[str, float]] = []
-    features: list[NDArray[np.float32]] = []
-    types: list[str] = []
-    small: list[Tensor] = []
-    maps: list[NDArray[np.float32]] = []
-    unreadable: list[Unreadable] = []
-    for result in tracked(inspector.inspect(joints), "Inspecting", len(joints)):
-        if isinstance(result, Unreadable):
-            unreadable.append(result)
-            continue
-        if len(rows) % step == 0:
-            maps.append(result.heat_map)
-        rows.append(result.scores)
-        types.append(result.component)
-        small += [thumbnails([result.image])] if shown else []
-        looks.append(looks_of(result.image, result.native_size))
-        features += [result.features] if result.features is not None else []
-    if not rows:
-        raise UserError(f"None of the {len(joints)} normals can be read; the first: {unreadable[0].reason}")
-    scale = inspector.map_scale * float(np.quantile(np.stack(maps), SCALE_QUANTILE))
-    seen = torch.from_numpy(np.stack(features)) if features else None
-    return columns(rows), seen, types, torch.cat(small) if shown else None, scale, unreadable
-
-
-def score_labelled(
-    inspector: Inspector, root: str, normal: Collection[str], listing: Listing
-) -> tuple[LabelledSet, list[Unreadable]]:
-    """Scores and labels of a labelled set, and the images that could not be read."""
-    if not Path(root).exists():
-        raise UserError(f"labelled={root} does not exist: give a folder with good and bad joints, or a manifest.")
-    listed = Listing()
-    records = find_records(Path(root), normal=normal, skip=True, listing=listed)
-    listing.unread += listed.unread
-    listing.denied += listed.denied
-    rows: list[dict[str, float]] = []
-    abnormal: list[bool] = []
-    types: list[str] = []
-    unreadable: list[Unreadable] = []
-    folder = Path(root) if Path(root).is_dir() else Path(root).parent
-    joints = [Joint(record.name, record.path, record.type, relative(record.path, folder)) for record in records]
-    for record, result in zip(records, tracked(inspector.inspect(joints), "Inspecting", len(joints)), strict=True):
-        if isinstance(result, Unreadable):
-            unreadable.append(result)
-        else:
-            rows.append(result.scores)
-            abnormal.append(record.defect != NORMAL)
-            types.append(result.component)
-    if not rows:
-        raise UserError(f"None of the {len(joints)} labelled images can be read; the first: {unreadable[0].reason}")
-    return LabelledSet(columns(rows), np.array(abnormal), types), unreadable
-
-
-def columns(rows: list[dict[str, float]]) -> Scores:
-    """Each score's values ``(N,)``."""
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def trade_off_table(steps: list[OperatingPoint]) -> Table:

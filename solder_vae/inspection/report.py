@@ -1,31 +1,11 @@
-"""The report of an inspection: one self-contained HTML file, worst joint first.
-
-All that varies is one JSON object inside the page (:func:`page`), see :func:`~solder_vae.utils.document.fill_page`.
-"""
+"""What the report shows of an inspected joint."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
-from solder_vae.data.image_files import LUMA, base64_of_webp
-from solder_vae.inspection.inspector import Unreadable, Verdict
-from solder_vae.metrics.by_type import OfType, own_thresholds
-from solder_vae.metrics.threshold import Threshold
-from solder_vae.utils.document import fill_page
-
-#: The heat map's colours between these multiples of its unit; below the first nothing is drawn.
-HEAT_LOW, HEAT_HIGH = 0.5, 2.0
-_COLOURS = np.array([[255, 237, 120], [253, 141, 60], [227, 26, 28], [177, 0, 110]])
-_FULL_AT = 0.25  # share of the ramp after which the colour is most opaque ...
-_OPACITY = 0.85  # ... which lets the joint shine through
-
-_LARGEST = 128  # pixels a side in the report
-_BARS = 60
+from solder_vae.evaluation.joint_report import overlay, strip
+from solder_vae.inspection.inspector import Verdict
 
 
 def picture(verdict: Verdict) -> dict[str, Any]:
@@ -33,100 +13,7 @@ def picture(verdict: Verdict) -> dict[str, Any]:
 
     Beside an abnormal joint come the good joint and the known defect that it is nearest to, and what these are.
     """
-    near = verdict.near
     recon = [] if verdict.recon is None else [verdict.recon]
-    panels = [verdict.image, *recon, overlay(verdict.image, verdict.heat_map)]
-    side = min(verdict.image.shape[0], _LARGEST)
-    small = [cv2.resize(panel, (side, side), interpolation=cv2.INTER_AREA) for panel in panels]
-    small += [cv2.resize(each.picture.numpy(), (side, side), interpolation=cv2.INTER_LINEAR) for each in near]
-    captions = {"near": [each.caption for each in near]} if near else {}
-    return {"picture": base64_of_webp(np.hstack(small)), **captions}
-
-
-def overlay(image: NDArray[np.uint8], heat_map: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The heat map over the image in grey, so that colour means anomaly and nothing else.
-
-    Args:
-        image: ``(S, S, 3)`` uint8.
-        heat_map: ``(S, S)`` in its unit, see :class:`~solder_vae.inspection.inspector.Verdict`.
-
-    Returns:
-        ``(S, S, 3)`` uint8.
-    """
-    heat = np.clip((heat_map - HEAT_LOW) / (HEAT_HIGH - HEAT_LOW), 0, 1)
-    stops = np.linspace(0, 1, len(_COLOURS))
-    colour = np.stack([np.interp(heat, stops, _COLOURS[:, channel]) for channel in range(3)], axis=-1)
-    opacity = _OPACITY * np.clip(heat / _FULL_AT, 0, 1)[..., None]
-    grey = 0.9 * (image @ LUMA)[..., None]
-    mixed: NDArray[np.uint8] = np.rint((1 - opacity) * grey + opacity * colour).astype(np.uint8)
-    return mixed
-
-
-def page(
-    joints: Sequence[dict[str, Any]],
-    unreadable: Sequence[Unreadable],
-    normals: Sequence[float],
-    threshold: Threshold,
-    *,
-    primary: str,
-    reconstructs: bool,
-    title: str,
-    sentence: str,
-    source: str,
-    of_types: Mapping[str, OfType] | None = None,
-    drift: str = "",
-) -> str:
-    """The report as HTML.
-
-    Args:
-        joints: of each its row and what :func:`picture` gives.
-        unreadable: what could not be inspected.
-        normals: scores of the validation normals, sorted.
-        threshold: the one that decided.
-        primary: name of the score that decided.
-        reconstructs: whether the pictures show reconstructions.
-        title, sentence, source: the page's title, what the threshold promises, where all of it comes from.
-        of_types: normals and thresholds by component type.
-        drift: how the joints differ from those the model was trained on, "" where nothing is to be told.
-    """
-    own = own_thresholds(of_types or {}, primary)
-    scores = {kind: (of_types or {})[kind].scores[primary].tolist() for kind in own}
-    data = {
-        "title": title,
-        "drift": drift,
-        "sentence": sentence,
-        "source": source,
-        "primary": primary,
-        "panels": ["joint", *(["reconstruction"] if reconstructs else []), "anomaly map"],
-        "threshold": threshold.value,
-        "normals": len(normals),
-        "axis": axis(normals, threshold.value),
-        "types": {
-            kind: {"threshold": own[kind].value, "normals": own[kind].n, "axis": axis(scores[kind], own[kind].value)}
-            for kind in own
-        },
-        "typed": bool(of_types),
-        "heat": {
-            "low": HEAT_LOW,
-            "high": HEAT_HIGH,
-            "colours": [f"rgb({red},{green},{blue})" for red, green, blue in _COLOURS.tolist()],
-        },
-        "image": "data:image/webp;base64,",
-        "unreadable": [{"name": item.name, "reason": item.reason} for item in unreadable],
-        "joints": list(joints),
-    }
-    return fill_page("predictions.html", data)
-
-
-def axis(normals: Sequence[float], threshold: float) -> dict[str, Any]:
-    """The axis on which joints are shown among the normals: its ends, and the normals' histogram, highest bar 1.
-
-    It ends half its length past the threshold and nearly all normals, so that far-off scores do not squeeze the others.
-    Scores beyond the axis are marked.
-    """
-    scores = np.asarray(normals, dtype=np.float64)
-    low = min(float(scores.min()), threshold)
-    high = max(float(np.quantile(scores, 0.995)), threshold)
-    high += 0.5 * (high - low) or max(abs(low), 1.0)
-    counts, _ = np.histogram(np.minimum(scores, high), _BARS, (low, high))
-    return {"low": low, "high": high, "bars": np.round(counts / max(counts.max(), 1), 3).tolist()}
+    near = [each.picture.numpy() for each in verdict.near]
+    drawn = strip([verdict.image, *recon, overlay(verdict.image, verdict.heat_map), *near])
+    return {"picture": drawn, **({"near": [each.caption for each in verdict.near]} if near else {})}

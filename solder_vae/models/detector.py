@@ -162,6 +162,13 @@ class Detector(nn.Module):
         return list(zip(*found, strict=True)) or [()] * len(features)
 
     @property
+    def known_defects(self) -> list[str]:
+        """The types of the defects that a score of the model has learned from, sorted; none where it knows none."""
+        return sorted(
+            {kind for score in self.scores.values() if isinstance(score, Classifier) for kind in score.defects}
+        )
+
+    @property
     def neighbour_features(self) -> int | None:
         """How many of the features, the first ones, scores that compare neighbours read; None: all."""
         return None

@@ -103,17 +103,24 @@ class Knn(Score, name="knn"):
         features = data.normals.features[:, : data.neighbour_features]
         self.remember(features, data.normals.types, data.normals.thumbnails if self.thumbnails else None)
 
-    def remember(self, normals: Tensor, types: Sequence[str] | None = None, pictures: Tensor | None = None) -> None:
+    def remember(
+        self,
+        normals: Tensor,
+        types: Sequence[str] | None = None,
+        pictures: Tensor | None = None,
+        standard: Standard | None = None,
+    ) -> None:
         """Take the features ``(N, D)`` of normals as the memory; with their component types, where these are known,
         and their small pictures ``(N, s, s, 3)``, if any.
 
-        An image of a type with :data:`OF_A_TYPE` normals or more is then compared with these alone.
+        An image of a type with :data:`OF_A_TYPE` normals or more is then compared with these alone. Features are
+        standardised by these normals, unless a standard is given.
         """
         if len(normals) < self.k:
             raise UserError(
                 f"score.k={self.k} does not fit {len(normals)} training normals: use {len(normals)} or less."
             )
-        self.standard = Standard.of(normals)
+        self.standard = Standard.of(normals) if standard is None else standard
         self.memory = self.standard(normals)
         self.pictures = NO_PICTURES if pictures is None else pictures
         counts = Counter(filter(None, types or ()))

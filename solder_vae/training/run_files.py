@@ -26,6 +26,7 @@ from solder_vae.models.classifier import LEAST_OF_TYPE, LIKENESS_COLUMNS, Likene
 from solder_vae.models.detector import Detector
 from solder_vae.models.scores import RECONSTRUCTION
 from solder_vae.training.loggers import Dashboard, log_lineage
+from solder_vae.training.run_report import write_report
 from solder_vae.utils.files import atomic_file
 from solder_vae.utils.tables import write_csv
 
@@ -36,7 +37,7 @@ CURVE_POINTS = 200
 def write_artefacts(
     directory: Path, model: Detector, evaluation: Evaluation, numbers: Mapping[str, Any], pictures: bool = True
 ) -> None:
-    """Write predictions.csv, metrics.json and the pictures of a run.
+    """Write predictions.csv, metrics.json and the pictures of a run, among them its test joints in report.html.
 
     Args:
         directory: the run's; it holds the CSV logger's ``metrics.csv``.
@@ -55,6 +56,7 @@ def write_artefacts(
     if pictures:
         for name, figure in figures(directory, model, evaluation):
             style.save(figure, directory / f"{name}.png")
+        write_report(directory, model, evaluation)
 
 
 def figures(directory: Path, model: Detector, evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:

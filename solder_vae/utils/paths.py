@@ -15,6 +15,7 @@ PATHS = frozenset(
     (
         *("data.root", "data.cache_dir", "out", "resume", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"),
         *("checkpoint", "images", "board", "pads", "fiducials", "footprints", "normals", "labelled"),
+        *("boxes", "data.known"),
     )
 )
 #: Texts in which commas never separate the values of a sweep; neither do they in Hydra's own options.
@@ -49,7 +50,7 @@ def _quoted_override(argument: str, multirun: bool) -> str:
         return argument
     swept = multirun and name not in TEXTS and not name.startswith("hydra.")
     values = _split(value) if swept else [value]
-    return f"{key}={','.join(_quoted(value, path=name in PATHS) for value in values)}"
+    return f"{key}={','.join(_quoted(value, name) for value in values)}"
 
 
 def _split(value: str) -> Iterator[str]:
@@ -63,9 +64,11 @@ def _split(value: str) -> Iterator[str]:
         start = end + 1
 
 
-def _quoted(value: str, path: bool) -> str:
+def _quoted(value: str, name: str) -> str:
     from hydra.core.override_parser.types import Quote, QuotedString
 
     if not value or value.lower() == "null" or _QUOTED.fullmatch(value):
         return value
-    return QuotedString(at_home(value) if path else value, Quote.single).with_quotes()
+    if name == "data.known" and (value.isdecimal() or value.lower() == "false"):
+        return value  # a number of defects, not a folder's path
+    return QuotedString(at_home(value) if name in PATHS else value, Quote.single).with_quotes()

@@ -16,10 +16,10 @@ from checkpoints import SIZE, pictures, png, write_checkpoint, write_images
 from commands import run_command, train
 from pages import Page
 
+from solder_vae.evaluation.joint_report import HEAT_HIGH, HEAT_LOW, axis, overlay, page
 from solder_vae.inspection import batch as inspection
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.joints import find_joints
-from solder_vae.inspection.report import HEAT_HIGH, HEAT_LOW, axis, overlay, page
 from solder_vae.predict import run
 from solder_vae.utils.errors import UserError
 

@@ -1,7 +1,12 @@
 """Reports as a browser finds them."""
 
+import contextlib
 import html.parser
 import json
+import shutil
+
+import pytest
+from playwright.sync_api import sync_playwright
 
 
 class Page(html.parser.HTMLParser):
@@ -26,3 +31,25 @@ class Page(html.parser.HTMLParser):
 
     def handle_endtag(self, tag):
         self.inside = False
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+in_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
+
+
+@contextlib.contextmanager
+def opened(report, width=1280, height=900):
+    """A page of a browser that a report is open in; its keys and clicks are real ones, and no script may fail."""
+    errors = []
+    with sync_playwright() as tool, tool.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as browser:
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.on("pageerror", lambda error: errors.append(error))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.goto(report.resolve().as_uri())
+        yield page
+    assert not errors
+
+
+def sideways(page):
+    """By how many pixels a page is wider than the window."""
+    return page.evaluate("document.documentElement.scrollWidth - innerWidth")

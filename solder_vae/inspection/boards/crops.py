@@ -54,6 +54,23 @@ def write_crops(board: Board, directory: Path, label: str = "") -> None:
         raise UserError(f"The crops can't be written ({error.strerror}): give another folder.") from error
 
 
+def write_boxes(board: Board, path: Path) -> None:
+    """Write the board's picture with the boxes of its joints as a PNG file.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    from solder_vae.data.image_files import write_png
+    from solder_vae.inspection.boards.picture import boxes_on_board
+    from solder_vae.utils.files import atomic_file
+
+    try:
+        with atomic_file(path) as temporary:
+            write_png(temporary, boxes_on_board(board))
+    except OSError as error:
+        raise UserError(f"boxes={path} can't be written ({error.strerror}): name another file.") from error
+
+
 def file_names(designators: Iterable[str]) -> list[str]:
     """PNG file names for designators: safe on every system, within the folder, and all different even in lower case."""
     taken: set[str] = set()

@@ -1,16 +1,22 @@
-"""Verdicts on joints drawn into the picture of their board."""
+"""A board's joints drawn into its picture: their boxes, and the verdicts on them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from solder_vae.data.image_files import Image
 from solder_vae.inspection.boards.board import Board, BoardJoint
 
 # Okabe and Ito's vermilion and sky blue, told apart by the colour-blind too; thickness tells the same.
 _ORANGE, _BLUE = (213, 94, 0), (86, 180, 233)
+
+_DIRECTIONS = np.array([(0, -1), (0, 1), (1, 0), (-1, 0), (1, -1), (-1, -1), (1, 1), (-1, 1)])
+_RINGS = 16  # how many of its heights a note may lie away from its box
 
 
 def verdicts_on_board(board: Board, margins: Sequence[float]) -> Image:
@@ -24,27 +30,116 @@ def verdicts_on_board(board: Board, margins: Sequence[float]) -> Image:
         ``(H, W, 3)`` uint8, as large as the picture.
     """
     picture = board.image.copy()
-    unit = max(1, round(max(picture.shape[:2]) / 1000))
+    unit = unit_of(picture)
     drawn = sorted(zip(board.joints, margins, strict=True), key=lambda pair: pair[1])  # the worst on top
     for box, margin in drawn:
-        corners = (box.x, box.y), (box.x + box.width - 1, box.y + box.height - 1)
+        corners = corners_of(box)
         if margin > 0:
             cv2.rectangle(picture, *corners, (0, 0, 0), 5 * unit)
             cv2.rectangle(picture, *corners, _ORANGE, 3 * unit)
         else:
             cv2.rectangle(picture, *corners, _BLUE, unit)
-    for box, margin in drawn:
-        if margin > 0:
-            _write(picture, f"{box.name} +{margin:.2g}", box, unit)
+    worst_first = [(box, f"{box.name} +{margin:.2g}") for box, margin in reversed(drawn) if margin > 0]
+    write_notes(picture, worst_first, board.joints, unit)
     return picture
 
 
-def _write(picture: Image, note: str, box: BoardJoint, unit: int) -> None:
-    """A note above a box, or below where there is no room, in white on black."""
-    text = note.encode("ascii", "replace").decode()
+def boxes_on_board(board: Board) -> Image:
+    """The board's picture ``(H, W, 3)`` uint8 with the box and name of each joint, before there are verdicts."""
+    picture = board.image.copy()
+    unit = unit_of(picture)
+    for box in board.joints:
+        cv2.rectangle(picture, *corners_of(box), (0, 0, 0), 3 * unit)
+        cv2.rectangle(picture, *corners_of(box), _BLUE, unit)
+    write_notes(picture, [(box, box.name) for box in board.joints], board.joints, unit)
+    return picture
+
+
+def unit_of(picture: Image) -> int:
+    """The width of a thin line in pixels."""
+    height, width = picture.shape[:2]
+    return int(max(1, round(max(height, width) / 1000)))
+
+
+def corners_of(box: BoardJoint) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The first and the last pixel of a box."""
+    return (box.x, box.y), (box.x + box.width - 1, box.y + box.height - 1)
+
+
+def write_notes(
+    picture: Image, notes: Sequence[tuple[BoardJoint, str]], boxes: Sequence[BoardJoint], unit: int
+) -> None:
+    """Write a note to each of some boxes, in white on black, where it hides neither a joint nor another note.
+
+    A note that has no room beside its box lies further away, at the end of a line.
+
+    Args:
+        picture: ``(H, W, 3)``, drawn into.
+        notes: the box of each, and the text; the first ones get the best places.
+        boxes: of all joints.
+        unit: width of a thin line.
+    """
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.4 * unit
-    (width, height), base = cv2.getTextSize(text, font, scale, unit)
-    x = max(0, min(box.x, picture.shape[1] - width))
-    y = box.y - 4 * unit if box.y - height - 6 * unit > 0 else box.y + box.height + height + 4 * unit
-    cv2.rectangle(picture, (x - unit, y - height - unit), (x + width + unit, y + base), (0, 0, 0), cv2.FILLED)
-    cv2.putText(picture, text, (x, y), font, scale, (255, 255, 255), unit, cv2.LINE_AA)
+    taken = np.array([[box.x, box.y, box.x + box.width, box.y + box.height] for box in boxes], dtype=np.int64)
+    lines: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    texts: list[tuple[str, int, int]] = []
+    for box, note in notes:
+        text = note.encode("ascii", "replace").decode()
+        (width, height), base = cv2.getTextSize(text, font, scale, unit)
+        size = width + 2 * unit, height + base + 2 * unit
+        x, y = place(box, size, taken, picture.shape[:2], 4 * unit)
+        taken = np.vstack([taken, [x, y, x + size[0], y + size[1]]])
+        start, end = between(box, (x, y), size)
+        if math.dist(start, end) > 8 * unit:
+            lines.append((start, end))
+        cv2.rectangle(picture, (x, y), (x + size[0] - 1, y + size[1] - 1), (0, 0, 0), cv2.FILLED)
+        texts.append((text, x + unit, y + unit + height))
+    for start, end in lines:
+        cv2.line(picture, start, end, (0, 0, 0), 3 * unit, cv2.LINE_AA)
+        cv2.line(picture, start, end, (255, 255, 255), unit, cv2.LINE_AA)
+    for text, x, y in texts:
+        cv2.putText(picture, text, (x, y), font, scale, (255, 255, 255), unit, cv2.LINE_AA)
+
+
+def place(
+    box: BoardJoint, size: tuple[int, int], taken: NDArray[np.int64], shape: tuple[int, ...], gap: int
+) -> tuple[int, int]:
+    """The upper left corner of a note beside its box: the nearest place that hides least of what is taken.
+
+    Args:
+        box: what it belongs to.
+        size: the note's width and height.
+        taken: ``(N, 4)`` rectangles: left, upper, right, lower.
+        shape: the picture's height and width.
+        gap: pixels between box and note.
+    """
+    width, height = size
+    middle = np.array([box.x + box.width / 2, box.y + box.height / 2])
+    reach = np.array([(box.width + width) / 2, (box.height + height) / 2]) + gap
+    # Straight above and below a note begins where the box does.
+    starts = _DIRECTIONS * reach
+    starts[:2, 0] = (width - box.width) / 2
+    rings = np.arange(_RINGS)[:, None, None] * height * _DIRECTIONS
+    corners = (middle + starts + rings).reshape(-1, 2) - np.array(size) / 2
+    corners = np.clip(np.rint(corners), 0, [max(shape[1] - width, 0), max(shape[0] - height, 0)]).astype(np.int64)
+    left, upper = corners[:, :1], corners[:, 1:]
+    within = (taken[:, :2] < corners.max(0) + size) & (taken[:, 2:] > corners.min(0))
+    taken = taken[within.all(1)]
+    across = np.minimum(left + width, taken[:, 2]) - np.maximum(left, taken[:, 0])
+    down = np.minimum(upper + height, taken[:, 3]) - np.maximum(upper, taken[:, 1])
+    hidden = (across.clip(0) * down.clip(0)).sum(1)
+    best = corners[int(hidden.argmin())]
+    return int(best[0]), int(best[1])
+
+
+def between(box: BoardJoint, corner: tuple[int, int], size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The points of a box and of a note that are nearest to each other, for the line between them."""
+    ends = []
+    for low, length, other, other_length in (
+        (box.x, box.width, corner[0], size[0]),
+        (box.y, box.height, corner[1], size[1]),
+    ):
+        point = min(max(low + length // 2, other), other + other_length)
+        ends.append((min(max(point, low), low + length), point))
+    (x, note_x), (y, note_y) = ends
+    return (x, y), (note_x, note_y)

@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from solder_vae.data.image_files import Image, decode_image, png_bytes
+from solder_vae.evaluation.joint_report import overlay
 from solder_vae.inspection.batch import json_head
 from solder_vae.inspection.boards.board import Board, read_board
 from solder_vae.inspection.boards.options import BoardOptions
@@ -31,7 +32,6 @@ from solder_vae.inspection.boards.picture import verdicts_on_board
 from solder_vae.inspection.inspector import Inspector, Unreadable
 from solder_vae.inspection.joints import Joint, board_joints
 from solder_vae.inspection.reading import BATCH, read
-from solder_vae.inspection.report import overlay
 from solder_vae.inspection.service.batching import Batcher, Prepared, Results
 from solder_vae.inspection.service.metrics import GONE, Metrics
 from solder_vae.inspection.service.origin import Origin

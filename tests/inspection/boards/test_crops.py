@@ -18,7 +18,7 @@ from solder_vae.data.synthetic.board.scene import render_board
 from solder_vae.inspection.boards.board import read_board
 from solder_vae.inspection.boards.crops import file_names
 from solder_vae.inspection.boards.options import BoardOptions
-from solder_vae.inspection.boards.picture import verdicts_on_board
+from solder_vae.inspection.boards.picture import boxes_on_board, verdicts_on_board
 from solder_vae.utils.errors import UserError
 
 
@@ -323,6 +323,42 @@ def test_verdicts_are_drawn_on_their_joints_alone(options):
     assert not elsewhere.any()
     thickness = {box.name: changed[box.y : box.y + 9, box.x + 20].sum() for box in board.joints}
     assert thickness.pop("C4.1") > 2 * max(value for name, value in thickness.items() if name != "C4.2")
+
+
+def insides(picture, board, rim=4):
+    """The pixels of each box without its rim."""
+    return [
+        picture[box.y + rim : box.y + box.height - rim, box.x + rim : box.x + box.width - rim] for box in board.joints
+    ]
+
+
+def test_no_name_hides_a_joint_or_another_name(options):
+    """Whichever joints are called; each name is as large as it is alone."""
+    board = read_board(options())
+    everything = verdicts_on_board(board, [1.0] * len(board.joints))
+    for drawn in (everything, boxes_on_board(board)):
+        for shown, before in zip(insides(drawn, board), insides(board.image, board), strict=True):
+            assert np.array_equal(shown, before)
+    white = (everything == 255).all(2).sum() - (board.image == 255).all(2).sum()
+    alone = [verdicts_on_board(board, [1.0 if one is box else -1.0 for one in board.joints]) for box in board.joints]
+    assert white == sum((drawn == 255).all(2).sum() - (board.image == 255).all(2).sum() for drawn in alone)
+
+
+def test_boxes_can_be_looked_at_before_anything_is_cut(options, tmp_path, capsys):
+    files = [f"{key}={value}" for key, value in vars(options()).items() if value not in ("", None)]
+    drawn = tmp_path / "boxes.png"
+    assert crop.run([*files, f"boxes={drawn}"]) == 0
+    assert f"Their boxes are drawn in {drawn}." in capsys.readouterr().out
+    assert np.array_equal(read_image(drawn), boxes_on_board(read_board(options())))
+    assert [path.name for path in tmp_path.iterdir()] == ["boxes.png"]
+    for wrong, message in [
+        ([], "Give out=DIR"),
+        ([f"boxes={drawn}"], "nothing is overwritten"),
+        (["boxes=x.jpg"], "must end in .png"),
+        ([f"boxes={tmp_path / 'no/x.png'}"], "in a folder that is not there"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            crop.run([*files, *wrong])
 
 
 def test_predict_inspects_a_board(options, tmp_path, capsys):

@@ -12,9 +12,9 @@ from checkpoints import SIZE, pictures, png, write_checkpoint, write_images
 from commands import run_command
 from service import answer_on, request, running
 
+from solder_vae.evaluation.joint_report import overlay
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.reading import BATCH
-from solder_vae.inspection.report import overlay
 
 COUNT = 70
 IMAGES = pictures(COUNT, size=24)

@@ -1,0 +1,153 @@
+"""The joints that a recalibration is given, scored: good ones, and labelled ones, whose false calls it may remember."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from solder_vae.data.component_types import relative
+from solder_vae.data.layouts import Record, find_records
+from solder_vae.data.listing import Listing
+from solder_vae.evaluation.anomaly_map import SCALE_QUANTILE
+from solder_vae.evaluation.evaluate import Scores
+from solder_vae.evaluation.fit_scores import thumbnails
+from solder_vae.evaluation.looks import Looks, looks_of
+from solder_vae.inspection.inspector import Inspector, Unreadable
+from solder_vae.inspection.joints import Joint
+from solder_vae.inspection.memory import ADD, renew
+from solder_vae.metrics.threshold import Labelled
+from solder_vae.models.scores import MEMORY
+from solder_vae.utils.errors import UserError
+from solder_vae.utils.labels import NORMAL
+from solder_vae.utils.threads import tracked
+
+_MAPS_FOR_SCALE = 1000
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Scores of a labelled set, which of its joints are bad ``(N,)``, their N component types, and of the good
+    ones, if asked for, features ``(n, D)`` and small pictures."""
+
+    scores: Scores
+    abnormal: NDArray[np.bool_]
+    types: list[str]
+    features: Tensor | None = None
+    pictures: Tensor | None = None
+
+    def by_score(self) -> dict[str, Labelled]:
+        """The good joints' scores and the bad ones', by name of the score."""
+        return {name: Labelled(values[~self.abnormal], values[self.abnormal]) for name, values in self.scores.items()}
+
+    def of_type(self, kind: str) -> LabelledSet:
+        """The joints of a type."""
+        rows = np.array([each == kind for each in self.types], np.bool_)
+        scores = {name: values[rows] for name, values in self.scores.items()}
+        return LabelledSet(scores, self.abnormal[rows], [kind] * int(rows.sum()))
+
+
+def score_normals(
+    inspector: Inspector, joints: list[Joint], shown: bool, looks: list[Looks]
+) -> tuple[Scores, Tensor | None, list[str], Tensor | None, float, list[Unreadable]]:
+    """Scores, features, types and, if wanted, small pictures of good joints, the anomaly map's unit that they fix, and
+    what can't be read. How each looks is added to ``looks``.
+    """
+    step = math.ceil(len(joints) / _MAPS_FOR_SCALE)
+    rows: list[dict[str, float]] = []
+    features: list[NDArray[np.float32]] = []
+    types: list[str] = []
+    small: list[Tensor] = []
+    maps: list[NDArray[np.float32]] = []
+    unreadable: list[Unreadable] = []
+    for result in tracked(inspector.inspect(joints), "Inspecting", len(joints)):
+        if isinstance(result, Unreadable):
+            unreadable.append(result)
+            continue
+        if len(rows) % step == 0:
+            maps.append(result.heat_map)
+        rows.append(result.scores)
+        types.append(result.component)
+        small += [thumbnails([result.image])] if shown else []
+        looks.append(looks_of(result.image, result.native_size))
+        features += [result.features] if result.features is not None else []
+    if not rows:
+        raise UserError(f"None of the {len(joints)} normals can be read; the first: {unreadable[0].reason}")
+    scale = inspector.map_scale * float(np.quantile(np.stack(maps), SCALE_QUANTILE))
+    seen = torch.from_numpy(np.stack(features)) if features else None
+    return columns(rows), seen, types, torch.cat(small) if shown else None, scale, unreadable
+
+
+def remember_false_calls(inspector: Inspector, truth: LabelledSet, labelled: str) -> Scores:
+    """Add a labelled set's good joints to what the scores compare with; their scores, each compared with all others.
+
+    Nothing else changes, as they are no sample of the good joints: their thresholds still come from the normals.
+
+    Raises:
+        UserError: the score that decides has no memory, or there are none.
+    """
+    good = np.flatnonzero(~truth.abnormal)
+    if inspector.primary == "mahalanobis":
+        raise UserError(
+            "score=mahalanobis compares with no single normals, so false calls can't be added to them: give the good "
+            "joints of today by normals=PATH memory=add, or leave memory= out."
+        )
+    if not len(good):
+        raise UserError(f"labelled={labelled} has no good joints to remember: leave memory= out, or label some normal.")
+    if len(good) > MEMORY:
+        raise UserError(f"labelled={labelled} has {len(good)} good joints, and the memory holds {MEMORY}: label fewer.")
+    assert truth.features is not None
+    scores = {name: values[good] for name, values in truth.scores.items()}
+    types = [truth.types[row] for row in good]
+    return renew(inspector.model, scores, truth.features, types, ADD, truth.pictures, extend=True)
+
+
+def labelled_records(root: str, normal: Collection[str], listing: Listing) -> list[Record]:
+    """The joints of a labelled set."""
+    if not Path(root).exists():
+        raise UserError(f"labelled={root} does not exist: give a folder with good and bad joints, or a CSV file.")
+    listed = Listing()
+    records = find_records(Path(root), normal=normal, skip=True, listing=listed)
+    listing.unread += listed.unread
+    listing.denied += listed.denied
+    return records
+
+
+def score_labelled(
+    inspector: Inspector, records: list[Record], root: str, shown: bool = False
+) -> tuple[LabelledSet, list[Unreadable]]:
+    """Scores and labels of a labelled set, and the images that could not be read."""
+    rows: list[dict[str, float]] = []
+    features: list[NDArray[np.float32]] = []
+    small: list[Tensor] = []
+    abnormal: list[bool] = []
+    types: list[str] = []
+    unreadable: list[Unreadable] = []
+    folder = Path(root) if Path(root).is_dir() else Path(root).parent
+    joints = [Joint(record.name, record.path, record.type, relative(record.path, folder)) for record in records]
+    for record, result in zip(records, tracked(inspector.inspect(joints), "Inspecting", len(joints)), strict=True):
+        if isinstance(result, Unreadable):
+            unreadable.append(result)
+        else:
+            rows.append(result.scores)
+            abnormal.append(record.defect != NORMAL)
+            types.append(result.component)
+            if record.defect == NORMAL:
+                features += [result.features] if result.features is not None else []
+                small += [thumbnails([result.image])] if shown else []
+    if not rows:
+        raise UserError(f"None of the {len(joints)} labelled images can be read; the first: {unreadable[0].reason}")
+    seen = torch.from_numpy(np.stack(features)) if features else None
+    pictures = torch.cat(small) if small else None
+    return LabelledSet(columns(rows), np.array(abnormal), types, seen, pictures), unreadable
+
+
+def columns(rows: list[dict[str, float]]) -> Scores:
+    """Each score's values ``(N,)``."""
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
