@@ -17,19 +17,25 @@ USAGE = """\
 Set the threshold of a trained checkpoint anew, without training, and show what it costs.
 
   python -m solder_vae.threshold checkpoint=PATH rule=RULE ... [normals=PATH] [memory=add|replace] [labelled=PATH]
-                                 [out=DIR]
+                                 [score=NAME] [out=DIR]
+  python -m solder_vae.threshold checkpoint=PATH show=true
 
 {rules}
 
+  score=NAME        the score that decides from now on, if another of the checkpoint's
   normals=PATH      good joints of today (folder, pattern or CSV with a column path) to calibrate on instead of the
                     validation normals in the checkpoint: for another camera, light or board
   memory=keep       what knn, mahalanobis and combined compare with: keep it, add the normals to it (so that what looks
                     like them is no longer called), or replace it by them; their thresholds then come from comparing
-                    each normal with all others
-  labelled=PATH     good and bad joints (any layout of data.root) to count escapes on
+                    each normal with all others; add without normals= takes the good joints of labelled=, such as false
+                    calls, and leaves the thresholds to the checkpoint's normals
+  labelled=PATH     good and bad joints to count false calls and escapes on: folders normal/ and one for each type of
+                    defect, or a CSV file with the columns path and label, such as the report's verdicts
   normal=NAME,...   names of its normal class, if not normal, good or ok
   out=DIR           a new folder for calibrated.ckpt, trade_off.csv and trade_off.png;
                     without it, one named after the rule beside the checkpoint
+  show=true         the threshold and the checkpoint's log: trained when and on what, what set its thresholds, what its
+                    memory was extended by; nothing is written
   plugins=MODULES   modules of yours that define rules, or what the checkpoint was trained with, separated by commas;
                     with --help, their rules are shown, too
 
@@ -44,13 +50,15 @@ class Options:
     """What can be given besides the rule's own parameters."""
 
     checkpoint: str
-    rule: str
+    rule: str = ""
+    score: str | None = None
     normals: str | None = None
     memory: str = "keep"
     labelled: str | None = None
     normal: str | None = None
     out: str | None = None
     plugins: str = ""
+    show: bool = False
 
 
 def usage() -> str:
@@ -67,8 +75,8 @@ def usage() -> str:
     return USAGE.format(rules="\n".join(rules))
 
 
-def read(arguments: list[str]) -> tuple[Options, Rule, Path]:
-    """The options, the rule, and where to write.
+def read(arguments: list[str]) -> tuple[Options, Rule | None, Path]:
+    """The options, the rule (None to show the checkpoint alone), and where to write.
 
     Raises:
         UserError: a plugin can't be imported, what :func:`~solder_vae.utils.cli.parse` and
@@ -86,6 +94,10 @@ def read(arguments: list[str]) -> tuple[Options, Rule, Path]:
     surplus = [parameters[name] for name in parameters if name not in own]
     schema: type[Any] = make_dataclass("WithParameters", surplus, bases=(Options,), frozen=True)
     options = parse(schema, arguments, usage())
+    if options.show:
+        return options, None, Path()
+    if not options.rule:
+        raise UserError("rule=... must be given: --help shows an example.")
     given = {name: getattr(options, name) for name in parameters if getattr(options, name) is not None}
     rule = make_rule(options.rule, **given)
     if rule.needs_labelled and options.labelled is None:
@@ -103,6 +115,7 @@ def read(arguments: list[str]) -> tuple[Options, Rule, Path]:
             )
     checkpoint = Path(options.checkpoint)
     parts = [checkpoint.stem, rule.name, *(f"{number:g}" for number in given.values())]
+    parts[1:1] = [options.score] * (options.score is not None)
     named = checkpoint.with_name("_".join(parts + [options.memory] * (options.memory != MEMORIES[0])))
     return options, rule, named if options.out is None else Path(options.out)
 
@@ -115,13 +128,21 @@ def run(arguments: list[str]) -> int:
     from solder_vae.data.names import NORMAL_NAMES
     from solder_vae.models.checkpoint_archive import check_there
 
+    if rule is None:
+        check_there(Path(options.checkpoint))
+        from solder_vae.inspection.shown import shown
+
+        print("\n".join(shown(options.checkpoint)))
+        return 0
+
     normal = normal_names(NORMAL_NAMES if options.normal is None else options.normal.split(","), "normal")
     check_new(out)
     check_there(Path(options.checkpoint))
 
     from solder_vae.inspection.recalibration import recalibrate
 
-    recalibration = recalibrate(options.checkpoint, rule, options.normals, options.labelled, normal, options.memory)
+    given = (options.normals, options.labelled, normal, options.memory, options.score)
+    recalibration = recalibrate(options.checkpoint, rule, *given)
     with atomic_directory(out) as directory:
         recalibration.write(directory)
     recalibration.print_summary(out)

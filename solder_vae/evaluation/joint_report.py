@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from solder_vae.data.image_files import LUMA, Image, base64_of_webp
 from solder_vae.data.names import NORMAL_NAMES
+from solder_vae.evaluation.rule_sentence import VALIDATION
 from solder_vae.metrics.by_type import OfType, own_thresholds
 from solder_vae.metrics.threshold import Threshold
+from solder_vae.models.history import Entry, line, lines
 from solder_vae.utils.document import fill_page
 from solder_vae.utils.labels import UNDECIDED
 
@@ -85,19 +87,23 @@ def page(
     of_types: Mapping[str, OfType] | None = None,
     kinds: Sequence[str] = (),
     drift: str = "",
+    log: Sequence[Entry] = (),
+    of_normals: str = VALIDATION,
 ) -> str:
     """The report as HTML.
 
     Args:
         joints: of each its row, its ``picture``, and its :func:`facts`.
         unreadable: what could not be inspected, and why.
-        normals: scores of the validation normals, sorted.
+        normals: scores of the normals that the thresholds come from, sorted.
         threshold: the one that decided.
         primary: name of the score that decided.
         reconstructs: whether the pictures show reconstructions.
         title, sentence, source: the page's title, what the threshold promises, where all of it comes from.
         of_types: normals and thresholds by component type.
         kinds: types of defects that are known, to choose from.
+        log: what was done to the model.
+        of_normals: what the normals are.
         drift: how the joints differ from those the model was trained on, "" where nothing is to be told.
     """
     own = own_thresholds(of_types or {}, primary)
@@ -105,6 +111,8 @@ def page(
     data = {
         "title": title,
         "drift": drift,
+        "log": {"line": line(log), "lines": lines(log)},
+        "of_normals": of_normals,
         "sentence": sentence,
         "source": source,
         "primary": primary,

@@ -3,15 +3,50 @@
 from __future__ import annotations
 
 from solder_vae.metrics.threshold import Threshold
+from solder_vae.models.history import THRESHOLDS, Entry, entry
+
+VALIDATION, GIVEN = "validation normals", "given normals"
+"""What normals a threshold may come from: those of the training, or those that a user gave later."""
 
 
-def rule_sentence(threshold: Threshold, primary: str) -> str:
-    """The threshold, how it was set, and the false-call rate to expect of it."""
+def rule_of(threshold: Threshold) -> str:
+    """The rule with its parameters."""
     parameters = [f"{name} = {number:g}" for name, number in threshold.params.items()]
-    rule = "given" if threshold.rule == "fixed" else ", ".join([threshold.rule, *parameters])
+    return "given" if threshold.rule == "fixed" else ", ".join([threshold.rule, *parameters])
+
+
+def expected(threshold: Threshold, normals: str = VALIDATION) -> str:
+    """The false-call rate to expect; where none of the normals is called, its upper bound.
+
+    Args:
+        threshold: in question.
+        normals: what the normals are that it was counted on.
+    """
     low, high = threshold.interval
-    expected = f"{100 * threshold.expected_false_call_rate:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-    return (
-        f"Threshold of {primary}: {threshold.value:.4g} ({rule}). False calls to expect from "
-        f"{threshold.n} validation normals: {expected}."
+    rate = f"{100 * threshold.expected_false_call_rate:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    if not threshold.expected_false_call_rate:
+        rate = f"at most {100 * high:.1f} %, as none of them is called"
+    return f"False calls to expect from {threshold.n} {normals}: {rate}"
+
+
+def rule_sentence(threshold: Threshold, primary: str, normals: str = VALIDATION) -> str:
+    """The threshold, how it was set, and the false-call rate to expect of it."""
+    return f"Threshold of {primary}: {threshold.value:.4g} ({rule_of(threshold)}). {expected(threshold, normals)}."
+
+
+def threshold_entry(threshold: Threshold, primary: str, normals: str = VALIDATION, where: str = "") -> Entry:
+    """What a checkpoint's log says of a threshold that is set.
+
+    Args:
+        threshold: that of the score that decides.
+        primary: name of that score.
+        normals: what the normals are that it came from.
+        where: the option that gave them, if any.
+    """
+    given = f" ({where})" if where else ""
+    text = f"thresholds set: that of {primary} is {threshold.value:.4g} by {rule_of(threshold)}, "
+    return entry(
+        THRESHOLDS,
+        f"{text}from {threshold.n} {normals}{given}",
+        f"threshold by {rule_of(threshold)} from {threshold.n} {normals}",
     )

@@ -20,6 +20,7 @@ from solder_vae.inspection.predictions import inspect_on_processes, inspect_rows
 from solder_vae.metrics.by_type import types_sentence
 from solder_vae.metrics.drift import Drift
 from solder_vae.models.classifier import LIKENESS_COLUMNS
+from solder_vae.models.history import line
 from solder_vae.models.scores import RECONSTRUCTION
 from solder_vae.utils.labels import ABNORMAL
 from solder_vae.utils.tables import write_csv
@@ -116,6 +117,8 @@ def inspect_into(
         kinds=inspector.model.known_defects,
         source=origin(inspection, source, len(cards)),
         drift=drift.sentence,
+        log=inspector.model.log,
+        of_normals=inspector.of_normals,
     )
     (directory / "report.html").write_text(html, encoding="utf-8")
     return inspection
@@ -178,7 +181,9 @@ def json_head(
 def decision_sentence(inspector: Inspector) -> str:
     """The threshold over all, and those within component types."""
     of_types = types_sentence(inspector.of_types, inspector.primary)
-    return " ".join([rule_sentence(inspector.threshold, inspector.primary), *([of_types] if of_types else [])])
+    return " ".join(
+        [rule_sentence(inspector.threshold, inspector.primary, inspector.of_normals), *([of_types] if of_types else [])]
+    )
 
 
 def origin(inspection: Inspection, source: str, cards: int) -> str:
@@ -196,6 +201,8 @@ def print_summary(inspector: Inspector, inspection: Inspection, out: Path) -> No
         print(inspection.drift.sentence)
     print(f"{headline(joints, inspection.abnormal)}.")
     print(decision_sentence(inspector))
+    if told := line(inspector.model.log):
+        print(f"The checkpoint: {told}")
     if joints:
         print(f"{inspection.seconds:.1f} s, {joints / inspection.seconds:.0f} joints a second from file to report.")
     print(f"Everything is in {out}: open report.html in a browser.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solder_vae.data.component_types import relative
-from solder_vae.data.layouts import Record, find_records
+from solder_vae.data.layouts import ANEW, Record, find_records
 from solder_vae.data.listing import Listing
 from solder_vae.evaluation.anomaly_map import SCALE_QUANTILE
 from solder_vae.evaluation.evaluate import Scores
@@ -22,7 +23,9 @@ from solder_vae.evaluation.looks import Looks, looks_of
 from solder_vae.inspection.inspector import Inspector, Unreadable
 from solder_vae.inspection.joints import Joint
 from solder_vae.inspection.memory import ADD, renew
-from solder_vae.metrics.threshold import Labelled
+from solder_vae.metrics.by_type import OfType, limits, own_thresholds
+from solder_vae.metrics.intervals import clopper_pearson
+from solder_vae.metrics.threshold import Labelled, Threshold
 from solder_vae.models.scores import MEMORY
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
@@ -51,6 +54,64 @@ class LabelledSet:
         rows = np.array([each == kind for each in self.types], np.bool_)
         scores = {name: values[rows] for name, values in self.scores.items()}
         return LabelledSet(scores, self.abnormal[rows], [kind] * int(rows.sum()))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What thresholds do with a labelled set.
+
+    Attributes:
+        name: as the user gave it.
+        abnormal: ``(N,)``, which of its joints are bad.
+        before, now: ``(N,)``, which were called by the threshold before, by the checkpoint as it was, and which are by
+            the new one.
+    """
+
+    name: str
+    abnormal: NDArray[np.bool_]
+    before: NDArray[np.bool_]
+    now: NDArray[np.bool_]
+
+    @property
+    def good(self) -> int:
+        """How many are good."""
+        return int((~self.abnormal).sum())
+
+    def sentences(self, old: Threshold) -> list[str]:
+        """How many good joints are called, how many bad ones are not; and whether the good ones were chosen.
+
+        Args:
+            old: the threshold before, with the false-call rate that it promised.
+        """
+        good, bad = ~self.abnormal, self.abnormal
+        told = []
+        if good.any():
+            told.append(f"{shares(self.now[good])} good joints are called")
+        if bad.any():
+            told.append(f"{shares(~self.now[bad])} bad ones are not")
+        sentences = [f"Of labelled={self.name}: {', '.join(told)}."]
+        called = int(self.before[good].sum())
+        if good.any() and clopper_pearson(called, self.good)[0] > old.interval[1]:
+            sentences.append(
+                f"{called} of its {self.good} good joints had been called, far more than of all good joints: they were "
+                "labelled because they were called, and say nothing about the rate on the line."
+            )
+        return sentences
+
+
+def shares(chosen: NDArray[np.bool_]) -> str:
+    """How many of ``(n,)`` are chosen, as a rate with its 95 % interval, too."""
+    count, n = int(chosen.sum()), len(chosen)
+    low, high = clopper_pearson(count, n)
+    return f"{count} of {n} ({100 * count / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}])"
+
+
+def called(truth: LabelledSet, primary: str, overall: Threshold, of_types: Mapping[str, OfType]) -> NDArray[np.bool_]:
+    """Which of a labelled set's joints ``(N,)`` are called, each by the threshold that it is judged by."""
+    own = own_thresholds(of_types, primary)
+    scores = truth.scores[primary]
+    above: NDArray[np.bool_] = scores > limits(overall, own, truth.types, len(scores))
+    return above
 
 
 def score_normals(
@@ -113,7 +174,11 @@ def labelled_records(root: str, normal: Collection[str], listing: Listing) -> li
     if not Path(root).exists():
         raise UserError(f"labelled={root} does not exist: give a folder with good and bad joints, or a CSV file.")
     listed = Listing()
-    records = find_records(Path(root), normal=normal, skip=True, listing=listed)
+    try:
+        records = find_records(Path(root), normal=normal, skip=True, listing=listed)
+    except UserError as error:  # whose advice names options of a training
+        text = str(error).replace(f", {ANEW}", "")
+        raise UserError(re.sub(r"data\.normal=\[([^]]*)\]", r"normal=\1", text)) from error
     listing.unread += listed.unread
     listing.denied += listed.denied
     return records

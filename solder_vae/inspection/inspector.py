@@ -29,6 +29,7 @@ from solder_vae.data.transforms import to_images, to_tensor
 from solder_vae.data.view import PLAIN, check_view
 from solder_vae.evaluation.anomaly_map import output_map
 from solder_vae.evaluation.looks import kept_looks
+from solder_vae.evaluation.rule_sentence import GIVEN, VALIDATION
 from solder_vae.evaluation.run_model import run_model
 from solder_vae.inspection.joints import Joint, named_joints
 from solder_vae.inspection.reading import Picture, read_ahead
@@ -150,6 +151,8 @@ class Inspector:
             self.type_regex: str | None = preprocessing.get("type_regex")
             check_regex("data.type_regex", self.type_regex, "")
             self.map_scale = finite_number(calibration["map_scale"])
+            #: What the normals are that the thresholds come from, in words.
+            self.of_normals = GIVEN if calibration.get("normals") == GIVEN else VALIDATION
             #: How the normals look that the thresholds come from; empty of checkpoints of earlier versions.
             self.looks = kept_looks(calibration)
             self.image_size: int = preprocessing["image_size"]

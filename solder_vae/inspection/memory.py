@@ -18,6 +18,8 @@ from solder_vae.evaluation.evaluate import Scores
 from solder_vae.inspection.joints import Joint
 from solder_vae.models.combined import Combined
 from solder_vae.models.detector import Detector
+from solder_vae.models.history import MEMORY as HISTORY
+from solder_vae.models.history import Entry, entry
 from solder_vae.models.neighbours import Knn, Mahalanobis, nearest
 from solder_vae.models.scores import MEMORY
 from solder_vae.utils.errors import UserError
@@ -32,6 +34,20 @@ FOLDS = 5
 
 _SAME = 1e-3
 """Deviations a feature by which two pictures differ at most that are the same one, computed twice."""
+
+
+def memory_entry(model: Detector, count: int, how: str, given: str) -> Entry:
+    """What a checkpoint's log says of a memory that was changed.
+
+    Args:
+        model: with its new memory.
+        count: how many normals were given.
+        how: "add" or "replace".
+        given: the option that gave them.
+    """
+    total = len(memory_of(model).memory)
+    done = f"{count} joints added to the memory" if how == ADD else f"memory replaced by {count} joints"
+    return entry(HISTORY, f"{done} ({given}); it holds {total} now", done)
 
 
 def at_most(joints: list[Joint]) -> list[Joint]:

@@ -17,13 +17,15 @@ from rich.table import Table
 from solder_vae.data.listing import Listing
 from solder_vae.data.names import NORMAL_NAMES
 from solder_vae.evaluation import style
-from solder_vae.evaluation.evaluate import Scores, decision_state, fit_thresholds
+from solder_vae.evaluation.evaluate import FEW_NORMALS, Scores, decision_state, fit_thresholds
 from solder_vae.evaluation.looks import Looks, looks_to_keep
 from solder_vae.evaluation.plots import trade_off_figure
-from solder_vae.evaluation.rule_sentence import rule_sentence
+from solder_vae.evaluation.rule_sentence import GIVEN, VALIDATION, rule_of, rule_sentence, threshold_entry
 from solder_vae.inspection.batch import UNREADABLE, unreadable_list
 from solder_vae.inspection.given_joints import (
     LabelledSet,
+    Seen,
+    called,
     labelled_records,
     remember_false_calls,
     score_labelled,
@@ -31,11 +33,12 @@ from solder_vae.inspection.given_joints import (
 )
 from solder_vae.inspection.inspector import Inspector, Unreadable
 from solder_vae.inspection.joints import find_joints
-from solder_vae.inspection.memory import KEEP, at_most, memory_of, renew
+from solder_vae.inspection.memory import KEEP, at_most, memory_entry, memory_of, renew
 from solder_vae.metrics.by_type import OfType, fit_by_type, group, limits, own_thresholds, types_sentence
 from solder_vae.metrics.threshold import Rule, Threshold
 from solder_vae.metrics.trade_off import OperatingPoint, operations, trade_off_rows
 from solder_vae.models.checkpoint import read_checkpoint, write_checkpoint
+from solder_vae.utils.errors import UserError
 from solder_vae.utils.tables import write_csv
 
 Floats = NDArray[np.float64]
@@ -55,6 +58,9 @@ class Recalibration:
         unreadable: images that were left out.
         readable: number of images that were not.
         incomplete: whether there are pictures or folders that are not read at all.
+        of_types: normals and thresholds by component type.
+        of_normals: what the normals are that the thresholds come from.
+        seen: what the old and the new threshold do with the labelled set.
     """
 
     checkpoint: dict[str, Any]
@@ -67,6 +73,8 @@ class Recalibration:
     readable: int
     incomplete: bool = False
     of_types: dict[str, OfType] = field(default_factory=dict)
+    of_normals: str = VALIDATION
+    seen: Seen | None = None
 
     @property
     def chosen(self) -> float:
@@ -83,6 +91,16 @@ class Recalibration:
         """The trade-off at the new threshold and around it."""
         return operations(self.normals, self.abnormals, self.chosen)
 
+    @property
+    def counted_on(self) -> str:
+        """Which joints the trade-off is counted on."""
+        normals = f"the {len(self.normals)} {self.of_normals}"
+        if self.seen is None:
+            return f"Counted on {normals}"
+        if not self.seen.good:
+            return f"False calls counted on {normals}, escapes on the bad joints of labelled={self.seen.name}"
+        return f"Counted on the joints of labelled={self.seen.name}"
+
     def write(self, directory: Path) -> None:
         """Write calibrated.ckpt, trade_off.csv and trade_off.png."""
         write_checkpoint(self.checkpoint, directory / "calibrated.ckpt")
@@ -92,12 +110,18 @@ class Recalibration:
 
     def print_summary(self, out: Path) -> None:
         """The threshold, what it promises, and the trade-off as a table; on stderr what could not be read."""
-        print(rule_sentence(self.new, self.primary))
+        print(rule_sentence(self.new, self.primary, self.of_normals))
+        if self.new.n < FEW_NORMALS:
+            print(f"So few normals can promise a false-call rate of {100 / (self.new.n + 1):.1f} % at best.")
         if sentence := types_sentence(self.of_types, self.primary):
             print(sentence)
-        print(f"The old threshold was {self.old.value:.4g} ({self.old.rule}).\n")
+        print(f"The old threshold was {self.old.value:.4g} ({rule_of(self.old)}).")
+        for sentence in self.seen.sentences(self.old) if self.seen else ():
+            print(sentence)
+        print()
         if own_thresholds(self.of_types, self.primary):
             print("Thresholds in this table are differences from the one that each joint is judged by.")
+        print(f"{self.counted_on}:")
         Console().print(trade_off_table(self.steps))
         if not self.abnormals.size:
             print("Escapes are unknown without bad joints: give labelled=PATH to count them.")
@@ -113,6 +137,7 @@ def recalibrate(
     labelled: str | None = None,
     normal: Collection[str] = NORMAL_NAMES,
     memory: str = KEEP,
+    score: str | None = None,
 ) -> Recalibration:
     """Set a checkpoint's thresholds anew; nothing is written.
 
@@ -128,11 +153,15 @@ def recalibrate(
         memory: "keep" what the scores compare with, or "add" the normals to it, or "replace" it by them. Without
             normals "add" takes the labelled set's good joints, see :func:`remember_false_calls`.
 
+        score: the one that decides from now on; by default the one that does.
+
     Raises:
-        UserError: a file cannot be used, or rule or memory do not fit the data.
+        UserError: a file cannot be used, or rule, memory or score do not fit.
     """
     checkpoint = read_checkpoint(path)
     inspector = Inspector.load(path)
+    inspector.primary = decides(inspector, score)
+    old, of_normals, log = inspector.threshold, inspector.of_normals, inspector.model.log
     # Whether it fits is said before anything is read.
     shown = memory != KEEP and memory_of(inspector.model).thumbnails
     unreadable: list[Unreadable] = []
@@ -146,20 +175,26 @@ def recalibrate(
         seen: list[Looks] = []
         known, features, types, pictures, scale, skipped = score_normals(inspector, joints, shown, seen)
         looks = looks_to_keep(seen, checkpoint["preprocessing"])
+        of_normals = GIVEN
         if memory != KEEP:
             assert features is not None
             known = renew(inspector.model, known, features, types, memory, pictures)
             checkpoint["scores"] = inspector.model.score_states()
+            log = [*log, memory_entry(inspector.model, len(types), memory, f"normals={normals}")]
         groups = group(known, types)
         unreadable += skipped
         readable += len(known[inspector.primary])
     truth: LabelledSet | None = None
+    before: NDArray[np.bool_] | None = None
     if labelled is not None:
         records = labelled_records(labelled, normal, listing)
         truth, skipped = score_labelled(inspector, records, labelled, shown)
+        before = called(truth, inspector.primary, old, inspector.of_types)
         if memory != KEEP and normals is None:
             renewed = remember_false_calls(inspector, truth, labelled)
             checkpoint["scores"] = inspector.model.score_states()
+            count = int((~truth.abnormal).sum())
+            log = [*log, memory_entry(inspector.model, count, memory, f"the good joints of labelled={labelled}")]
             truth, _ = score_labelled(inspector, records, labelled)
             for name, values in renewed.items():  # as each is compared with the others
                 truth.scores[name][~truth.abnormal] = values
@@ -174,7 +209,11 @@ def recalibrate(
 
     of_types = fit_by_type(groups, fit)
     checkpoint["calibration"] = decision_state(inspector.primary, thresholds, known, scale, of_types, looks)
+    if of_normals != VALIDATION:
+        checkpoint["calibration"]["normals"] = of_normals
     new = thresholds[inspector.primary]
+    where = f"normals={normals}" if normals is not None else ""
+    checkpoint["log"] = [*log, threshold_entry(new, inspector.primary, of_normals, where)]
     own = own_thresholds(of_types, inspector.primary)
     good = above(known[inspector.primary], groups, inspector.primary, new, own)
     bad = np.empty(0)
@@ -183,10 +222,24 @@ def recalibrate(
         scores = scores - limits(new, own, truth.types, len(scores)) if own else scores
         bad = scores[truth.abnormal]
         good = good if truth.abnormal.all() else scores[~truth.abnormal]
-    left_out = listing.incomplete
+    left_out, counted = listing.incomplete, None
+    if truth is not None and before is not None:
+        counted = Seen(str(labelled), truth.abnormal, before, called(truth, inspector.primary, new, of_types))
     return Recalibration(
-        checkpoint, inspector.threshold, new, inspector.primary, good, bad, unreadable, readable, left_out, of_types
+        *(checkpoint, old, new, inspector.primary, good, bad, unreadable, readable, left_out, of_types, of_normals),
+        seen=counted,
     )
+
+
+def decides(inspector: Inspector, score: str | None) -> str:
+    """The name of the score that is to decide.
+
+    Raises:
+        UserError: the checkpoint has no such score.
+    """
+    if score is not None and score not in inspector.thresholds:
+        raise UserError(f"score={score} is not in the checkpoint: use {', '.join(inspector.thresholds)}.")
+    return inspector.primary if score is None else score
 
 
 def above(

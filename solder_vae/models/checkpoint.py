@@ -4,7 +4,8 @@ A checkpoint is Lightning's own (weights, optimizer, schedule, loop state) plus 
 inspection: ``model`` (its registered name: cae, vae, beta_vae ...), ``precision`` (of training), ``preprocessing``
 (how a picture becomes the network's input), ``calibration`` (for each score the threshold with its rule, and the scores
 and looks of the validation normals it came from; None until calibrated), ``scores`` (what fitted scores learned) and
-``plugins`` (the modules outside this package that it needs). The reference gradients are among the weights. Everything
+``plugins`` (the modules outside this package that it needs), and ``log`` (what was done to it and when, see
+:mod:`solder_vae.models.history`). The reference gradients are among the weights. Everything
 is a tensor or a plain container, so files load with ``weights_only=True`` and cannot run code. Names are looked up
 among the classes that are imported already; a plugin is never imported because a file says so.
 """

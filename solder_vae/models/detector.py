@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from solder_vae.models import combined  # noqa: F401  # which registers its score
 from solder_vae.models.classifier import Classifier, Likeness
+from solder_vae.models.history import Entry, entries
 from solder_vae.models.neighbours import Knn, Near
 from solder_vae.models.precision import FULL
 from solder_vae.models.scores import PAPER_SCORES, Code, ModelOutput, Score, make_score, score_class
@@ -32,6 +33,7 @@ class Detector(nn.Module):
         primary_score: the one whose threshold decides.
         preprocessing: how a picture becomes its input; set by the run ...
         decision_state: ... and thresholds, once they are set; both travel with the weights.
+        log: what was done to it, see :mod:`solder_vae.models.history`; travels with the weights, too.
         precision: of training, see :mod:`solder_vae.models.precision`.
         seed: of the run that made it.
         alpha: weight of the gradient constraint in its training; 0 without one.
@@ -61,6 +63,7 @@ class Detector(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.preprocessing: dict[str, Any] | None = None
+        self.log: list[Entry] = []
         self.precision = FULL
         self.decision_state: dict[str, Any] | None = None
 
@@ -206,6 +209,8 @@ class Detector(nn.Module):
         checkpoint["calibration"] = self.decision_state
         checkpoint["plugins"] = self.plugins
         checkpoint["scores"] = self.score_states()
+        if self.log:
+            checkpoint["log"] = self.log
 
     def score_states(self) -> dict[str, dict[str, Tensor]]:
         """What the fitted scores have learned, by name."""
@@ -215,6 +220,7 @@ class Detector(nn.Module):
         # Not the precision: a run that goes on from the checkpoint may have another.
         self.preprocessing = checkpoint["preprocessing"]
         self.decision_state = checkpoint["calibration"]
+        self.log = entries(checkpoint.get("log"))
         for name, state in checkpoint.get("scores", {}).items():  # not in files of earlier versions
             if name in self.scores and state:
                 self.scores[name].load_state(state)

@@ -21,6 +21,7 @@ from solder_vae.data.table import describe
 from solder_vae.evaluation.baselines import shortcut_warning, trivial_scores
 from solder_vae.evaluation.evaluate import Evaluation, evaluate_model
 from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC, pseudo_defect_auroc
+from solder_vae.evaluation.rule_sentence import threshold_entry
 from solder_vae.evaluation.tables import localisation_table, result_table
 from solder_vae.metrics.by_type import types_sentence
 from solder_vae.models.autoencoder import Autoencoder
@@ -38,6 +39,7 @@ from solder_vae.training.checks import (
     training_precision,
 )
 from solder_vae.training.data_parallel import fit_on_ranks
+from solder_vae.training.log import trained_entry
 from solder_vae.training.loggers import check_logging, run_loggers
 from solder_vae.training.resume import carry_over, check_epochs_left, check_resumable
 from solder_vae.training.run_files import log_artefacts, read_history, run_metrics, write_artefacts
@@ -168,6 +170,10 @@ def finish(
     evaluation = evaluate_model(model.to(device_of(config)), data, threshold_rule(config))
     validation = evaluation.validation
     model.decision_state = evaluation.decision_state()
+    model.log = [
+        trained_entry(model, checkpoint, data, config.data.get("root")),
+        threshold_entry(evaluation.threshold, evaluation.primary),
+    ]
     model.on_save_checkpoint(checkpoint)
     write_checkpoint(checkpoint, directory / "best.ckpt")
     if config.criterion == PSEUDO_DEFECT_AUROC:

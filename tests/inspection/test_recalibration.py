@@ -220,3 +220,59 @@ def test_the_summary_shows_the_trade_off(trained, tmp_path, capsys):
     assert "give labelled=PATH" in shown
     run([*arguments, f"labelled={labelled_set(tmp_path / 'set')}", f"out={tmp_path / 'again'}"])
     assert "give labelled=PATH" not in capsys.readouterr().out
+
+
+def labelled_table(path, joints):
+    path.write_text("\n".join(["path,label", *(f"{joint},{label}" for joint, label in joints)]))
+    return path
+
+
+def test_the_two_rates_are_named_and_a_choice_of_called_joints_is_told(trained, tmp_path, capsys):
+    path, _ = trained
+    root = labelled_set(tmp_path / "set")
+    verdicts = Inspector.load(path).score(sorted((root / "normal").iterdir()))
+    called = [verdict.name for verdict in verdicts if verdict.abnormal]
+    bad = [(name, "void") for name in sorted((root / "void").iterdir())]
+    for joints, chosen in (
+        ([(verdict.name, "normal") for verdict in verdicts], False),
+        ([(name, "normal") for name in called], True),
+    ):
+        table = labelled_table(tmp_path / f"{chosen}.csv", [*joints, *bad])
+        run([f"checkpoint={path}", "rule=quantile", "q=0.5", f"labelled={table}", f"out={tmp_path / f'out{chosen}'}"])
+        shown = capsys.readouterr().out
+        assert "False calls to expect from 40 validation normals: 50.0 %" in shown
+        assert f"Of labelled={table}: {len(called)} of {len(joints)} (" in shown
+        assert "bad ones are not." in shown
+        assert ("labelled because they were called" in shown) == chosen
+        assert f"Counted on the joints of labelled={table}:" in shown
+
+
+def test_none_of_n_has_an_upper_bound(trained, tmp_path, capsys):
+    path, _ = trained
+    run([f"checkpoint={path}", "rule=quantile", "q=1", f"out={tmp_path / 'out'}"])
+    # 1 - 0.025^(1/40): Clopper and Pearson's bound in closed form
+    assert "from 40 validation normals: at most 8.8 %, as none of them is called." in capsys.readouterr().out
+    write_images(tmp_path / "few", pictures(5))
+    run([f"checkpoint={path}", "rule=quantile", "q=1", f"normals={tmp_path / 'few'}", f"out={tmp_path / 'more'}"])
+    assert "So few normals can promise a false-call rate of 16.7 % at best." in capsys.readouterr().out
+
+
+def test_another_score_decides(trained, tmp_path, capsys):
+    path, _ = trained
+    run([f"checkpoint={path}", "rule=quantile", "q=0.9", "score=recon"])
+    assert "Threshold of recon: " in capsys.readouterr().out
+    inspector = Inspector.load(tmp_path / path.parent / "best_recon_quantile_0.9/calibrated.ckpt")
+    (verdict,) = inspector.score(pictures(1)[0])
+    assert verdict.score == verdict.scores["recon"]
+    with pytest.raises(UserError, match=r"score=knn is not in the checkpoint: use .*gradcon"):
+        run([f"checkpoint={path}", "rule=quantile", "score=knn", f"out={tmp_path / 'no'}"])
+
+
+def test_advice_names_options_that_are_there(trained, tmp_path):
+    path, _ = trained
+    for name in ("train/odd", "test/good"):
+        write_images(tmp_path / "set" / name, pictures(2))
+    with pytest.raises(UserError) as error:
+        run([f"checkpoint={path}", "rule=sigma", f"labelled={tmp_path / 'set'}", f"out={tmp_path / 'out'}"])
+    assert "data." not in str(error.value)
+    assert "normal=odd" in str(error.value)
