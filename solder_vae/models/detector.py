@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from solder_vae.models import combined  # noqa: F401  # which registers its score
+from solder_vae.models import appearance, combined  # noqa: F401  # which register their scores
 from solder_vae.models.classifier import Classifier, Likeness
 from solder_vae.models.history import Entry, entries
 from solder_vae.models.neighbours import Knn, Near
@@ -89,8 +89,9 @@ class Detector(nn.Module):
         given = {name: dict(parameters) for name, parameters in extra.items()}
         for name, parameters in extra.items():
             kind = score_class(name)
-            wanted |= dict.fromkeys((*kind.beside, name))
-            for other in kind.beside:
+            beside = kind.beside_of(parameters)
+            wanted |= dict.fromkeys((*beside, name))
+            for other in beside:
                 given[other] = {**kind.parameters_beside(other, parameters), **given.get(other, {})}
         if primary not in wanted:
             raise UserError(

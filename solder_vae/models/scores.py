@@ -123,7 +123,7 @@ class Score:
     registry: ClassVar[dict[str, type[Score]]] = {}
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
-    beside: ClassVar[tuple[str, ...]] = ()
+    beside: tuple[str, ...] = ()
     fitted: ClassVar[bool] = False
     needs_known: ClassVar[bool] = False
     exportable: ClassVar[bool] = False
@@ -144,6 +144,11 @@ class Score:
     def usable(self) -> bool:
         """Whether it can be computed; one that lacked what it learns from is left out wherever scores are computed."""
         return True
+
+    @classmethod
+    def beside_of(cls, given: Mapping[str, Any]) -> tuple[str, ...]:
+        """:attr:`beside` of a score with these parameters."""
+        return cls.beside
 
     @classmethod
     def parameters_beside(cls, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
