@@ -68,8 +68,8 @@ def memory_of(model: Detector) -> Knn:
     knn = model.scores.get("knn")
     if not isinstance(knn, Knn) or not len(knn.memory):
         raise UserError(
-            f"The checkpoint's scores ({', '.join(model.admitted_scores)}) remember no features of normals, so there is "
-            "no memory to change: leave memory= out, or train with score=knn or score=combined."
+            f"The checkpoint's scores ({', '.join(model.admitted_scores)}) remember no normals by features, so there "
+            "is no memory to change: leave memory= out, or train with score=knn or score=combined."
         )
     ours = (Knn, Mahalanobis, Combined)
     for name, score in model.scores.items():
