@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from starlette.applications import Starlette
@@ -25,10 +25,12 @@ from starlette.routing import Route
 
 from solder_vae.data.image_files import Image, decode_image, png_bytes
 from solder_vae.evaluation.joint_report import overlay
+from solder_vae.evaluation.looks import Looks, looks_of
 from solder_vae.inspection.batch import json_head
 from solder_vae.inspection.boards.board import Board, read_board
 from solder_vae.inspection.boards.options import BoardOptions
 from solder_vae.inspection.boards.picture import verdicts_on_board
+from solder_vae.inspection.drift import BatchLooks
 from solder_vae.inspection.inspector import Inspector, Unreadable
 from solder_vae.inspection.joints import Joint, board_joints
 from solder_vae.inspection.reading import BATCH, read
@@ -36,6 +38,7 @@ from solder_vae.inspection.service.batching import Batcher, Prepared, Results
 from solder_vae.inspection.service.metrics import GONE, Metrics
 from solder_vae.inspection.service.origin import Origin
 from solder_vae.inspection.service.uploads import Refused, Uploads, files_named, texts_in
+from solder_vae.metrics.drift import FEWEST
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.text import cell_safe, printable
 
@@ -209,7 +212,9 @@ class Service:
         """
         window = asyncio.Semaphore(_AHEAD)
 
-        async def some(batch: Sequence[tuple[Joint, Source]]) -> tuple[list[dict[str, Any]], list[Unreadable]]:
+        compared = len(joints) >= FEWEST
+
+        async def some(batch: Sequence[tuple[Joint, Source]]) -> Told:
             async with window:
                 parts = [batch[start : start + _TOGETHER] for start in range(0, len(batch), _TOGETHER)]
                 prepared = await asyncio.gather(*(self.in_pool(self.prepared, part) for part in parts))
@@ -217,17 +222,23 @@ class Service:
                     results = await wrap_future(self.batcher.submit([joint for part in prepared for joint in part]))
                 except UserError as mistake:  # of the checkpoint, not of what was sent
                     raise Refused(500, str(mistake)) from mistake
-                return await self.in_pool(rows_of, results, maps) if maps else rows_of(results, maps)
+                if maps or compared:
+                    return await self.in_pool(told, results, maps, compared)
+                return told(results, maps, compared)
 
         batches = [joints[start : start + BATCH] for start in range(0, len(joints), BATCH)]
         found = await asyncio.gather(*map(some, batches))
-        rows = [row for some_rows, _ in found for row in some_rows]
-        unreadable = [item for _, items in found for item in items]
+        rows = [row for part in found for row in part.rows]
+        unreadable = [item for part in found for item in part.unreadable]
         self.metrics.count(rows, unreadable)
         if not rows:
             others = f" (and {len(unreadable) - 1} more cannot be used)" if len(unreadable) > 1 else ""
             raise UserError(unreadable[0].reason + others)
-        return json_head(self.inspector, unreadable, self.origin.path) | {"predictions": rows}
+        looks = BatchLooks(self.inspector)
+        for each in (look for part in found for look in part.looks):
+            looks.add(each)
+        drift = await self.in_pool(looks.drift, rows)
+        return json_head(self.inspector, unreadable, self.origin.path, drift) | {"predictions": rows}
 
     def prepared(self, joints: Sequence[tuple[Joint, Source]]) -> list[Prepared]:
         """Joints with their images as the network takes them, or with what is wrong with these."""
@@ -276,18 +287,23 @@ def located(files: Mapping[str, UploadFile], options: dict[str, Any]) -> Board:
             raise UserError(str(error).replace(f"{folder}{os.sep}", "")) from error
 
 
-def rows_of(results: Results, maps: bool) -> tuple[list[dict[str, Any]], list[Unreadable]]:
-    """The rows of verdicts, as in predictions.json, with their maps if these are wanted; and what has no verdict."""
-    rows: list[dict[str, Any]] = []
-    unreadable = []
-    for result in results:
-        if isinstance(result, Unreadable):
-            unreadable.append(result)
-        elif maps:
-            rows.append({**result.row, "map": base64_of_png(overlay(result.image, result.heat_map))})
-        else:
-            rows.append(result.row)
-    return rows, unreadable
+class Told(NamedTuple):
+    """What an answer says of some joints, and how those with a verdict look."""
+
+    rows: list[dict[str, Any]]
+    unreadable: list[Unreadable]
+    looks: list[Looks]
+
+
+def told(results: Results, maps: bool, compared: bool) -> Told:
+    """Verdicts as in predictions.json, with their maps if these are wanted; looks if these are to be compared."""
+    verdicts = [result for result in results if not isinstance(result, Unreadable)]
+    rows = [each.row for each in verdicts]
+    if maps:
+        pictures = (base64_of_png(overlay(each.image, each.heat_map)) for each in verdicts)
+        rows = [{**row, "map": picture} for row, picture in zip(rows, pictures, strict=True)]
+    looks = [looks_of(each.image, each.native_size) for each in verdicts if compared]
+    return Told(rows, [result for result in results if isinstance(result, Unreadable)], looks)
 
 
 def base64_of_png(image: Image) -> str:

@@ -35,16 +35,9 @@ def folder(tmp_path_factory):
     return folder
 
 
-def answer_in(folder):
-    """predict's JSON but for its drift: a request is seldom large enough to be compared with the training."""
-    content = json.loads((folder / "predictions.json").read_text())
-    del content["drift"]
-    return content
-
-
 @pytest.fixture(scope="module")
 def said(folder):
-    return answer_in(folder / "said")
+    return json.loads((folder / "said/predictions.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +55,7 @@ def test_pictures_get_the_very_answer_of_predict(service, said):
 
 
 def test_a_board_gets_the_very_answer_of_predict(service, folder):
-    said = answer_in(folder / "said_of_board")
+    said = json.loads((folder / "said_of_board/predictions.json").read_text())
     files = [("board", "b.png", (folder / "board.png").read_bytes()), ("pads", "p.csv", PADS)]
     assert service.post("/board", files) == (200, said)
     status, answer = service.post("/board", [*files, ("drawn", "true"), ("margin", "0")])
