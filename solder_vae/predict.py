@@ -92,7 +92,8 @@ def run(arguments: list[str]) -> int:
             from solder_vae.inspection.boards.picture import verdicts_on_board
 
             margins = [row["margin"] for row in inspection.predictions]
-            write_png(directory / "board.png", verdicts_on_board(board, margins))
+            looks = [str(row.get("type", "")) for row in inspection.predictions]
+            write_png(directory / "board.png", verdicts_on_board(board, margins, looks))
             (directory / "crops").mkdir()
             write_crops(board, directory / "crops")  # so that the report's verdicts name files that are there
     if board:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,34 @@ _LONGEST_NAME = 80
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows reserves
 
 
-def write_crops(board: Board, directory: Path, label: str = "") -> None:
+def read_labels(path: Path, names: Sequence[str]) -> list[str]:
+    """What each joint is, by a table with the columns name and label.
+
+    Args:
+        path: of the table; it may have more rows, but none twice.
+        names: of N joints.
+
+    Returns:
+        N labels.
+
+    Raises:
+        UserError: the table can't be used, or lacks a joint.
+    """
+    from solder_vae.utils.tables import read_table
+    from solder_vae.utils.text import printable
+
+    labels: dict[str, str] = {}
+    for line, row in read_table(path, ("name", "label")):
+        if not row["label"] or row["name"] in labels:
+            what = "has no label" if not row["label"] else "comes twice"
+            raise UserError(f"{path}, line {line}: {printable(row['name'])} {what}.")
+        labels[row["name"]] = row["label"]
+    if missing := [name for name in names if name not in labels]:
+        raise UserError(f"{path}: has no row for {printable(missing[0])}: every joint of the board needs its label.")
+    return [labels[name] for name in names]
+
+
+def write_crops(board: Board, directory: Path, labels: Sequence[str] = ()) -> None:
     """Write each joint as PNG and the table crops.csv: path, name, and the box in the board's picture.
 
     Where the board's file tells components' types, there is a column type; with a label one more, and crops.csv is a
@@ -29,7 +56,7 @@ def write_crops(board: Board, directory: Path, label: str = "") -> None:
     Args:
         board: with its joints.
         directory: where to write.
-        label: of all joints, "normal" or a defect type; "" for none.
+        labels: of each joint, "normal" or a defect type; "" for none.
 
     Raises:
         UserError: a file can't be written.
@@ -47,8 +74,9 @@ def write_crops(board: Board, directory: Path, label: str = "") -> None:
         for name, joint in zip(names, board.joints, strict=True):
             called, *box, kind = asdict(joint).values()
             rows.append([name, cell_safe(printable(called)), *box, *[cell_safe(printable(kind))] * typed])
-        if label:
-            rows = [[*row, label if number else "label"] for number, row in enumerate(rows)]
+        if any(labels):
+            told = ["label", *(cell_safe(printable(label)) for label in labels)]
+            rows = [[*row, label] for row, label in zip(rows, told, strict=True)]
         write_csv(directory / "crops.csv", rows)
     except OSError as error:
         raise UserError(f"The crops can't be written ({error.strerror}): give another folder.") from error

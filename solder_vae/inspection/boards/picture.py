@@ -19,27 +19,33 @@ _DIRECTIONS = np.array([(0, -1), (0, 1), (1, 0), (-1, 0), (1, -1), (-1, -1), (1,
 _RINGS = 16  # how many of its heights a note may lie away from its box
 
 
-def verdicts_on_board(board: Board, margins: Sequence[float]) -> Image:
+def verdicts_on_board(board: Board, margins: Sequence[float], looks: Sequence[str] = ()) -> Image:
     """The board's picture with each joint in a box: thin and blue if normal, thick and orange with its name if not.
 
     Args:
         board: with N joints.
         margins: of each of them, score minus threshold, in the same order; abnormal iff positive.
+        looks: the type of defect that each looks like, "" where none is known; written at the abnormal ones.
 
     Returns:
         ``(H, W, 3)`` uint8, as large as the picture.
     """
     picture = board.image.copy()
     unit = unit_of(picture)
-    drawn = sorted(zip(board.joints, margins, strict=True), key=lambda pair: pair[1])  # the worst on top
-    for box, margin in drawn:
+    looks = looks or [""] * len(margins)
+    drawn = sorted(zip(board.joints, margins, looks, strict=True), key=lambda each: each[1])  # the worst on top
+    for box, margin, _ in drawn:
         corners = corners_of(box)
         if margin > 0:
             cv2.rectangle(picture, *corners, (0, 0, 0), 5 * unit)
             cv2.rectangle(picture, *corners, _ORANGE, 3 * unit)
         else:
             cv2.rectangle(picture, *corners, _BLUE, unit)
-    worst_first = [(box, f"{box.name} +{margin:.2g}") for box, margin in reversed(drawn) if margin > 0]
+    worst_first = [
+        (box, f"{box.name} +{margin:.2g}\n{look.replace('_', ' ')}".strip())
+        for box, margin, look in reversed(drawn)
+        if margin > 0
+    ]
     write_notes(picture, worst_first, board.joints, unit)
     return picture
 
@@ -75,7 +81,7 @@ def write_notes(
 
     Args:
         picture: ``(H, W, 3)``, drawn into.
-        notes: the box of each, and the text; the first ones get the best places.
+        notes: the box of each, and the text, of one line or more; the first ones get the best places.
         boxes: of all joints.
         unit: width of a thin line.
     """
@@ -84,16 +90,18 @@ def write_notes(
     lines: list[tuple[tuple[int, int], tuple[int, int]]] = []
     texts: list[tuple[str, int, int]] = []
     for box, note in notes:
-        text = note.encode("ascii", "replace").decode()
-        (width, height), base = cv2.getTextSize(text, font, scale, unit)
-        size = width + 2 * unit, height + base + 2 * unit
+        rows = note.encode("ascii", "replace").decode().splitlines()
+        (_, height), base = cv2.getTextSize(rows[0], font, scale, unit)
+        width = max(cv2.getTextSize(row, font, scale, unit)[0][0] for row in rows)
+        step = height + base
+        size = width + 2 * unit, step * len(rows) + 2 * unit
         x, y = place(box, size, taken, picture.shape[:2], 4 * unit)
         taken = np.vstack([taken, [x, y, x + size[0], y + size[1]]])
         start, end = between(box, (x, y), size)
         if math.dist(start, end) > 8 * unit:
             lines.append((start, end))
         cv2.rectangle(picture, (x, y), (x + size[0] - 1, y + size[1] - 1), (0, 0, 0), cv2.FILLED)
-        texts.append((text, x + unit, y + unit + height))
+        texts += [(row, x + unit, y + unit + height + step * number) for number, row in enumerate(rows)]
     for start, end in lines:
         cv2.line(picture, start, end, (0, 0, 0), 3 * unit, cv2.LINE_AA)
         cv2.line(picture, start, end, (255, 255, 255), unit, cv2.LINE_AA)

@@ -58,6 +58,6 @@ def test_command(picture, tmp_path, capsys):
     assert main(["--out", str(tmp_path / "board")]) == 0
     assert np.array_equal(read_image(tmp_path / "board/board.png"), picture.image)
     with (tmp_path / "board/truth.csv").open(encoding="utf-8") as file:
-        assert {row["name"]: row["defect"] for row in csv.DictReader(file)} == picture.defects
+        assert {row["name"]: row["label"] for row in csv.DictReader(file)} == picture.defects
     assert main(["--out", str(tmp_path / "board")]) == 2
     assert "exists already" in capsys.readouterr().err

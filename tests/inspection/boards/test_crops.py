@@ -2,6 +2,7 @@
 
 import csv
 import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solder_vae import crop, predict
+from solder_vae.data.folder import FolderSource
 from solder_vae.data.image_files import read_image
 from solder_vae.data.synthetic.board.__main__ import write_board
 from solder_vae.data.synthetic.board.layout import PACKAGES, inspection_window
 from solder_vae.data.synthetic.board.scene import render_board
-from solder_vae.inspection.boards.board import read_board
+from solder_vae.inspection.boards.board import Board, BoardJoint, read_board
 from solder_vae.inspection.boards.crops import file_names
 from solder_vae.inspection.boards.options import BoardOptions
 from solder_vae.inspection.boards.picture import boxes_on_board, verdicts_on_board
@@ -316,9 +318,10 @@ def test_verdicts_are_drawn_on_their_joints_alone(options):
     elsewhere = changed.copy()
     for box in board.joints:
         assert changed[box.y, box.x : box.x + box.width].mean() > 0.9, box.name
-        note = 110 if box.name == "C4.1" else 0
+        reach = (30, 110) if box.name == "C4.1" else (4, 4)  # its note is beside it
+        down, across = reach
         elsewhere[
-            max(0, box.y - 25 if note else 0) : box.y + box.height + 4, box.x - 4 : box.x + box.width + 4 + note
+            max(0, box.y - down) : box.y + box.height + down, max(0, box.x - across) : box.x + box.width + across
         ] = False
     assert not elsewhere.any()
     thickness = {box.name: changed[box.y : box.y + 9, box.x + 20].sum() for box in board.joints}
@@ -359,6 +362,53 @@ def test_boxes_can_be_looked_at_before_anything_is_cut(options, tmp_path, capsys
     ]:
         with pytest.raises(UserError, match=message):
             crop.run([*files, *wrong])
+
+
+def test_notes_of_neighbours_do_not_cover_each_other_or_a_joint():
+    """Two joints side by side, each with the type that it looks like: what is drawn of one alone stays."""
+    board = Board(
+        np.full((300, 400, 3), 90, np.uint8),
+        [BoardJoint("C1.1", 150, 120, 40, 40), BoardJoint("C1.2", 195, 120, 40, 40)],
+    )
+    looks = ["missing_component", "shifted_component"]
+    alone = verdicts_on_board(Board(board.image, board.joints[:1]), [2.0], looks[:1])
+    both = verdicts_on_board(board, [2.0, 1.0], looks)
+    black = (alone == 0).all(axis=2)
+    assert black.sum() > 1500  # the note's ground
+    shown = (alone != board.image).any(axis=2)
+    assert np.array_equal(both[shown], alone[shown])
+    inside = both[125:155, 200:230]
+    assert (inside == 90).all()
+    without = verdicts_on_board(board, [2.0, 1.0])
+    assert (without == 0).sum() < (both == 0).sum()
+
+
+def test_labels_of_joints_make_a_manifest(folder, tmp_path):
+    common = [f"{key}={folder / name}.csv" for key, name in (("pads", "pads"), ("labels", "truth"))]
+    crop.run([f"board={folder / 'board.png'}", *common, f"out={tmp_path / 'out'}"])
+    truth = {row["name"]: row["label"] for row in csv.DictReader((folder / "truth.csv").open(encoding="utf-8"))}
+    records = {Path(record.path).stem: record.defect for record in FolderSource(tmp_path / "out/crops.csv").records()}
+    assert records == truth
+    assert len(set(truth.values())) > 3
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("name,label\nC1.1,normal\n", "has no row for"),
+        ("name,label\nC1.1,normal\nC1.1,bridge\n", "line 3: C1.1 comes twice"),
+        ("name,label\nC1.1,\n", "line 2: C1.1 has no label"),
+        ("name,defect\nC1.1,normal\n", "label"),
+    ],
+)
+def test_labels_that_do_not_fit_write_nothing(folder, tmp_path, lines, message):
+    (tmp_path / "labels.csv").write_text(lines)
+    common = [f"board={folder / 'board.png'}", f"pads={folder / 'pads.csv'}", f"out={tmp_path / 'out'}"]
+    with pytest.raises(UserError, match=message):
+        crop.run([*common, f"labels={tmp_path / 'labels.csv'}"])
+    with pytest.raises(UserError, match="give one of them"):
+        crop.run([*common, "label=normal", f"labels={tmp_path / 'labels.csv'}"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_predict_inspects_a_board(options, tmp_path, capsys):

@@ -16,6 +16,7 @@ import numpy as np
 from solder_vae.data.image_files import write_png
 from solder_vae.data.synthetic.board.layout import PACKAGES, WINDOW_MM, inspection_window
 from solder_vae.data.synthetic.board.scene import NATIVE_PER_MM, BoardPicture, render_board
+from solder_vae.data.synthetic.defects import DEFECTS
 from solder_vae.utils.cli import fail
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.files import atomic_directory
@@ -54,7 +55,7 @@ def write_board(board: BoardPicture, directory: Path) -> None:
             "name,board_x,board_y,pixel_x,pixel_y",
             [[name, x, y, *(f"{at:.2f}" for at in board.pixels(x, y))] for name, (x, y) in board.fiducials.items()],
         ),
-        "truth.csv": ("name,defect", list(board.defects.items())),
+        "truth.csv": ("name,label", list(board.defects.items())),
     }
     for name, (header, rows) in tables.items():
         write_csv(directory / name, [header.split(","), *rows])
@@ -71,12 +72,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty folder")
     parser.add_argument("--seed", type=int, default=0, help="0 or more (%(default)s)")
+    parser.add_argument("--defective", type=int, default=8, help="number of defects (%(default)s)")
+    parser.add_argument("--kinds", nargs="+", default=[], metavar="KIND", help="of the defects (all that fit)")
     options = parser.parse_args(arguments)
     try:
         if options.seed < 0:
             raise UserError(f"--seed {options.seed}: give 0 or more.")
+        if options.defective < 0:
+            raise UserError(f"--defective {options.defective}: give 0 or more.")
+        if unknown := [kind for kind in options.kinds if kind not in DEFECTS]:
+            raise UserError(f"--kinds {unknown[0]} is no defect: use {', '.join(DEFECTS)}.")
         with atomic_directory(options.out) as directory:
-            board = render_board(options.seed)
+            board = render_board(options.seed, options.defective, options.kinds)
             write_board(board, directory)
     except UserError as error:
         return fail(str(error), 2)

@@ -16,7 +16,9 @@ SIZE_MM = (24.0, 18.0)
 WINDOW_MM = 1.0  # side of the box that is inspected of each joint, as tight as the tightest of the data set
 FIDUCIALS = {"F1": (1.2, 1.2), "F2": (22.8, 1.2), "F3": (1.2, 16.8), "F4": (22.8, 16.2)}
 _TOE = 0.1  # how far the box reaches beyond the pad's outer end, pad widths
-_BRIDGE, _MISSING, _SHIFTED = "bridge", "missing_component", "shifted_component"
+BRIDGE, MISSING, SHIFTED = "bridge", "missing_component", "shifted_component"
+OF_CHIPS = (MISSING, SHIFTED)
+"""Of a chip as a whole, so of both its joints."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,38 @@ def choose_defects(components: Sequence[Placed], count: int, rng: np.random.Gene
     for turn, index in enumerate(chosen):
         component = components[int(index)]
         package = PACKAGES[component.package]
-        # A shifted chip would have to be drawn across both its joints; a bridge needs a neighbour.
-        unfit = {_SHIFTED, _BRIDGE if package.kind == CHIP else _MISSING}
-        kinds = [kind for kind in DEFECTS if kind not in unfit]
+        # Boards of earlier versions have no shifted chips, and the same seed is to give the same board.
+        kinds = [kind for kind in DEFECTS if fits(kind, package) and kind != SHIFTED]
         kind = kinds[(turn + int(rng.integers(2))) % len(kinds)]
-        hit = range(1, 2 * package.count + 1) if kind == _MISSING else [int(rng.integers(2 * package.count)) + 1]
-        defects |= {f"{component.name}.{pad}": kind for pad in hit}
+        defects |= _on(component, kind, rng)
     return defects
+
+
+def choose_of(
+    kinds: Sequence[str], components: Sequence[Placed], count: int, rng: np.random.Generator
+) -> dict[str, str]:
+    """As :func:`choose_defects`, of these kinds alone, each as often as the others while components are left for it."""
+    defects = choose_defects(components, 0, rng)
+    free = [components[int(index)] for index in rng.permutation(len(components))]
+    for turn in range(count):
+        kind = kinds[turn % len(kinds)]
+        component = next((each for each in free if fits(kind, PACKAGES[each.package])), None)
+        if component is not None:
+            free.remove(component)
+            defects |= _on(component, kind, rng)
+    return defects
+
+
+def fits(kind: str, package: Package) -> bool:
+    """Whether a component of the package can have a defect: bridges need a neighbour, large packages stay in place."""
+    return kind != BRIDGE if package.kind == CHIP else kind not in OF_CHIPS
+
+
+def _on(component: Placed, kind: str, rng: np.random.Generator) -> dict[str, str]:
+    """The defect of each joint that a component has it on."""
+    count = 2 * PACKAGES[component.package].count
+    hit = range(1, count + 1) if kind in OF_CHIPS else [int(rng.integers(count)) + 1]
+    return {f"{component.name}.{pad}": kind for pad in hit}
 
 
 def inspection_window(package: Package, pad: int) -> tuple[float, float]:

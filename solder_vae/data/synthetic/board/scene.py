@@ -9,11 +9,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from solder_vae.data.synthetic.board.layout import FIDUCIALS, PACKAGES, PAD_MM, SIZE_MM, Placed, choose_defects, layout
+from solder_vae.data.synthetic.board.layout import (
+    FIDUCIALS,
+    PACKAGES,
+    PAD_MM,
+    SHIFTED,
+    SIZE_MM,
+    Placed,
+    choose_defects,
+    choose_of,
+    layout,
+)
 from solder_vae.data.synthetic.camera import photograph
 from solder_vae.data.synthetic.canvas import Canvas, cover, disc
 from solder_vae.data.synthetic.conditions import BODIES, MASKS, Conditions, draw_conditions
-from solder_vae.data.synthetic.defects import DEFECTS, Defect
+from solder_vae.data.synthetic.defects import DEFECTS, Defect, ShiftedComponent
 from solder_vae.data.synthetic.painting import paint_board
 from solder_vae.data.synthetic.render import build  # the one way from a joint's scene to its surfaces
 from solder_vae.data.synthetic.scene import CHIP, Joint, Scene, draw_joint
@@ -48,12 +58,13 @@ class BoardPicture:
         return float(column), float(row)
 
 
-def render_board(seed: int = 0, defective: int = 8) -> BoardPicture:
+def render_board(seed: int = 0, defective: int = 8, kinds: Sequence[str] = ()) -> BoardPicture:
     """Render the board. The same arguments give the same bytes.
 
     Args:
         seed: of light, camera, joints and defects, at least 0.
-        defective: number of defects; a missing component counts once and takes both its joints along.
+        defective: number of defects; a missing or shifted component counts once and takes both its joints along.
+        kinds: of these alone; all but shifted components by default.
     """
     look_rng, joint_rng, flaw_rng, grain_rng = (
         np.random.default_rng(child) for child in np.random.SeedSequence([seed, 0xB0A2D]).spawn(4)
@@ -68,7 +79,8 @@ def render_board(seed: int = 0, defective: int = 8) -> BoardPicture:
         mark = disc(canvas, (x / PAD_MM, -y / PAD_MM), 0.5 / PAD_MM)
         surfaces.paint(cover(mark - np.float32(0.4), canvas.pixel), (0.2, 0.17, 0.09), (0.04, 0.04, 0.04), 0.5)
         surfaces.paint(cover(mark, canvas.pixel), (0.02, 0.02, 0.02), look.finish_colour, 0.3)
-    defects = choose_defects(components, defective, flaw_rng)
+    chosen = choose_of(kinds, components, defective, flaw_rng) if kinds else None
+    defects = chosen or choose_defects(components, defective, flaw_rng)
     for component in components:
         dressed = look
         if component.package == "C0603":
@@ -175,16 +187,22 @@ def _place(
         for sign in signs
     ]
     names = [f"{component.name}.{pad}" for pad in range(1, len(joints) + 1)]
+    aside: float | None = None  # where the component is shifted to, as seen from this side
     for index in sorted(range(len(joints)), key=lambda index: defects[names[index]] != NORMAL):
         kind = defects[names[index]]
         seed = int(rng.integers(2**32))
         flaw_rng = np.random.default_rng([seed, 1])
         flaw = Defect(0.0, flaw_rng) if kind == NORMAL else DEFECTS[kind](float(flaw_rng.uniform(0.6, 1.0)), flaw_rng)
+        if isinstance(flaw, ShiftedComponent):
+            aside = -aside if aside else float(flaw_rng.choice([-1, 1])) * (0.12 + 0.33 * flaw.severity)
+            flaw.offset_x = joints[index].offset_x + aside
         row = index % package.count
         side = range(index - row, index - row + package.count)
         others = tuple(((other - index) * pitch, joints[other]) for other in side if other != index)
         reach = 0.5 if kind == NORMAL else 1.5  # pitches to either side
         left, right = max(-reach, -row - 0.5) * pitch, min(reach, package.count - row - 0.5) * pitch
+        if kind == SHIFTED:
+            left, right = left - 0.45, right + 0.45
         extent = (left, -package.inner / PAD_MM, right, length + (0.6 if package.kind == CHIP else 0.9))
         _lay(surfaces, to_pixels, component, index, extent, _scene(joints[index], others, pitch), look, flaw, seed)
 

@@ -24,4 +24,4 @@ DEFECTS: dict[str, type[Defect]] = {
     )
 }
 
-__all__ = ["DEFECTS", "Defect"]
+__all__ = ["DEFECTS", "Defect", "ShiftedComponent"]

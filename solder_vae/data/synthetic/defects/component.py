@@ -40,13 +40,20 @@ class MissingComponent(Defect):
 
 
 class ShiftedComponent(Defect):
-    """The component sits beside its pad: side overhang or skew. Where it was to stand the solder is dragged."""
+    """The component sits beside its pad: side overhang or skew. Where it was to stand the solder is dragged.
+
+    Attributes:
+        offset_x: of the joint, where the component is moved as a whole, as on a board; else the move is drawn by lot.
+    """
 
     name = "shifted_component"
     ipc = "Side overhang, misaligned component"
+    offset_x: float | None = None
 
     def on_scene(self, scene: Scene) -> Scene:
         joint = self._was = scene.joint
+        if self.offset_x is not None:
+            return replace(scene, joint=replace(joint, offset_x=self.offset_x))
         side, twist = self.rng.choice([-1, 1]), self.rng.choice([-1, 1])
         share = self.rng.uniform(0.2, 1.0)  # how much is overhang, the rest is skew
         moved = replace(
