@@ -35,9 +35,6 @@ log = logging.getLogger(__name__)
 
 Scores = dict[str, NDArray[np.float64]]  # by name of the score, each (N,), higher = more anomalous
 
-FEW_NORMALS = 20
-"""Of fewer validation normals, training normals left out one by one help to set a threshold."""
-
 RECONS_KEPT = 4096  # 50 MB at 64 px
 
 
@@ -151,16 +148,17 @@ def evaluate_model(model: Detector, data: SolderDataModule, rule: Rule) -> Evalu
     Raises:
         UserError: the rule does not fit the data, or scores are not finite.
     """
-    fit_scores(model, data.tables, data.batch_size, data.seed)
+    left_out, left_out_types = fit_scores(model, data.tables, data.batch_size, data.seed)
     primary = model.primary_score
     validation, val, unit = validate(model, data)
-    val = with_left_out(model, val)
+    val = with_left_out(val, left_out)
     thresholds = fit_thresholds(rule, primary, val)
     table = data.tables["test"]
     test, maps, recons, likeness = run_test(model, data)
 
     val_types = data.tables["val"].types
-    of_types = fit_by_type(group(val, val_types), lambda _, normals: fit_thresholds(rule, primary, normals))
+    all_types = None if val_types is None else [*val_types, *left_out_types]
+    of_types = fit_by_type(group(val, all_types), lambda _, normals: fit_thresholds(rule, primary, normals))
 
     def measured(scores: NDArray[np.float64], limit: Threshold, own: Mapping[str, Threshold]) -> Metrics:
         each = limits(limit, own, table.types, len(table)) if own else None
@@ -204,25 +202,21 @@ def evaluate_model(model: Detector, data: SolderDataModule, rule: Rule) -> Evalu
     )
 
 
-def with_left_out(model: Detector, normals: Scores) -> Scores:
-    """Scores of few validation normals and, where a score allows it, of the training normals left out one by one.
+def with_left_out(normals: Scores, left_out: Mapping[str, Tensor]) -> Scores:
+    """Scores of few validation normals, and those of the training normals as if each had not been learnt from.
 
-    A false-call rate of 5 % cannot be promised by fewer than 19 normals. Of fewer than :data:`FEW_NORMALS`, a score of
-    nearest neighbours sets its threshold by all normals, each training normal compared with the others.
+    Args:
+        normals: scores of the validation normals by name.
+        left_out: what :func:`~solder_vae.evaluation.fit_scores.fit_scores` returns.
     """
-    found = dict(normals)
-    for name, values in normals.items():
-        score = model.scores[name]
-        if len(values) < FEW_NORMALS and score.leaves_one_out:
-            left_out = score.leave_one_out().double().cpu().numpy()
-            found[name] = np.concatenate([values, left_out])
-            log.info(
-                "Only %d validation normals: %s sets its threshold by the %d training normals, too, one by one.",
-                len(values),
-                name,
-                len(left_out),
-            )
-    return found
+    if left_out:
+        log.info(
+            "Only %d validation normals: %s set thresholds by the training normals, too, which are left out in turn.",
+            len(next(iter(normals.values()))),
+            ", ".join(left_out),
+        )
+    more = {name: values.double().numpy() for name, values in left_out.items()}
+    return {name: np.concatenate([values, more.get(name, values[:0])]) for name, values in normals.items()}
 
 
 def validate(model: Detector, data: SolderDataModule) -> tuple[dict[str, float], Scores, float]:

@@ -20,7 +20,8 @@ from solder_vae.models.combined import Combined
 from solder_vae.models.detector import Detector
 from solder_vae.models.history import MEMORY as HISTORY
 from solder_vae.models.history import Entry, entry
-from solder_vae.models.neighbours import Knn, Mahalanobis, nearest
+from solder_vae.models.mahalanobis import Mahalanobis, left_out_distances
+from solder_vae.models.neighbours import Knn, nearest
 from solder_vae.models.scores import MEMORY
 from solder_vae.utils.errors import UserError
 
@@ -28,9 +29,6 @@ log = logging.getLogger(__name__)
 
 KEEP = "keep"
 ADD = "add"
-
-FOLDS = 5
-"""In which Mahalanobis distances of normals come from a covariance that these are not in."""
 
 _SAME = 1e-3
 """Deviations a feature by which two pictures differ at most that are the same one, computed twice."""
@@ -131,11 +129,12 @@ def renew(
     if pictures is not None and len(earlier):
         # Earlier versions kept none, and a part of the memory cannot be shown alone.
         pictures = torch.cat([pictures, earlier_pictures]) if len(earlier_pictures) else None
-    knn.remember(normals, [*types, *earlier_types], pictures, knn.standard if extend else None)
-    found = {**scores, "knn": double(knn.leave_one_out()[:count])}
+    types = [*types, *earlier_types]
+    knn.remember(normals, types, pictures, knn.standard if extend else None)
+    found = {**scores, "knn": double(knn.among_themselves()[:count])}
     if not extend and isinstance(mahalanobis := model.scores.get("mahalanobis"), Mahalanobis):
-        found["mahalanobis"] = double(held_out(normals, count))
-        mahalanobis.remember(normals)
+        found["mahalanobis"] = double(left_out_distances(normals, types, count))
+        mahalanobis.remember(normals, types)
     if isinstance(combined := model.scores.get("combined"), Combined):
         single = {name: torch.from_numpy(found[name]).float() for name in combined.surprises}
         if not extend:
@@ -152,19 +151,6 @@ def remembered(knn: Knn) -> tuple[Tensor, list[str]]:
         for place in places.tolist():
             types[place] = kind
     return knn.standard.undo(knn.memory), types
-
-
-def held_out(normals: Tensor, count: int) -> Tensor:
-    """The Mahalanobis distance ``(count,)`` of each of the first normals from the others but for its own fold."""
-    folds = torch.arange(len(normals)) % min(FOLDS, len(normals))
-    folds[count:] = -1  # the rest is in every fit
-    distances = torch.empty(count)
-    for fold in range(min(FOLDS, len(normals))):
-        score = Mahalanobis()
-        score.remember(normals[folds != fold])
-        inside = folds[:count] == fold
-        distances[inside] = score.distances(normals[:count][inside])
-    return distances
 
 
 def double(values: Tensor) -> NDArray[np.float64]:

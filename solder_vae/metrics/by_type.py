@@ -64,16 +64,20 @@ class OfType:
 
 
 def group(scores: Scores, types: Sequence[str] | None) -> dict[str, Scores]:
-    """Scores ``(N,)`` by type; those of no known type are in no group.
+    """Scores by type; those of no known type are in no group.
 
     Args:
-        scores: by name of the score.
+        scores: by name of the score, ``(N,)`` or, of scores that lack the last ones, shorter.
         types: N types, "" for none; None where none is known.
     """
     if types is None:
         return {}
     of = np.array(types, dtype=object)
-    return {kind: {name: values[of == kind] for name, values in scores.items()} for kind in sorted(set(types)) if kind}
+    return {
+        kind: {name: values[of[: len(values)] == kind] for name, values in scores.items()}
+        for kind in sorted(set(types))
+        if kind
+    }
 
 
 def fit_by_type(groups: Mapping[str, Scores], fit: Callable[[str, Scores], dict[str, Threshold]]) -> dict[str, OfType]:

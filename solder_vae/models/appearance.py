@@ -100,7 +100,11 @@ class Pixels(Score, name="pixels"):
         places = orientations(round((units.shape[1] - 1) ** 0.5)).to(units.device)
         return units[:, places] @ self.memory.to(units.device).T
 
-    def leave_one_out(self) -> Tensor:
+    def leave_one_out(self, data: FitData) -> Tensor:
+        return self.among_themselves()
+
+    def among_themselves(self) -> Tensor:
+        """The score ``(N,)`` of each normal in the memory, compared with all the others."""
         found = []
         for start in range(0, len(self.memory), _AT_ONCE):
             part = self.correlations(self.memory[start : start + _AT_ONCE])

@@ -70,11 +70,13 @@ class Classifier(Score, name="classifier"):
     needs_known = True
     fitted = True
     exportable = True
+    leaves_one_out = True
 
     def __init__(self, strength: float | None = None, thumbnails: bool = True) -> None:
         if strength is not None and (not is_number(strength) or strength <= 0):
             raise UserError(f"score.strength={strength} does not fit: use a number above 0, or null to choose it.")
         self.strength, self.thumbnails = strength, thumbnails
+        self.chosen: float | None = None  # strength of the fit
         self.pictures = NO_PICTURES  # (K, s, s, 3), or none
         self.standard = Standard(torch.zeros(0), torch.ones(0))
         self.weights, self.bias = torch.empty(0), torch.zeros(())  # (D,), ()
@@ -97,14 +99,8 @@ class Classifier(Score, name="classifier"):
 
     def learn(self, normals: Tensor, known: Tensor, defects: Sequence[str]) -> None:
         """Learn from standardised features ``(N, D)`` and ``(K, D)``, and the type of each known defect."""
-        every = -(-len(normals) // NORMALS)
-        few = normals[::every]
-        features = torch.cat([few, known]).double().numpy()
-        labels = np.repeat([0, 1], [len(few), len(known)])
-        fit, strength, how = fit_logistic(features, labels, self.strength, "roc_auc")
-        log.info("classifier: %d known defects, %d normals, C=%g (%s)", len(known), len(few), strength, how)
-        self.weights = torch.from_numpy(fit.coef_[0]).float()
-        self.bias = torch.tensor(float(fit.intercept_[0]))
+        self.weights, self.bias, self.chosen, how = told_from_normals(normals, known, self.strength)
+        log.info("classifier: %d known defects, %d normals, C=%g (%s)", len(known), len(normals), self.chosen, how)
         self.known = known.float()
         self._learn_types(defects)
 
@@ -127,6 +123,16 @@ class Classifier(Score, name="classifier"):
         at = slice(None) if len(told) > 2 else slice(1, None)
         self.type_weights[at] = torch.from_numpy(fit.coef_).float()
         self.type_bias[at] = torch.from_numpy(fit.intercept_).float()
+
+    def leave_one_out(self, data: FitData) -> Tensor:
+        """By folds: a fit without each single normal would take long."""
+        normals = self.standard(data.normals.features)
+        folds = torch.arange(len(normals)) % FOLDS
+        logits = torch.empty(len(normals))
+        for fold in range(FOLDS):
+            weights, bias, _, _ = told_from_normals(normals[folds != fold], self.known, self.chosen)
+            logits[folds == fold] = normals[folds == fold] @ weights + bias
+        return logits
 
     def state(self) -> dict[str, Tensor]:
         if not self.usable:
@@ -175,6 +181,17 @@ class Classifier(Score, name="classifier"):
             Near(f"nearest known defect: {self.defects[int(self.known_types[place])]}", self.pictures[place])
             for place in self.nearest_known(features)
         ]
+
+
+def told_from_normals(normals: Tensor, known: Tensor, strength: float | None) -> tuple[Tensor, Tensor, float, str]:
+    """Weights ``(D,)`` and bias that tell known defects ``(K, D)`` from normals ``(N, D)``, C, and how that was found.
+
+    At most :data:`NORMALS` of the normals are seen.
+    """
+    few = normals[:: -(-len(normals) // NORMALS)]
+    labels = np.repeat([0, 1], [len(few), len(known)])
+    fit, strength, how = fit_logistic(torch.cat([few, known]).double().numpy(), labels, strength, "roc_auc")
+    return torch.from_numpy(fit.coef_[0]).float(), torch.tensor(float(fit.intercept_[0])), strength, how
 
 
 def fit_logistic(

@@ -92,6 +92,7 @@ class Combined(Score, name="combined"):
     beside = ("knn", "classifier")
     fitted = True
     exportable = True
+    leaves_one_out = True
 
     def __init__(self, k: int = 1, strength: float | None = None, thumbnails: bool = True) -> None:
         self.surprises: dict[str, Surprise] = {}
@@ -104,7 +105,11 @@ class Combined(Score, name="combined"):
     def fit(self, data: FitData) -> None:
         outputs = [output.scores for output in data.validation]
         names = [name for name in self.beside if name in outputs[0]]
-        self.calibrate({name: torch.cat([scores[name].cpu() for scores in outputs]) for name in names})
+        found = {name: torch.cat([scores[name].cpu() for scores in outputs]) for name in names}
+        self.calibrate({name: torch.cat([found[name], data.left_out.get(name, found[name][:0])]) for name in names})
+
+    def leave_one_out(self, data: FitData) -> Tensor:
+        return self.of(data.left_out)
 
     def calibrate(self, normals: Mapping[str, Tensor]) -> None:
         """Take the scores ``(N,)`` of normals by name as what others are compared with."""

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from solder_vae.models import appearance, combined  # noqa: F401  # which register their scores
+from solder_vae.models import appearance, combined, mahalanobis  # noqa: F401  # which register their scores
 from solder_vae.models.classifier import Classifier, Likeness
 from solder_vae.models.history import Entry, entries
 from solder_vae.models.neighbours import Knn, Near

@@ -1,4 +1,4 @@
-"""Scores that compare an image's features with those of the training normals: nearest neighbours and Mahalanobis.
+"""The score that compares an image's features with those of single training normals: nearest neighbours.
 
 What the reconstruction error overlooks (a missing part is smooth, so it is easy to reconstruct) is often plain in the
 features of the very same network. The features are the model's: :meth:`solder_vae.models.detector.Detector.describe`.
@@ -24,7 +24,7 @@ decide alone."""
 OF_A_TYPE = 20
 """So many training normals of a component type are enough to compare an image of that type with these alone."""
 
-_OF = "type:"  # marks a type in the state
+TYPE_MARK = "type:"  # marks a type in the state
 
 _AT_ONCE = 1024
 
@@ -90,6 +90,7 @@ class Knn(Score, name="knn"):
     fitted = True
     exportable = True
     has_parts = True
+    leaves_one_out = True
 
     def __init__(self, k: int = 1, thumbnails: bool = True) -> None:
         check_whole_number("score.k", k, 1)
@@ -123,26 +124,21 @@ class Knn(Score, name="knn"):
         self.standard = Standard.of(normals) if standard is None else standard
         self.memory = self.standard(normals)
         self.pictures = NO_PICTURES if pictures is None else pictures
-        counts = Counter(filter(None, types or ()))
-        self.kinds = {
-            kind: torch.tensor([place for place, each in enumerate(types or ()) if each == kind])
-            for kind, count in sorted(counts.items())
-            if count >= max(OF_A_TYPE, self.k + 1)
-        }
+        self.kinds = of_types(types, max(OF_A_TYPE, self.k + 1))
 
     @property
     def within_types(self) -> bool:
         return bool(self.kinds)
 
     def state(self) -> dict[str, Tensor]:
-        places = {f"{_OF}{kind}": of_kind for kind, of_kind in self.kinds.items()}
+        places = {f"{TYPE_MARK}{kind}": of_kind for kind, of_kind in self.kinds.items()}
         pictures = {"thumbnails": self.pictures} if len(self.pictures) else {}
         return {**self.standard.state(), "memory": self.memory, **places, **pictures}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.standard, self.memory = Standard(state["mean"], state["deviation"]), state["memory"]
         self.pictures = state.get("thumbnails", NO_PICTURES)
-        self.kinds = {name.removeprefix(_OF): each for name, each in state.items() if name.startswith(_OF)}
+        self.kinds = {name.removeprefix(TYPE_MARK): each for name, each in state.items() if name.startswith(TYPE_MARK)}
 
     def neighbours(self, features: Tensor, types: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
         """Distances to the nearest normals and their places in the memory, each ``(B, k)``, the nearest first.
@@ -182,19 +178,20 @@ class Knn(Score, name="knn"):
         away = (self.standard(output.features) - normal) / self.standard.on(device)[1]
         return self.standard.undo(normal), away
 
-    leaves_one_out = True
+    def leave_one_out(self, data: FitData) -> Tensor:
+        return self.among_themselves()
 
-    def leave_one_out(self) -> Tensor:
+    def among_themselves(self) -> Tensor:
         """The score ``(N,)`` of each normal in the memory, compared with all the others (of its type).
 
         Mean and deviation are those of all.
         """
-        scores = self._leave_one_out(self.memory)
+        scores = self._among(self.memory)
         for places in self.kinds.values():
-            scores[places] = self._leave_one_out(self.memory[places])
+            scores[places] = self._among(self.memory[places])
         return scores
 
-    def _leave_one_out(self, memory: Tensor) -> Tensor:
+    def _among(self, memory: Tensor) -> Tensor:
         parts = [memory[start : start + _AT_ONCE] for start in range(0, len(memory), _AT_ONCE)]
         return torch.cat([nearest(part, memory, self.k + 1)[0][:, 1:].mean(1) for part in parts])
 
@@ -221,51 +218,11 @@ def nearest(points: Tensor, memory: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return distances, places.gather(1, order)
 
 
-class Mahalanobis(Score, name="mahalanobis"):
-    """Mahalanobis distance from the training normals (Rippel et al. 2020, "Modeling the distribution of normal data in
-    pre-trained deep features for anomaly detection"), 0 or greater; the covariance is shrunk (Ledoit and Wolf 2004).
-    """
-
-    needs = frozenset({FEATURES})
-    fitted = True
-    exportable = True
-    has_parts = True
-
-    def __init__(self) -> None:
-        self.standard = Standard(torch.zeros(0), torch.ones(0))
-        self.whitening = torch.empty(0, 0)  # (D, D), W with W W^T the inverse covariance of standardised features
-
-    def fit(self, data: FitData) -> None:
-        self.remember(data.normals.features[:, : data.neighbour_features])
-
-    def remember(self, normals: Tensor) -> None:
-        """Take mean and covariance of normals' features ``(N, D)``."""
-        from sklearn.covariance import ledoit_wolf  # type: ignore[import-untyped] # slow to import, and only needed here
-
-        self.standard = Standard.of(normals)
-        covariance, _ = ledoit_wolf(self.standard(normals).double().numpy(), assume_centered=True)
-        variances, axes = torch.linalg.eigh(torch.from_numpy(covariance))
-        # Few normals leave directions without variance even after shrinking: all of a batch alike, or a single one.
-        least = 1e-6 * variances.max().clamp_min(1e-12)
-        self.whitening = (axes / variances.maximum(least).sqrt()).float()
-
-    def state(self) -> dict[str, Tensor]:
-        return {**self.standard.state(), "whitening": self.whitening}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.standard, self.whitening = Standard(state["mean"], state["deviation"]), state["whitening"]
-
-    def __call__(self, output: ModelOutput) -> Tensor:
-        assert output.features is not None
-        return self.distances(output.features)
-
-    def distances(self, features: Tensor) -> Tensor:
-        """The score ``(B,)`` of features ``(B, D)``."""
-        return (self.standard(features) @ self.whitening.to(features.device)).square().sum(1).sqrt()
-
-    def parts(self, output: ModelOutput) -> tuple[Tensor, Tensor]:
-        assert output.features is not None
-        whitening = self.whitening.to(output.features.device)
-        standard = self.standard(output.features)
-        mean, deviation = self.standard.on(output.features.device)
-        return mean.expand_as(standard), standard @ whitening @ whitening.T / deviation
+def of_types(types: Sequence[str] | None, least: int) -> dict[str, Tensor]:
+    """The places of the images of each type that has ``least`` or more; "" is no type."""
+    counts = Counter(filter(None, types or ()))
+    return {
+        kind: torch.tensor([place for place, each in enumerate(types or ()) if each == kind])
+        for kind, count in sorted(counts.items())
+        if count >= least
+    }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -92,12 +93,15 @@ class FitData(NamedTuple):
         validation: the normals that thresholds are set by. Iterating gives the scores of :attr:`Score.beside`, too.
         known: defects that may be learnt from; None without any.
         neighbour_features: how many of the features, the first ones, neighbours are told by; None: all.
+        left_out: what :meth:`Score.leave_one_out` gives of the scores that are fitted already, by name; empty where
+            the validation normals are enough.
     """
 
     normals: Examples
     validation: Examples
     known: Examples | None = None
     neighbour_features: int | None = None
+    left_out: Mapping[str, Tensor] = MappingProxyType({})
 
 
 MEMORY = 20_000
@@ -118,6 +122,7 @@ class Score:
             score, and otherwise goes without it.
         exportable: whether :meth:`__call__` is made of tensor operations that ONNX has.
         has_parts: whether it is a distance that :meth:`parts` shares out.
+        leaves_one_out: whether :meth:`leave_one_out` tells what fewer than 20 validation normals cannot.
     """
 
     registry: ClassVar[dict[str, type[Score]]] = {}
@@ -128,6 +133,7 @@ class Score:
     needs_known: ClassVar[bool] = False
     exportable: ClassVar[bool] = False
     has_parts: ClassVar[bool] = False
+    leaves_one_out: ClassVar[bool] = False
 
     @property
     def within_types(self) -> bool:
@@ -155,14 +161,14 @@ class Score:
         """Those of this score's parameters that the score ``name``, which is :attr:`beside`, takes, too."""
         return {}
 
-    leaves_one_out: ClassVar[bool] = False
-
-    def leave_one_out(self) -> Tensor:
-        """The score ``(N,)`` of each normal that was fitted to, as if it had not been; where ``leaves_one_out``."""
-        raise NotImplementedError
-
     def fit(self, data: FitData) -> None:
         """Learn from what the trained model says of normals; most scores learn nothing."""
+
+    def leave_one_out(self, data: FitData) -> Tensor:
+        """The score ``(N,)`` of each training normal that it is fitted to, as if it were not; right after :meth:`fit`,
+        with the same data, where :attr:`leaves_one_out`.
+        """
+        raise NotImplementedError
 
     def state(self) -> dict[str, Tensor]:
         """What :meth:`fit` learned, for the checkpoint."""

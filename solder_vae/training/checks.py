@@ -9,7 +9,8 @@ import torch
 from omegaconf import DictConfig
 
 from solder_vae.data.datamodule import SolderDataModule
-from solder_vae.evaluation.evaluate import FEW_NORMALS
+from solder_vae.data.synthetic.source import SyntheticSource
+from solder_vae.evaluation.fit_scores import FEW_NORMALS
 from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC
 from solder_vae.metrics.threshold import Rule, fit_threshold
 from solder_vae.models.checkpoint import Checkpoint
@@ -19,6 +20,8 @@ from solder_vae.models.scores import Score
 from solder_vae.utils.checks import check_whole_number
 from solder_vae.utils.config import build
 from solder_vae.utils.errors import UserError
+
+REFUSE, ACCEPT = FEW_NORMALS_CHOICES = ("refuse", "accept")
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +59,8 @@ def check_run(config: DictConfig, model: Detector) -> None:
         )
     if config.criterion not in ("val/loss", PSEUDO_DEFECT_AUROC):
         raise UserError(f"criterion={config.criterion} is unknown: use val/loss or {PSEUDO_DEFECT_AUROC}.")
+    if config.few_normals not in FEW_NORMALS_CHOICES:
+        raise UserError(f"few_normals={config.few_normals} is unknown: use {' or '.join(FEW_NORMALS_CHOICES)}.")
     check_precision(config.trainer.precision)
     if config.trainer.get("accumulate_grad_batches", 1) != 1:
         raise UserError(
@@ -99,14 +104,30 @@ def check_tables(data: SolderDataModule, config: DictConfig) -> None:
             raise UserError(f"There are {len(data.tables[split])} {split} images: a run needs {least} or more.")
     rule, normals = threshold_rule(config), len(data.tables["val"])
     fit_threshold(np.arange(normals), rule)  # too few normals for some rules
+    check_few_normals(data, config, rule, normals)
+
+
+def check_few_normals(data: SolderDataModule, config: DictConfig, rule: Rule, normals: int) -> None:
+    """Refuse a threshold of your own pictures that stands on too few normals; on embedded ones warn of it.
+
+    Raises:
+        UserError: the score that decides has no other normals to go by.
+    """
     kind = Score.registry.get(config.score.name)
-    if normals < FEW_NORMALS and rule.name != "fixed" and not (kind is not None and kind.leaves_one_out):
-        log.warning(
-            "Only %d validation normals: no threshold can promise a false-call rate below %.0f %%. 19 are needed for "
-            "5 %%, 99 for 1 %%: add good joints, give validation more (data.fractions), or use score=knn.",
-            normals,
-            100 / (normals + 1),
+    if normals >= FEW_NORMALS or rule.name == "fixed" or (kind is not None and kind.leaves_one_out):
+        return
+    if not isinstance(data.source, SyntheticSource) and config.few_normals == REFUSE:
+        raise UserError(
+            f"score={config.score.name} sets its threshold by validation normals alone, there are {normals}, and "
+            f"{FEW_NORMALS} are needed: add good joints, give validation more (data.fractions), use score=knn, or "
+            f"accept what so few cannot promise with few_normals={ACCEPT}."
         )
+    log.warning(
+        "Only %d validation normals: no threshold can promise a false-call rate below %.0f %%. 19 are needed for "
+        "5 %%, 99 for 1 %%: add good joints, give validation more (data.fractions), or use score=knn.",
+        normals,
+        100 / (normals + 1),
+    )
 
 
 def check_known(model: Detector, data: SolderDataModule) -> None:

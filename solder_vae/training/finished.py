@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from solder_vae.training.schema import EPOCHS
 
-_WITHOUT_EFFECT = ("skip_finished", "resume", "logger", "pictures")  # on a run's result
+_WITHOUT_EFFECT = ("skip_finished", "few_normals", "resume", "logger", "pictures")  # on a run's result
 
 
 def finished(config: DictConfig, directory: Path) -> float | None:

@@ -52,6 +52,7 @@ class TrainOptions:
     resume: str | None = MISSING
     pictures: bool = MISSING
     skip_finished: bool = MISSING
+    few_normals: str = MISSING
     plugins: list[str] = MISSING
     criterion: str = MISSING
     beta: float | int | None = MISSING

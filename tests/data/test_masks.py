@@ -78,7 +78,14 @@ def test_a_run_measures_where_the_maps_find_them(root):
     (root / "ground_truth/cut/001_mask.png").write_bytes(
         cv2.imencode(".png", np.pad(np.full((1, 1), 255, np.uint8), ((8, 7), (12, 11))))[1].tobytes()
     )  # a speck: nothing is left of it at 16 px
-    options = ("data=folder", f"data.root={root}", "data.image_size=16", "data.batch_size=8", "trainer.max_epochs=1")
+    options = (
+        "data=folder",
+        "few_normals=accept",
+        f"data.root={root}",
+        "data.image_size=16",
+        "data.batch_size=8",
+        "trainer.max_epochs=1",
+    )
     run = ("score=recon", "logger.mode=disabled", "hydra.run.dir=run")
     result = run_command("train", *options, *run, "pictures=false", cwd=root)
     assert result.returncode == 0, result.stderr

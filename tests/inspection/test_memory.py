@@ -20,7 +20,8 @@ from solder_vae.metrics.threshold import Quantile, fit_threshold
 from solder_vae.models import neighbours
 from solder_vae.models.classifier import Classifier
 from solder_vae.models.combined import Combined
-from solder_vae.models.neighbours import Knn, Mahalanobis
+from solder_vae.models.mahalanobis import Mahalanobis
+from solder_vae.models.neighbours import Knn
 from solder_vae.models.scores import FitData, ModelOutput, score_with
 from solder_vae.predict import run as predict
 from solder_vae.threshold import run

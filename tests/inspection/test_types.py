@@ -119,7 +119,7 @@ def test_one_left_out_is_compared_with_its_type():
     types = ["R"] * 25 + ["C"] * 25 + [""] * 10
     knn = Knn(k=2)
     knn.remember(points, types)
-    scores = knn.leave_one_out()
+    scores = knn.among_themselves()
     for row, kind in enumerate(types):
         others = [place for place, each in enumerate(types) if place != row and (not kind or each == kind)]
         by_hand = (knn.memory[others] - knn.memory[row]).norm(dim=1).sort().values[:2].mean()

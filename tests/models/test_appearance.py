@@ -47,7 +47,7 @@ def test_a_normal_left_out_is_compared_with_the_others():
     images = np.stack([*pictures(80, size=24)])
     score = Pixels()
     score.fit(SimpleNamespace(normals=[output(images)]))
-    found = score.leave_one_out()
+    found = score.among_themselves()
     for place in (0, 63, 64, 79):
         others = Pixels()
         others.fit(SimpleNamespace(normals=[output(np.delete(images, place, axis=0))]))

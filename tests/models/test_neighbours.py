@@ -11,7 +11,8 @@ from solder_vae.data.table import ImageTable
 from solder_vae.data.transforms import to_tensor
 from solder_vae.evaluation import fit_scores as fitting
 from solder_vae.models.autoencoder import Autoencoder
-from solder_vae.models.neighbours import Knn, Mahalanobis, Standard, nearest
+from solder_vae.models.mahalanobis import Mahalanobis
+from solder_vae.models.neighbours import Knn, Standard, nearest
 from solder_vae.models.networks import channel_statistics
 from solder_vae.models.scores import FEATURES, FitData, ModelOutput
 from solder_vae.utils.errors import UserError
@@ -64,7 +65,7 @@ def test_left_out_each_normal_is_compared_with_all_others():
     normals = torch.randn(40, 5)
     score = fitted(Knn(2), normals)
     standard = ((normals - normals.mean(0)) / normals.std(0, correction=0)).double()
-    for row, value in enumerate(score.leave_one_out()):
+    for row, value in enumerate(score.among_themselves()):
         others = sorted(float((standard[row] - other).norm()) for at, other in enumerate(standard) if at != row)
         assert float(value) == pytest.approx(np.mean(others[:2]), rel=1e-5)
 
@@ -93,6 +94,33 @@ def test_mahalanobis_is_scipys_with_the_shrunk_covariance():
     inverse = LedoitWolf(assume_centered=True).fit(standard(normals).double().numpy()).precision_
     for row, image in enumerate(standard(images).double().numpy()):
         assert float(ours[row]) == pytest.approx(mahalanobis(image, np.zeros(6), inverse), rel=1e-4)
+
+
+def test_mahalanobis_is_within_types_of_20_normals_around_their_means():
+    shifts = {"R": 0.0, "C": 6.0, "U": 3.0}
+    types = ["R"] * 30 + ["C"] * 25 + ["U"] * 10
+    normals = torch.randn(65, 4) @ torch.randn(4, 4) + torch.tensor([shifts[kind] for kind in types])[:, None]
+    score = Mahalanobis()
+    score.remember(normals, types)
+    over_all = fitted(Mahalanobis(), normals)
+    points = Standard.of(normals)(normals).double().numpy()
+    means = {"R": points[:30].mean(0), "C": points[30:55].mean(0)}
+    around = np.concatenate([points[:30] - means["R"], points[30:55] - means["C"]])
+    inverse = LedoitWolf(assume_centered=True).fit(around).precision_
+    images, asked = normals[[0, 40, 60, 1]] + 0.5, ["C", "C", "U", ""]
+    again = Mahalanobis()
+    again.load_state(score.state())
+    for each in (score, again):
+        output = output_of(images)._replace(types=asked)
+        ours, (origin, weights) = each(output), each.parts(output)
+        torch.testing.assert_close(((images - origin) * weights).sum(1).sqrt(), ours)
+        for row in (0, 1):
+            point = Standard.of(normals)(images)[row].double().numpy()
+            assert float(ours[row]) == pytest.approx(mahalanobis(point, means["C"], inverse), rel=1e-4)
+        torch.testing.assert_close(ours[2:], over_all(output_of(images))[2:])
+        torch.testing.assert_close(each(output_of(images)), over_all(output_of(images)))
+    assert score.within_types
+    assert not over_all.within_types
 
 
 @pytest.mark.filterwarnings("ignore:Only one sample available")

@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 OPTIONS = (
     "data=folder",
+    "few_normals=accept",
     "data.root=data",
     "data.image_size=16",
     "data.batch_size=16",

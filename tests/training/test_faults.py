@@ -230,7 +230,14 @@ def test_data_deleted_during_training(tmp_path):
         folder = tmp_path / fault
         write_images(folder / "data/normal", pictures(60))
         write_images(folder / "data/bridge", pictures(9, seed=1))
-        own = ("data=folder", "data.root=data", "data.image_size=16", "data.batch_size=16", "trainer.max_epochs=3")
+        own = (
+            "data=folder",
+            "few_normals=accept",
+            "data.root=data",
+            "data.image_size=16",
+            "data.batch_size=16",
+            "trainer.max_epochs=3",
+        )
         result = run_python(FAULTY, fault, "4", *own, *COMMON, cwd=folder)
         assert result.returncode == 0, result.stderr
         results.append((folder / "run/metrics.json").read_bytes())

@@ -456,7 +456,8 @@ def test_mistakes_get_one_sentence(tmp_path, arguments, message):
 def test_training_warns_of_the_shortcut_before_it_begins(root, tmp_path):
     (root / "normal" / "broken.png").unlink()
     done = run_command(
-        "train", "data=folder", f"data.root={root}", "data.image_size=16", "trainer.max_epochs=1", "hydra.run.dir=run",
+        "train", "data=folder", "few_normals=accept",
+        f"data.root={root}", "data.image_size=16", "trainer.max_epochs=1", "hydra.run.dir=run",
         "logger.mode=disabled", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
