@@ -194,7 +194,7 @@ def test_a_scale_says_how_long_the_runs_of_a_table_are(scale, table):
 
 QUICK = ("trainer.max_epochs=1", "score.latent=mean", "pictures=false")
 NEEDED = {
-    "data/folder": ["data.root=images"],
+    "data/folder": ["data.root=images", "few_normals=accept"],
     "score/classifier": ["data.known=6"],
     "threshold/fixed": ["threshold.value=1"],
 }
