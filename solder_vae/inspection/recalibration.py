@@ -18,6 +18,7 @@ from solder_vae.data.listing import Listing
 from solder_vae.data.names import NORMAL_NAMES
 from solder_vae.evaluation import style
 from solder_vae.evaluation.evaluate import Scores, decision_state, fit_thresholds
+from solder_vae.evaluation.fit_scores import FEW_NORMALS
 from solder_vae.evaluation.looks import Looks, looks_to_keep
 from solder_vae.evaluation.plots import trade_off_figure
 from solder_vae.evaluation.rule_sentence import GIVEN, VALIDATION, rule_of, rule_sentence, threshold_entry
