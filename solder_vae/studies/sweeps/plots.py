@@ -58,7 +58,8 @@ def curves_against(key: str, rows: Sequence[Row]) -> Iterator[tuple[str, Figure,
 
 def other_settings(row: Row, left_out: str) -> str:
     """What a row was run with beside one setting, as text."""
-    return ", ".join(f"{heading(key)} {show(value)}" for key, value in row.settings.items() if key != left_out)
+    told = {heading(key): show(value) for key, value in row.settings.items() if key != left_out}
+    return ", ".join(f"{key} {value}" for key, value in told.items() if value)  # a model without beta has none to tell
 
 
 def against(key: str, rows: Sequence[Row], title: str) -> Figure:
@@ -102,9 +103,11 @@ def references(axes: Axes, metric: str, runs: Sequence[Run]) -> None:
     floor = known([run.numbers.get(_FLOORS.get(metric, "")) for run in runs]) or ([0.5] if metric == "auroc" else [])
     if floor:
         axes.axhline(float(np.mean(floor)), color=GREY, linestyle=":", linewidth=1.4, label="floor")
-    trivial = [known([run.numbers.get(f"baseline/{name}/{metric}") for run in runs]) for name in BASELINES]
-    if means := [float(np.mean(values)) for values in trivial if values]:
-        axes.axhline(max(means), color=GREY, linestyle="--", linewidth=1.2, label="best trivial baseline")
+    trivial = {name: known([run.numbers.get(f"baseline/{name}/{metric}") for run in runs]) for name in BASELINES}
+    if means := {name: float(np.mean(values)) for name, values in trivial.items() if values}:
+        best = max(means, key=lambda name: means[name])
+        label = f"best trivial baseline ({PANELS.get(metric, metric)}: {best})"
+        axes.axhline(means[best], color=GREY, linestyle="--", linewidth=1.2, label=label)
 
 
 def number_axis(axes: Axes, values: Sequence[float]) -> None:
