@@ -1,4 +1,4 @@
-"""Load on the service: ``python -m benchmarks.serve checkpoint=PATH images=DIR [seconds=60]``.
+"""Load on the service: ``python -m benchmarks.service checkpoint=PATH images=DIR [seconds=60]``.
 
 Starts it, lets eight clients ask without a pause for single pictures, then for eight at once, and holds the joints a
 second against ``predict`` on the same pictures. Then everything goes wrong at once for as long while they go on asking:
