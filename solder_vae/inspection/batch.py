@@ -6,7 +6,8 @@ import heapq
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,39 +65,52 @@ class Inspection:
 
 
 def inspect_into(
-    directory: Path, inspector: Inspector, joints: Sequence[Joint], source: str, processes: int = 1
+    directory: Path,
+    inspector: Inspector,
+    joints: Iterable[Joint],
+    source: str,
+    processes: int = 1,
+    count: int | None = None,
+    told: Callable[[Joint, dict[str, Any]], None] = lambda joint, row: None,
 ) -> Inspection:
     """Inspect joints, with a progress bar on a terminal; write predictions.csv, predictions.json and report.html.
 
     Args:
         directory: where to write; it exists.
         inspector: makes the decisions.
-        joints: files or arrays, with names.
+        joints: files or arrays, with names; they may be made as they are asked for.
         source: names the checkpoint, for the reader.
         processes: number of processes that share the joints.
+        count: of the joints; needed where they are no list.
+        told: is called with each joint and its row.
     """
     started = time.monotonic()
     predictions: list[dict[str, Any]] = []
     unreadable: list[Unreadable] = []
-    rows = inspect_rows(inspector, joints) if processes == 1 else inspect_on_processes(inspector, joints, processes)
+    count = len(joints) if count is None and isinstance(joints, Sequence) else count or 0
+    given: deque[Joint] = deque()  # those whose verdicts are awaited
+    asked = (given.append(joint) or joint for joint in joints)  # type: ignore[func-returns-value]
+    rows = inspect_rows(inspector, asked) if processes == 1 else inspect_on_processes(inspector, asked, processes)
     looks = BatchLooks(inspector)
     worst: list[tuple[float, int, dict[str, Any]]] = []  # a heap of (score, -row, picture)
-    told: list[dict[str, str]] = []  # what the report says of each joint beside its row
-    for joint, row in zip(joints, tracked(rows, "Inspecting", len(joints)), strict=True):
+    said: list[dict[str, str]] = []  # what the report says of each joint beside its row
+    for row in tracked(rows, "Inspecting", count):
+        joint = given.popleft()
         if isinstance(row, Unreadable):
             unreadable.append(row)
             continue
         prediction, look, draw = row
         looks.add(look)
+        told(joint, prediction)
         place = (prediction["margin" if inspector.of_types else "score"], -len(predictions))
         predictions.append(prediction)
-        told.append(facts(joint.image if isinstance(joint.image, Path) else joint.file, joint.truth))
+        said.append(facts(joint.image if isinstance(joint.image, Path) else joint.file, joint.truth))
         if len(worst) < IN_REPORT:
             heapq.heappush(worst, (*place, draw()))
         elif place > worst[0][:2]:
             heapq.heapreplace(worst, (*place, draw()))
     cards = [
-        {**predictions[-minus_row], **told[-minus_row], **drawn} for _, minus_row, drawn in sorted(worst, reverse=True)
+        {**predictions[-minus_row], **said[-minus_row], **drawn} for _, minus_row, drawn in sorted(worst, reverse=True)
     ]
     write_csv(
         directory / "predictions.csv", csv_rows(list(inspector.thresholds), predictions, bool(inspector.of_types))

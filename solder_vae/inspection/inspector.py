@@ -199,6 +199,11 @@ class Inspector:
         return inspector
 
     @property
+    def identity(self) -> str:
+        """The model's name and that of the score that decides."""
+        return f"{self.model.name}/{self.primary}"
+
+    @property
     def threshold(self) -> Threshold:
         """The threshold that decides, with its rule and the false-call rate to expect."""
         return self.thresholds[self.primary]

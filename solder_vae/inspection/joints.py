@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from solder_vae.data.component_types import relative
+from solder_vae.data.component_types import relative, type_in
 from solder_vae.data.image_files import Image
 from solder_vae.data.listing import Listing, list_images
 from solder_vae.data.names import NORMAL_NAMES, SUFFIXES, UNREAD_SUFFIXES, class_of, is_system
@@ -22,24 +22,45 @@ if TYPE_CHECKING:
     from solder_vae.inspection.boards.board import Board
 
 
+class Source(NamedTuple):
+    """Where a joint's picture comes from, for records.
+
+    Attributes:
+        path: of the file.
+        serial: of the board, "" if not known.
+        designator: of the joint in a board's picture, "" in a picture of one joint.
+        x, y: its centre in the board's picture in pixels.
+        side: of the board, "" if not known.
+    """
+
+    path: Path
+    serial: str = ""
+    designator: str = ""
+    x: float | None = None
+    y: float | None = None
+    side: str = ""
+
+
 class Joint(NamedTuple):
     """A joint to inspect.
 
     Attributes:
-        name: it goes by.
-        image: its picture, as a file's path or as ``(H, W, 3)`` uint8 RGB.
+        name: that it goes by.
+        image: its picture as a file's path or as ``(H, W, 3)`` uint8 RGB; or why there is none.
         type: of its component, as a table tells it.
         place: the path in which a type may be looked for, relative to what was given.
         truth: what it really is, "normal" or a type of defect, where its path or a table tells it; else "".
         file: of a picture that is given as pixels, the file that has them, too, if there is one.
+        source: where its picture comes from, if that is recorded.
     """
 
     name: str
-    image: Path | Image
+    image: Path | Image | UserError
     type: str = ""
     place: str = ""
     truth: str = ""
     file: Path | None = None
+    source: Source | None = None
 
 
 def find_joints(images: str, key: str = "images", listing: Listing | None = None) -> list[Joint]:
@@ -124,13 +145,46 @@ def _match(pattern: str, listing: Listing) -> None:
     listing.images.sort()
 
 
-def board_joints(board: Board, files: Sequence[Path] | None = None) -> list[Joint]:
-    """The joints of a board's picture, by their names; and the files that they are written to, if they are."""
+def board_joints(
+    board: Board, files: Sequence[Path] | None = None, source: Source | None = None, prefix: str = ""
+) -> list[Joint]:
+    """The joints of a board's picture, by their names.
+
+    Args:
+        board: with its joints.
+        files: that they are written to, if they are.
+        source: the picture's, if it is recorded.
+        prefix: of each name, for the joints of several boards.
+    """
     lie = [None] * len(board.joints) if files is None else files
     return [
-        Joint(cell_safe(printable(joint.name)), crop, joint.type, file=file)
-        for joint, crop, file in zip(board.joints, board.crops(), lie, strict=True)
+        Joint(
+            cell_safe(printable(prefix + box.name)),
+            crop,
+            box.type,
+            file=file,
+            source=source and source._replace(designator=box.name, x=box.x + box.width / 2, y=box.y + box.height / 2),
+        )
+        for box, crop, file in zip(board.joints, board.crops(), lie, strict=True)
     ]
+
+
+def serial_of(path: Path, regex: str, default: str = "") -> str:
+    """A board's serial number in a file's path: what the first parentheses match.
+
+    Args:
+        path: of the picture.
+        regex: of the option ``serial=``, "" where it is not given.
+        default: without a regular expression.
+
+    Raises:
+        UserError: it matches nothing.
+    """
+    if not regex:
+        return default
+    if serial := type_in(path.as_posix(), regex):
+        return serial
+    raise UserError(f"{printable(str(path))}: doesn't match serial={regex}; mend that or rename the file.")
 
 
 def listed(table: Path) -> list[tuple[Path, str, str]]:

@@ -35,9 +35,11 @@ def read_ahead(
         yield batch
 
 
-def read(image: Path | Image, image_size: int, view: str, crop: str = SQUARE) -> Picture | UserError:
+def read(image: Path | Image | UserError, image_size: int, view: str, crop: str = SQUARE) -> Picture | UserError:
     """The view's picture, or what is wrong with it."""
     try:
+        if isinstance(image, UserError):
+            return image
         found = read_image(image) if isinstance(image, Path) else checked(image)
         return Picture(apply_view(found, image_size, view, crop), (found.shape[0], found.shape[1]))
     except UserError as error:

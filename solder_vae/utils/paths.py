@@ -16,6 +16,7 @@ PATHS = frozenset(
         *("data.root", "data.cache_dir", "out", "resume", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"),
         *("checkpoint", "images", "board", "pads", "fiducials", "footprints", "normals", "labelled"),
         *("boxes", "data.known"),
+        *("database", "watch"),
     )
 )
 #: Texts in which commas never separate the values of a sweep; neither do they in Hydra's own options.

@@ -220,8 +220,8 @@ def test_memory_of_an_inspection_is_that_of_its_numbers(tmp_path, monkeypatch):
     scores = np.random.default_rng(0).permutation(10_000).astype(float).tolist()
     image, heat = np.zeros((SIZE, SIZE, 3), np.uint8), np.zeros((SIZE, SIZE), np.float32)
 
-    def verdicts(_):
-        for score in scores:
+    def verdicts(joints):
+        for score, _ in zip(scores, joints, strict=True):
             numbers = dict.fromkeys(inspector.thresholds, score)
             yield Verdict(f"b{score}", score, 1.5, 0.5, numbers, image.copy(), image.copy(), heat.copy())
 

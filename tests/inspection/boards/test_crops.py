@@ -426,5 +426,5 @@ def test_predict_inspects_a_board(options, tmp_path, capsys):
     margins = [float(row["margin"]) for row in rows]
     assert 0 < sum(margin > 0 for margin in margins) < 46
     assert np.array_equal(read_image(out / "board.png"), verdicts_on_board(board, margins))
-    with pytest.raises(UserError, match="either images="):
+    with pytest.raises(UserError, match="one of images="):
         predict.run([f"checkpoint={checkpoint}", "images=x", "board=y", f"out={tmp_path / 'more'}"])
