@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solder_vae import export as export_command
+from solder_vae.data.framing import LETTERBOX
 from solder_vae.data.transforms import prepare
+from solder_vae.data.view import VIEWS
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.onnx import export
 from solder_vae.inspection.onnx.graph import InspectionGraph, decode_with_gradient_loss
@@ -191,6 +193,27 @@ def test_file_of_a_small_model(tmp_path):
     export.write_onnx(inspector, tmp_path / "a.onnx")
     check_file(tmp_path / "a.onnx", inspector)
     assert compare(inspector, load_onnx(tmp_path / "a.onnx", threads=1), count=20).holds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("view", VIEWS)
+def test_file_of_a_letterbox(tmp_path, view):
+    """Whole pictures, long ones too, whose sides do not divide the square: what ONNX Runtime makes of each."""
+    network = inspector_of(tmp_path).model
+    network.preprocessing = {"image_size": SIZE, "view": view, "crop": LETTERBOX}
+    inspector = Inspector(network)
+    export.write_onnx(inspector, tmp_path / "a.onnx")
+    graph = load_onnx(tmp_path / "a.onnx", threads=1)
+    assert compare(inspector, graph, count=20).holds
+    rng = np.random.default_rng(0)
+    for height, width in [(8, 120), (121, 9), (15, 17), (2 * SIZE, 33), (33, 2 * SIZE), *rng.integers(8, 90, (15, 2))]:
+        # Few grey levels: many means lie just between two of them, where rounding decides.
+        image = rng.integers(0, 4, (1, height, width, 3), dtype=np.uint8) * 85
+        verdict = inspector.score(image)[0]
+        score, label, heat_map = graph(image)
+        assert score[0] == pytest.approx(verdict.score, rel=1e-4), (height, width)
+        assert label[0] == verdict.abnormal
+        np.testing.assert_allclose(heat_map[0], verdict.heat_map, atol=1e-3)
 
 
 @pytest.mark.slow
