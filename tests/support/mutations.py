@@ -37,6 +37,27 @@ TRUST = (
         "utils/test_files.py::test_a_file_is_replaced_only_by_a_whole_one",
     ),
     Mutation(
+        "a request that was cut off passes for one of fewer pictures",
+        "inspection/service/uploads.py",
+        "if not parser.ended:",
+        "if False:",
+        "inspection/service/test_app.py::test_a_body_that_ends_early_is_not_taken_for_fewer_pictures",
+    ),
+    Mutation(
+        "requests that are scored together get each other's verdicts",
+        "inspection/service/batching.py",
+        "for group in groups:\n            group.answer.set_result(",
+        "for group in reversed(groups):\n            group.answer.set_result(",
+        "inspection/service/test_batching.py::test_what_waits_is_scored_together_while_it_fits",
+    ),
+    Mutation(
+        "a header may take for ever",
+        "inspection/service/server.py",
+        "        elif self._deadline is None:",
+        "        elif False:",
+        "inspection/service/test_faults.py::test_one_that_is_slow_on_its_second_request",
+    ),
+    Mutation(
         "no process waits for another",
         "utils/files.py",
         "fcntl.flock(lock, fcntl.LOCK_EX)",
