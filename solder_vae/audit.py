@@ -29,16 +29,20 @@ def job(config: DictConfig, directory: Path) -> None:
     if "root" in config.data:
         check_root(config.data.root)
 
+    from solder_vae.utils.threads import busy
+
     # Here, since they bring torch, and the mistakes above should be told at once.
-    from solder_vae.studies.audit.examine import audit
-    from solder_vae.studies.audit.report import facts, page
+    with busy("Loading"):
+        from solder_vae.studies.audit.examine import audit
+        from solder_vae.studies.audit.report import facts, page
 
     source = build(config.data).source
     with atomic_directory(out) as folder:
         found = audit(source)
-        content = facts(found, source=name_of(config.data.get("root")))
-        (folder / "audit.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        (folder / "audit.html").write_text(page(found, content), encoding="utf-8")
+        with busy("Writing"):
+            content = facts(found, source=name_of(config.data.get("root")))
+            (folder / "audit.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            (folder / "audit.html").write_text(page(found, content), encoding="utf-8")
     print(summary(content))
     print(f"\nEverything is in {config.out}: open audit.html in a browser.")
 

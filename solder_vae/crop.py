@@ -39,7 +39,7 @@ class Options(BoardOptions):
 def run(arguments: list[str]) -> int:
     """Crop as the command line says; returns the exit status."""
     options = parse(Options, arguments, USAGE)
-    from solder_vae.inspection.boards.board import read_board
+    from solder_vae.utils.threads import busy
 
     out, boxes = Path(options.out), Path(options.boxes)
     if not (options.out or options.boxes):
@@ -53,7 +53,10 @@ def run(arguments: list[str]) -> int:
     if options.boxes and (boxes.exists() or not boxes.parent.is_dir()):
         why = "exists, and nothing is overwritten" if boxes.exists() else "is in a folder that is not there"
         raise UserError(f"boxes={boxes} {why}: name another file.")
-    board = read_board(options)
+    with busy("Reading the board"):
+        from solder_vae.inspection.boards.board import read_board
+
+        board = read_board(options)
     names = [joint.name for joint in board.joints]
     labels = read_labels(Path(options.labels), names) if options.labels else [options.label.strip()] * len(names)
     print(board)

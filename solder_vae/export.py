@@ -47,20 +47,26 @@ def run(arguments: list[str]) -> int:
     if out.is_dir():
         raise UserError(f"out={out} is a folder: name a file.")
     check_there(Path(options.checkpoint))
-    check_installed()
-    import torch
+    from solder_vae.utils.threads import busy
 
-    from solder_vae.inspection.inspector import Inspector
-    from solder_vae.inspection.onnx.parity import compare, load_onnx
-    from solder_vae.utils.files import atomic_file
+    with busy("Loading"):
+        check_installed()
+        import torch
 
-    import_plugins(options.plugins)
-    inspector = Inspector.load(options.checkpoint)
+        from solder_vae.inspection.inspector import Inspector
+        from solder_vae.inspection.onnx.parity import compare, load_onnx
+        from solder_vae.utils.files import atomic_file
+
+        import_plugins(options.plugins)
+        # Pictures pass one by one: several threads would spend ten times the processor time on waiting for each other.
+        torch.set_num_threads(1)
+        inspector = Inspector.load(options.checkpoint)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(out) as temporary:
-            write_onnx(inspector, temporary)
-            parity = compare(inspector, load_onnx(temporary, torch.get_num_threads()))
+            with busy("Writing the graph"):
+                write_onnx(inspector, temporary)
+            parity = compare(inspector, load_onnx(temporary))
             if not parity.holds:
                 raise UserError(f"The graph disagrees with {options.checkpoint}, so it was not kept ({parity}).")
     except OSError as error:

@@ -139,11 +139,14 @@ def run(arguments: list[str]) -> int:
     check_new(out)
     check_there(Path(options.checkpoint))
 
-    from solder_vae.inspection.recalibration import recalibrate
+    from solder_vae.utils.threads import busy
+
+    with busy("Loading"):
+        from solder_vae.inspection.recalibration import recalibrate
 
     given = (options.normals, options.labelled, normal, options.memory, options.score)
     recalibration = recalibrate(options.checkpoint, rule, *given)
-    with atomic_directory(out) as directory:
+    with atomic_directory(out) as directory, busy("Writing"):
         recalibration.write(directory)
     recalibration.print_summary(out)
     return recalibration.status

@@ -56,9 +56,22 @@ def tracked(results: Iterable[T], description: str, total: int) -> Iterator[T]:
 
 
 @contextmanager
-def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal until the block ends; the function that it gives is told how many more are done."""
-    columns = (TextColumn(description), BarColumn(), MofNCompleteColumn(), _Remaining())
+def busy(description: str) -> Iterator[None]:
+    """A bar on a terminal that moves until the block ends: for what takes seconds and has no steps to count."""
+    with progress_bar(description, None):
+        yield
+
+
+@contextmanager
+def progress_bar(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal until the block ends; the function that it gives is told how many more are done.
+
+    Args:
+        description: what is done.
+        total: how many there are; None where that is not known.
+    """
+    counts = () if total is None else (MofNCompleteColumn(), _Remaining())
+    columns = (TextColumn(description), BarColumn(), *counts)
     console = Console(stderr=True)
     with (
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,

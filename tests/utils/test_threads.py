@@ -4,10 +4,14 @@ import contextlib
 import logging
 import os
 import pty
+import subprocess
 import sys
 
+import pytest
+from checkpoints import pictures, write_checkpoint, write_images
 from rich.progress import Progress
 
+from solder_vae.data.image_files import write_png
 from solder_vae.utils.threads import _Remaining, progress_bar, tracked
 
 
@@ -45,3 +49,47 @@ def test_lines_of_the_log_stand_above_the_bar(monkeypatch):
 def test_no_bar_in_a_file(capsys):
     assert list(tracked(iter("abc"), "Working", 3)) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("things")
+    write_checkpoint(folder / "best.ckpt", "cae", "recon")
+    for name in ("normal", "void"):
+        write_images(folder / "set" / name, pictures(12, seed=len(name)))
+    write_png(folder / "board.png", pictures(1, 64)[0])
+    (folder / "pads.csv").write_text("name,x,y,width,height\nA,4,4,20,20\nB,30,30,20,20\n")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.unmeasured
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("audit data.root=set data.image_size=16", ["Loading", "Examining images", "Looking for shortcuts", "Writing"]),
+        ("threshold checkpoint=best.ckpt rule=sigma normals=set/normal", ["Loading", "Inspecting", "Writing"]),
+        ("export checkpoint=best.ckpt", ["Loading", "Writing the graph"]),
+        ("crop board=board.png pads=pads.csv", ["Reading the board", "Cutting out"]),
+    ],
+)
+def test_commands_say_at_once_on_a_terminal_what_they_do(command, said, things, tmp_path):
+    """The first bar comes before torch does; an export is ended as soon as all was seen."""
+    name, *options = command.split()
+    out = tmp_path / ("out.onnx" if name == "export" else "out")
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    arguments = [sys.executable, "-m", f"solder_vae.{name}", *options, f"out={out}"]
+    process = subprocess.Popen(arguments, cwd=things, env=environment, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):
+        while (name != "export" or said[-1].encode() not in shown) and (part := os.read(ours, 4096)):
+            shown += part
+    if name == "export":
+        process.kill()
+    assert process.wait(timeout=60) in (0, -9), shown.decode()
+    os.close(ours)
+    places = [shown.find(text.encode()) for text in said]
+    assert -1 not in places, shown.decode()
+    assert places == sorted(places)

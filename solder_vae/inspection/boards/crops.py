@@ -64,10 +64,11 @@ def write_crops(board: Board, directory: Path, labels: Sequence[str] = ()) -> No
     from solder_vae.data.image_files import write_png
     from solder_vae.utils.tables import write_csv
     from solder_vae.utils.text import cell_safe, printable
+    from solder_vae.utils.threads import tracked
 
     names = file_names([joint.name for joint in board.joints])
     try:
-        for name, crop in zip(names, board.crops(), strict=True):
+        for name, crop in zip(names, tracked(board.crops(), "Cutting out", len(names)), strict=True):
             write_png(directory / name, crop)
         typed = any(joint.type for joint in board.joints)
         rows: list[list[Any]] = [["path", "name", "x", "y", "width", "height", *["type"] * typed]]

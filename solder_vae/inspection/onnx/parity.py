@@ -15,6 +15,8 @@ from solder_vae.data.synthetic import DEFECTS, render
 from solder_vae.data.transforms import prepare
 from solder_vae.inspection.inspector import Inspector, Verdict
 from solder_vae.inspection.onnx.graph import OUTPUTS
+from solder_vae.utils.labels import NORMAL
+from solder_vae.utils.threads import busy, tracked
 
 PARITY_IMAGES = 200
 TOLERANCE = 1e-4
@@ -49,8 +51,8 @@ class Parity(NamedTuple):
         )
 
 
-def load_onnx(path: Path, threads: int) -> Run:
-    """The graph as a function of images, run by ONNX Runtime on the CPU."""
+def load_onnx(path: Path, threads: int = 1) -> Run:
+    """The graph as a function of images, run by ONNX Runtime on the CPU; one thread does not wait for others."""
     import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
@@ -63,9 +65,9 @@ def parity_images(count: int) -> list[Image]:
     """Joints of the embedded data set at their native sizes, half of them good."""
     good = count // 2
     kinds = list(DEFECTS)
-    return [render(0, "test_normal", index).image for index in range(good)] + [
-        render(0, "test_abnormal", index, kinds[index % len(kinds)]).image for index in range(count - good)
-    ]
+    wanted = [("test_normal", index, NORMAL) for index in range(good)]
+    wanted += [("test_abnormal", index, kinds[index % len(kinds)]) for index in range(count - good)]
+    return [render(0, *each).image for each in tracked(wanted, "Rendering joints", count)]
 
 
 def compare(inspector: Inspector, graph: Run, count: int = PARITY_IMAGES) -> Parity:
@@ -77,8 +79,10 @@ def compare(inspector: Inspector, graph: Run, count: int = PARITY_IMAGES) -> Par
     if inspector.crop != SQUARE:  # and long boxes
         images[::2] = [image[len(image) // 4 : -len(image) // 4] for image in images[::2]]
     resized = np.stack([prepare(image, inspector.image_size, inspector.crop) for image in images])
-    alone = [np.concatenate(part) for part in zip(*(graph(image[None]) for image in images), strict=True)]
-    one, other = _difference(inspector.score(images), alone), _difference(inspector.score(resized), graph(resized))
+    ran = (graph(image[None]) for image in tracked(images, "Comparing", count))
+    alone = [np.concatenate(part) for part in zip(*ran, strict=True)]
+    with busy("Comparing with the checkpoint"):
+        one, other = _difference(inspector.score(images), alone), _difference(inspector.score(resized), graph(resized))
     return Parity(
         images=count,
         difference=max(one.difference, other.difference),

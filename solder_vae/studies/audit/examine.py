@@ -33,6 +33,7 @@ from solder_vae.studies.audit.files import ExaminedFile, ImageFeatures, examine_
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.text import printable
+from solder_vae.utils.threads import busy
 
 _PERCENTILES = (5, 25, 50, 75, 95)
 
@@ -143,18 +144,10 @@ def audit(source: FolderSource | SyntheticSource) -> Audit:
         items, pictures = _rendered(source)
         no_split, unreadable, odd = None, [], []
     copies, near = _duplicates(items, pictures[CONTROLLED])
-    return Audit(
-        items,
-        pictures,
-        unreadable,
-        sorted(odd),
-        no_split,
-        copies,
-        near,
-        plain=shortcut_test(items, PLAIN),
-        controlled=shortcut_test(items, CONTROLLED),
-        crop=source.crop,
-    )
+    with busy("Looking for shortcuts"):
+        plain, controlled = shortcut_test(items, PLAIN), shortcut_test(items, CONTROLLED)
+    facts = (items, pictures, unreadable, sorted(odd), no_split, copies, near)
+    return Audit(*facts, plain=plain, controlled=controlled, crop=source.crop)
 
 
 def _controlled(photos: Sequence[Photo], image_size: int, kept: Mapping[str, Image], crop: str) -> Images:

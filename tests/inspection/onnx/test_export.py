@@ -154,7 +154,7 @@ def test_graph_that_disagrees_is_not_kept(tmp_path, monkeypatch):
     out = tmp_path / "a.onnx"
     out.write_bytes(b"the last good one")
     monkeypatch.setattr(export_command, "write_onnx", lambda inspector, path: path.write_bytes(b"graph"))
-    monkeypatch.setattr("solder_vae.inspection.onnx.parity.load_onnx", lambda path, threads: None)
+    monkeypatch.setattr("solder_vae.inspection.onnx.parity.load_onnx", lambda path: None)
     monkeypatch.setattr("solder_vae.inspection.onnx.parity.compare", lambda inspector, graph: Parity(200, 3e-4, 0, 0.0))
     with pytest.raises(UserError, match="disagrees"):
         export_command.run([f"checkpoint={path}", f"out={out}"])
@@ -176,7 +176,7 @@ def check_file(path: Path, inspector: Inspector):
     assert facts["rule"] == "quantile"
     assert json.loads(facts["rule_params"]) == {"q": 0.5}
     assert int(facts["image_size"]) == SIZE
-    graph = load_onnx(path, threads=1)
+    graph = load_onnx(path)
     images = pictures(7, size=37, seed=5)
     scores, labels, maps = graph(images)
     verdicts = inspector.score(images)
@@ -192,7 +192,7 @@ def test_file_of_a_small_model(tmp_path):
     inspector = inspector_of(tmp_path)
     export.write_onnx(inspector, tmp_path / "a.onnx")
     check_file(tmp_path / "a.onnx", inspector)
-    assert compare(inspector, load_onnx(tmp_path / "a.onnx", threads=1), count=20).holds
+    assert compare(inspector, load_onnx(tmp_path / "a.onnx"), count=20).holds
 
 
 @pytest.mark.slow
@@ -203,7 +203,7 @@ def test_file_of_a_letterbox(tmp_path, view):
     network.preprocessing = {"image_size": SIZE, "view": view, "crop": LETTERBOX}
     inspector = Inspector(network)
     export.write_onnx(inspector, tmp_path / "a.onnx")
-    graph = load_onnx(tmp_path / "a.onnx", threads=1)
+    graph = load_onnx(tmp_path / "a.onnx")
     assert compare(inspector, graph, count=20).holds
     rng = np.random.default_rng(0)
     for height, width in [(8, 120), (121, 9), (15, 17), (2 * SIZE, 33), (33, 2 * SIZE), *rng.integers(8, 90, (15, 2))]:
