@@ -15,7 +15,8 @@ from solder_vae.inspection.boards.board import Board, BoardJoint
 # Okabe and Ito's vermilion and sky blue, told apart by the colour-blind too; thickness tells the same.
 _ORANGE, _BLUE = (213, 94, 0), (86, 180, 233)
 
-_DIRECTIONS = np.array([(0, -1), (0, 1), (1, 0), (-1, 0), (1, -1), (-1, -1), (1, 1), (-1, 1)])
+_STRAIGHT = [(0, -1), (0, 1), (1, 0), (-1, 0)]
+_DIRECTIONS = np.array([*_STRAIGHT, (1, -1), (-1, -1), (1, 1), (-1, 1), *_STRAIGHT, *_STRAIGHT])
 _RINGS = 16  # how many of its heights a note may lie away from its box
 
 
@@ -124,9 +125,11 @@ def place(
     width, height = size
     middle = np.array([box.x + box.width / 2, box.y + box.height / 2])
     reach = np.array([(box.width + width) / 2, (box.height + height) / 2]) + gap
-    # Straight above and below a note begins where the box does.
+    # Straight above and below a note begins where the box does; then it ends there, then it is in the middle. Beside
+    # the box it is in the middle, then lower, then higher.
     starts = _DIRECTIONS * reach
-    starts[:2, 0] = (width - box.width) / 2
+    starts[:2, 0], starts[8:10, 0] = (width - box.width) / 2, (box.width - width) / 2
+    starts[10:12, 1], starts[14:16, 1] = (height - box.height) / 2, (box.height - height) / 2
     rings = np.arange(_RINGS)[:, None, None] * height * _DIRECTIONS
     corners = (middle + starts + rings).reshape(-1, 2) - np.array(size) / 2
     corners = np.clip(np.rint(corners), 0, [max(shape[1] - width, 0), max(shape[0] - height, 0)]).astype(np.int64)
