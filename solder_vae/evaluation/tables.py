@@ -26,9 +26,9 @@ Results = Mapping[str, Metrics]
 
 Rows = list[list[str]]
 
-_HEADERS = ["", "AUROC\n[95 %]", "AP", "Prec.", "Recall", "F1", "False\ncalls %", "Escapes\n%"]
-MOST_SHARES = 5
-"""Scores beside which shares of each defect type fit into 80 columns; beside more, counts alone."""
+_HEADERS = ["", "AUROC\n[95 %]", "AP", "Prec.", "Recall", "F1", "False\ncalls\n%", "Escapes\n%"]
+WIDTH = 80
+"""Columns that a table has; where shares of each defect type do not fit, counts stand alone."""
 
 _LEGEND = (
     "False calls: normal joints called abnormal. Escapes: abnormal joints called normal. * decides. Below "
@@ -177,13 +177,18 @@ def _row(name: str, metrics: Metrics) -> list[str]:
 
 def _defects(scores: Results, primary: str) -> tuple[list[str], Rows]:
     """Headers and rows of the worst types: one, its n, what each score caught of it, the primary's interval."""
+    headers, rows = _caught(scores, primary, shares=True)
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    return (headers, rows) if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else _caught(scores, primary, shares=False)
+
+
+def _caught(scores: Results, primary: str, shares: bool) -> tuple[list[str], Rows]:
     headers = ["", "n"]
     columns = []
     shown = {row.defect for row in worst(defect_recalls(scores[primary]))}
     for name, metrics in scores.items():
         recalls = [row for row in defect_recalls(metrics) if row.defect in shown]
         headers.append(_marked(name, primary))
-        shares = len(scores) <= MOST_SHARES
         columns.append(
             [f"{row.caught}" + (f" {f'({100 * row.recall:.0f} %)':>7}" if shares else "") for row in recalls]
         )

@@ -79,6 +79,18 @@ def test_defect_types_stand_with_counts_and_the_primarys_interval() -> None:
     assert cells.endswith(f"[{100 * low:.0f}, {100 * high:.0f}]")
 
 
+def test_long_names_and_many_scores_keep_one_line_a_row() -> None:
+    """Of the pretrained network with known defects: counts alone stand there, and no name or interval is folded."""
+    four = dict(zip(("mahalanobis", "knn", "classifier", "combined"), [*SCORES.values(), SCORES["recon"]], strict=True))
+    lines = printed(four, {**WEAK, "nearest pixels": WEAK["size"]}, "combined")
+    assert max(map(len, lines)) <= 80
+    for name in (*four, "nearest pixels"):
+        assert sum(line.startswith(name) and "[0." in line and line.count(".") == 9 for line in lines) == 1, name
+    row = next(line for line in lines if line.startswith("insufficient_solder"))
+    counts = [str(metrics["defect/insufficient_solder/caught"]) for metrics in four.values()]
+    assert row.split()[1:6] == ["20", *counts]
+
+
 def test_own_text_is_ascii_so_any_log_takes_it() -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     Console(file=stream, width=80).print(result_table(SCORES, WEAK, "gradcon", THRESHOLD))
