@@ -12,6 +12,7 @@ from pages import in_browser, opened, sideways
 from solder_vae.data.known import known_records
 from solder_vae.data.table import ImageTable
 from solder_vae.inspection.inspector import Inspector
+from solder_vae.inspection.joints import classes, find_joints
 from solder_vae.predict import run as predict
 from solder_vae.threshold import run as threshold
 from solder_vae.utils.errors import UserError
@@ -173,3 +174,21 @@ def test_undecided_joints_and_mistakes(seen, tmp_path):
         threshold([*arguments, f"labelled={table}", "memory=add"])
     with pytest.raises(UserError, match="memory=replace needs normals=PATH"):
         threshold([*arguments, f"labelled={table}", "memory=replace"])
+
+
+def test_what_paths_and_tables_say_of_a_joint(tmp_path):
+    """A path says it only below a folder that has one for good joints; what predict called a joint is no truth."""
+    places = ["a/ok/1.png", "a/bridge/1.png", "a/OK/R1/1.png", "b/bridge/1.png", "a/1.png", "1.png"]
+    assert classes(places, "set") == ["normal", "bridge", "normal", "", "", ""]
+    assert classes(["1.png", "x/2.png"], "Good") == ["normal", "normal"]
+    write_images(tmp_path / "x", pictures(4))
+    names = [f"x/00{at}.png" for at in range(4)]
+
+    def truths(header, *cells):
+        rows = [f"{name},{cell}" for name, cell in zip(names, cells, strict=True)]
+        (tmp_path / "table.csv").write_text("\n".join([f"path,{header}", *rows]))
+        return [joint.truth for joint in find_joints(str(tmp_path / "table.csv"))]
+
+    assert truths("label", "good", "void", "undecided", "") == ["normal", "void", "", ""]
+    assert truths("score,threshold,label,rank", *["1,2,abnormal,0.5"] * 4) == [""] * 4
+    assert truths("type", *"RRRR") == [""] * 4

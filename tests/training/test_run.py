@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from commands import TINY, inspect_wandb, run_command, train
+from pages import Page
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +31,7 @@ FILES = {
     "roc.png",
     "pr.png",
     "reconstructions.png",
+    "report.html",
 }
 
 
@@ -46,6 +48,14 @@ def test_a_run_leaves_everything_behind(finished):
     directory, result = finished
     assert {path.name for path in directory.iterdir()} >= FILES
     assert not [path for path in directory.iterdir() if path.name.endswith(".tmp")]
+    shown = Page((directory / "report.html").read_text(encoding="utf-8")).data["joints"]
+    with (directory / "predictions.csv").open(newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert {joint["path"] for joint in shown} == rows.keys()
+    for joint in shown:
+        row = rows[joint["path"]]
+        assert (joint["truth"], joint["label"] == "abnormal") == (row["defect"], row["predicted"] == "1")
+        assert joint["margin"] == pytest.approx(float(row["margin"]), rel=1e-6)
     for picture in directory.glob("*.png"):
         assert picture.read_bytes().startswith(b"\x89PNG")
     config = yaml.safe_load((directory / "config.yaml").read_text())

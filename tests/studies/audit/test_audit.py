@@ -14,7 +14,7 @@ from checkpoints import pictures, png, write_images
 from commands import run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pages import Page
+from pages import Page, opened, sideways
 from scipy.cluster.hierarchy import DisjointSet
 
 from solder_vae.data.folder import FolderSource
@@ -405,6 +405,8 @@ def test_a_browser_shows_every_section_and_runs_nothing_else(hostile, tmp_path):
         check=True,
     )
     dom = done.stdout
+    with opened(report, width=400) as narrow:
+        assert sideways(narrow) <= 0
     assert dom.count("<section") == 9
     assert dom.count("<nav") == 1
     assert 'src="x"' not in dom
