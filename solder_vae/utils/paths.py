@@ -15,7 +15,7 @@ PATHS = frozenset(
     (
         *("data.root", "data.cache_dir", "out", "resume", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"),
         *("checkpoint", "images", "board", "pads", "fiducials", "footprints", "normals", "labelled"),
-        *("boxes", "data.known"),
+        *("boxes", "data.known", "labels"),
         *("database", "watch"),
     )
 )

@@ -126,7 +126,7 @@ def test_every_option_that_sounds_like_a_path_is_one():
         for field in dataclasses.fields(command.Options)
         if re.match(r"str\b", str(field.type))
     }
-    words = "fit side rule device format plugins normal memory label labels score serial"
+    words = "fit side rule device format plugins normal memory label score serial"
     assert texts - PATHS == {*words.split()}
 
 
