@@ -215,7 +215,7 @@ def test_memory_of_an_inspection_is_that_of_its_numbers(tmp_path, monkeypatch):
     """A kilobyte a joint; no picture is kept or drawn but those of the report."""
     monkeypatch.setattr(inspection, "IN_REPORT", 50)
     drawn = []
-    monkeypatch.setattr(prediction, "picture", lambda verdict: drawn.append(verdict.score) or "x" * 3000)
+    monkeypatch.setattr(prediction, "picture", lambda verdict: drawn.append(verdict.score) or {"picture": "x" * 3000})
     inspector = Inspector.load(write_checkpoint(tmp_path / "best.ckpt")[0])
     scores = np.random.default_rng(0).permutation(10_000).astype(float).tolist()
     image, heat = np.zeros((SIZE, SIZE, 3), np.uint8), np.zeros((SIZE, SIZE), np.float32)
