@@ -37,6 +37,7 @@ def commands_in(markdown: str) -> list[str]:
 
 def check_command(line: str) -> None:
     """Fail if the command would be refused before it begins."""
+    line = re.sub(r"\$[a-z]\b", "1", line)  # the variable of a loop over numbers
     program, *rest = shlex.split(line, comments=True)
     if program == "make":
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
