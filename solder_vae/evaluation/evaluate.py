@@ -211,7 +211,7 @@ def with_left_out(normals: Scores, left_out: Mapping[str, Tensor]) -> Scores:
     """
     if left_out:
         log.info(
-            "Only %d validation normals: %s set thresholds by the training normals, too, which are left out in turn.",
+            "Only %d validation normals: thresholds of %s are set by training normals, too, left out in turn.",
             len(next(iter(normals.values()))),
             ", ".join(left_out),
         )

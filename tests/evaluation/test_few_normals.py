@@ -87,7 +87,7 @@ def test_they_come_to_the_validation_normals_of_the_scores_that_allow_it(caplog)
     got = with_left_out(few, {"knn": torch.tensor([3.0, 4.0])})
     assert got["knn"].tolist() == [*range(12), 3, 4]
     assert got["recon"].tolist() == [*range(12)]
-    assert "Only 12 validation normals: knn set" in caplog.text
+    assert "Only 12 validation normals: thresholds of knn are set" in caplog.text
     groups = group(got, ["R", "C"] * 6 + ["C", "R"])
     assert groups["C"]["knn"].tolist() == [1, 3, 5, 7, 9, 11, 3]
     assert groups["R"]["recon"].tolist() == [0, 2, 4, 6, 8, 10]
