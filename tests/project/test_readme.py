@@ -15,6 +15,7 @@ import sys
 import venv
 
 import pytest
+import warm
 from checkpoints import pictures, write_images
 from documented import ROOT, check_command, commands_in
 
@@ -41,7 +42,8 @@ SMALL = {
     "experiment/paper": {"max_epochs": "3"},
     "experiment/quick": {"max_epochs": "1"},
     "scale/quick": {"seeds": "1"},
-    "reproduce": {"embeddings": "2"},
+    "reproduce": {"embeddings": "2", "jobs": "1"},
+    "train": {"pictures": "false"},
 }  # fmt: skip
 
 
@@ -139,6 +141,9 @@ def checkout(tmp_path_factory):
     needed = next(path for path in site.getsitepackages() if path in sys.path)
     (own / "needed.pth").write_text(needed + "\n")
     (copy / ".venv/installed").touch()
+    for python in (copy / ".venv/bin").glob("python*"):  # one whose libraries are imported: warm.py
+        python.unlink()
+        python.symlink_to(warm.python())
     write_images(copy / "PATH/normal", pictures(60))
     write_images(copy / "PATH/bridge", pictures(40, seed=1))  # README has 25 of them known
     return copy

@@ -64,8 +64,9 @@ def test_further_models_are_runs_of_their_own():
 
 @pytest.mark.slow
 @pytest.mark.unmeasured
-def test_further_models_stand_in_the_table_of_disentanglement(tmp_path):
-    options = ("seeds=1", "further=[beta_tcvae,annealed_vae]", "pictures=false", "out=all")
+def test_further_models_stand_in_the_table_of_disentanglement(interrupted, tmp_path):
+    shutil.copytree(interrupted[0] / "out/runs", tmp_path / "all/runs")  # so that those alone are trained
+    options = ("jobs=1", "seeds=1", "further=[beta_tcvae,annealed_vae]", "pictures=false", "out=all")
     result = run_command("reproduce", *SMALL, *options, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     text = (tmp_path / "all/report.md").read_text(encoding="utf-8").partition("Disentanglement")[2]
@@ -307,7 +308,7 @@ def test_a_failing_training_is_reported_and_the_others_finish(interrupted, tmp_p
     """The CAE knows no reduction; all others do. Its result of an earlier call, with other settings, is none."""
     shutil.copytree(interrupted[0] / "out/runs", tmp_path / "out/runs")
     earlier = results_below(tmp_path)
-    result = run_command("reproduce", *SMALL, "seeds=1", "out=out", "++model.reduction=mean", cwd=tmp_path)
+    result = run_command("reproduce", *SMALL, "jobs=1", "seeds=1", "out=out", "++model.reduction=mean", cwd=tmp_path)
     assert result.returncode == 2, result.stderr
     assert "2 of 11 runs failed" in result.stderr
     assert "11 runs, 0 of them with a result already" in result.stderr
