@@ -65,10 +65,10 @@ def test_kernels_in_bfloat16_are_as_true_as_the_layers(alpha, monkeypatch):
     assert 1 - by_kernels < 1.2 * (1 - by_layers)
 
 
-def auroc(alpha, score, images, bfloat16, seed):
-    """Of a CAE trained for a few epochs."""
+def aurocs(images, bfloat16, seed):
+    """Of a CAE trained with the gradient constraint for a few epochs: by the error and by GradCon."""
     torch.manual_seed(seed)
-    model = CAE(lr=2e-3, alpha=alpha)
+    model = CAE(lr=2e-3, alpha=0.03)
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
     order = torch.Generator().manual_seed(seed)
     step = 0
@@ -76,29 +76,27 @@ def auroc(alpha, score, images, bfloat16, seed):
         for x in DataLoader(to_tensor(images["train"].images), 32, shuffle=True, generator=order):
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                 terms, _ = model.loss_terms(x, model.noise(x, 0, step))
-                objective = terms["loss"]
-                if model.alpha:
-                    objective = objective + model.alpha * model.gradient_constraint(terms["recon"])
+                objective = terms["loss"] + model.alpha * model.gradient_constraint(terms["recon"])
             optimizer.zero_grad()
             objective.backward()
             model.update_reference()
             optimizer.step()
             step += 1
-    scores = model.eval().score(to_tensor(images["test"].images)).scores[score]
-    return binary_auroc(scores, torch.from_numpy(images["test"].labels)).item()
+    scores = model.eval().score(to_tensor(images["test"].images)).scores
+    labels = torch.from_numpy(images["test"].labels)
+    return [binary_auroc(scores[name], labels).item() for name in ("recon", "gradcon")]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("alpha", "score"), [(0.0, "recon"), (0.03, "gradcon")])
-def test_bfloat16_does_not_move_auroc_beyond_the_seeds(alpha, score, tmp_path):
+def test_bfloat16_does_not_move_auroc_beyond_the_seeds(tmp_path):
     gross = {"severity": (1.0, 1.0), "defects": ["solder_flag", "insufficient_solder", "bridge"]}  # seen after 6 epochs
     images = SyntheticSource(
         image_size=32, train=192, val=8, test_normal=60, test_abnormal=60, cache_dir=tmp_path, render_workers=1, **gross
     ).tables()
     full, mixed = (
-        np.array([auroc(alpha, score, images, bfloat16, seed) for seed in range(5)]) for bfloat16 in (False, True)
-    )
-    difference = abs(full.mean() - mixed.mean())
-    standard_error = np.sqrt((full.var(ddof=1) + mixed.var(ddof=1)) / 5)
-    assert difference < 3 * standard_error, (full, mixed)
-    assert full.mean() > 0.5
+        np.array([aurocs(images, bfloat16, seed) for seed in range(5)]) for bfloat16 in (False, True)
+    )  # (5, 2)
+    difference = abs(full.mean(axis=0) - mixed.mean(axis=0))
+    standard_error = np.sqrt((full.var(axis=0, ddof=1) + mixed.var(axis=0, ddof=1)) / 5)
+    assert (difference < 3 * standard_error).all(), (full, mixed)
+    assert (full.mean(axis=0) > 0.5).all()

@@ -38,7 +38,6 @@ def test_parts_that_start_no_process(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 def test_every_part_goes_through_on_a_cpu(tmp_path):
     done = run_script(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -56,7 +55,6 @@ def test_every_part_goes_through_on_a_cpu(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 def test_a_part_that_fails_is_named_and_the_others_run(tmp_path):
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\n[ "$3" = facts ] || [ "$3" = scores ] || exit 7\nexec {sys.executable} "$@"\n')
@@ -70,7 +68,6 @@ def test_a_part_that_fails_is_named_and_the_others_run(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so_and_stops(tmp_path):
     done = run_script(tmp_path, DEVICE="cuda")

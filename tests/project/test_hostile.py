@@ -57,7 +57,6 @@ def feed(reader, first, count, folder, **environment):
     return told("hostile.py", reader, first, count, folder, **environment)
 
 
-@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("first", "count"), [fuzz.IMAGES[0], *(pytest.param(*part, marks=pytest.mark.slow) for part in fuzz.IMAGES[1:])]
 )
@@ -68,12 +67,10 @@ def test_damaged_images(first, count, tmp_path):
     assert ends["read"] > count / 25
 
 
-@pytest.mark.unmeasured
 def test_damaged_images_under_the_usual_limit(tmp_path):
     feed("image", 20_000, 100, tmp_path)
 
 
-@pytest.mark.unmeasured
 @pytest.mark.parametrize(("first", "count"), fuzz.CHECKPOINTS)
 def test_damaged_checkpoints(first, count, tmp_path):
     ends = feed("checkpoint", first, count, tmp_path)
@@ -257,7 +254,6 @@ def test_any_arguments(arguments):
         assert {"--help", "-h"} & set(arguments)
 
 
-@pytest.mark.unmeasured
 @pytest.mark.slow
 @pytest.mark.parametrize("first", fuzz.OPTIONS)
 def test_options_that_hardly_fit(first, tmp_path):

@@ -159,7 +159,6 @@ def filled_in(command, checkout):
     return command
 
 
-@pytest.mark.unmeasured
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [command for command in README if not command.startswith("make test")])
 def test_readme_commands_run_as_written(command, checkout):

@@ -156,7 +156,6 @@ def numbers(folder):
     return {key: value for key, value in content.items() if isinstance(value, int | float)}
 
 
-@pytest.mark.unmeasured
 @pytest.mark.slow
 def test_a_command_on_two_processes_goes_on_and_ends_in_the_numbers_of_one(tmp_path):
     for name, *options in (
@@ -209,7 +208,6 @@ def is_running(pid):
     return False
 
 
-@pytest.mark.unmeasured
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes in /proc")
 @pytest.mark.parametrize("victim", ["a rank", "the command", "all by Ctrl-C"])
