@@ -49,8 +49,8 @@ def pytest_collection_finish(session):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Measure what a test's commands cover only where no test of this process does: they take 60 % longer with it."""
-    measured = None if item.get_closest_marker("measured") else os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+    """Do not measure what a test's commands cover where others run the same code: they take 60 % longer with it."""
+    measured = os.environ.pop("COVERAGE_PROCESS_CONFIG", None) if item.get_closest_marker("unmeasured") else None
     try:
         return (yield)
     finally:

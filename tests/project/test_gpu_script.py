@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 
 from benchmarks.gpu.__main__ import PARTS
 from benchmarks.gpu.part import Part
@@ -38,8 +39,9 @@ def test_parts_that_start_no_process(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.unmeasured
 def test_every_part_goes_through_on_a_cpu(tmp_path):
-    done = run_script(tmp_path)
+    done = run_script(tmp_path, PYTHON=str(warm.python()))
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((tmp_path / "gpu_results.json").read_text())
     assert (tmp_path / "gpu.log").read_text() == done.stdout
@@ -55,6 +57,7 @@ def test_every_part_goes_through_on_a_cpu(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.unmeasured
 def test_a_part_that_fails_is_named_and_the_others_run(tmp_path):
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\n[ "$3" = facts ] || [ "$3" = scores ] || exit 7\nexec {sys.executable} "$@"\n')
@@ -69,6 +72,7 @@ def test_a_part_that_fails_is_named_and_the_others_run(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.unmeasured
 def test_without_a_gpu_it_says_so_and_stops(tmp_path):
     done = run_script(tmp_path, DEVICE="cuda")
     assert done.returncode == 1

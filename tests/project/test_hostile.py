@@ -60,6 +60,7 @@ def feed(reader, first, count, folder, **environment):
 @pytest.mark.parametrize(
     ("first", "count"), [fuzz.IMAGES[0], *(pytest.param(*part, marks=pytest.mark.slow) for part in fuzz.IMAGES[1:])]
 )
+@pytest.mark.unmeasured
 def test_damaged_images(first, count, tmp_path):
     """Under a small limit on the number of pixels, so that the bound on memory is small, too."""
     ends = feed("image", first, count, tmp_path, OPENCV_IO_MAX_IMAGE_PIXELS=str(1 << 20))
@@ -67,11 +68,13 @@ def test_damaged_images(first, count, tmp_path):
     assert ends["read"] > count / 25
 
 
+@pytest.mark.unmeasured
 def test_damaged_images_under_the_usual_limit(tmp_path):
     feed("image", 20_000, 100, tmp_path)
 
 
 @pytest.mark.parametrize(("first", "count"), fuzz.CHECKPOINTS)
+@pytest.mark.unmeasured
 def test_damaged_checkpoints(first, count, tmp_path):
     ends = feed("checkpoint", first, count, tmp_path)
     assert ends["refused"] > count / 2
@@ -256,6 +259,7 @@ def test_any_arguments(arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", fuzz.OPTIONS)
+@pytest.mark.unmeasured
 def test_options_that_hardly_fit(first, tmp_path):
     """Every key of a training run, each with one value, or with all: see hostile_options.py."""
     ends = told("hostile_options.py", first, fuzz.EACH, cwd=tmp_path)
@@ -345,9 +349,21 @@ def test_checkpoints_cannot_run_code(tmp_path):
         assert list(tmp_path.iterdir()) == [path], name
 
 
+def repeated_entry():
+    """A good checkpoint of 130 kB whose table of contents names one of its entries a thousand times: 65 MB."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, data in {"data.pkl": pickle.dumps(content(1), 2), "version": "3\n", "byteorder": "little"}.items():
+            file.writestr(f"archive/{name}", data)
+        file.writestr("archive/data/0", bytes(1 << 16))
+        file.filelist += [file.getinfo("archive/data/0")] * 1000
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
+        (repeated_entry, "other than tensors"),
         (
             lambda: torch_archive(b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x10\x85R."),
             "other than tensors",
@@ -356,7 +372,7 @@ def test_checkpoints_cannot_run_code(tmp_path):
         (lambda: torch_archive(b"\x80\x02" + b"]" * 100_000 + b"."), "not a"),
         (lambda: pickle.dumps({"model": [], "state_dict": {}}, 2), "not a readable checkpoint"),
     ],
-    ids=["bytearray of 64 GiB", "compressed zeros", "many lists", "no archive"],
+    ids=["an entry many times", "bytearray of 64 GiB", "compressed zeros", "many lists", "no archive"],
 )
 def test_checkpoints_cannot_fill_the_memory(make, says, tmp_path):
     path = tmp_path / "bomb.ckpt"

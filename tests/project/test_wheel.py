@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import TINY
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 ROOT = Path(__file__).resolve().parents[2]
 
 

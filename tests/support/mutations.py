@@ -114,6 +114,13 @@ TRUST = (
         "project/test_hostile.py::test_checkpoints_cannot_fill_the_memory",
     ),
     Mutation(
+        "a checkpoint's entries may be larger than its file",
+        "models/checkpoint_archive.py",
+        "if sum(entry.file_size for entry in entries) > path.stat().st_size:",
+        "if False:",
+        "project/test_hostile.py::test_checkpoints_cannot_fill_the_memory",
+    ),
+    Mutation(
         "metrics.csv lacks the row of the checkpoint's epoch",
         "training/resume.py",
         "if rows and training and not any(",

@@ -157,6 +157,7 @@ def numbers(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.unmeasured
 def test_a_command_on_two_processes_goes_on_and_ends_in_the_numbers_of_one(tmp_path):
     for name, *options in (
         ("whole", "trainer.devices=1", "trainer.max_epochs=3"),
@@ -211,6 +212,7 @@ def is_running(pid):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes in /proc")
 @pytest.mark.parametrize("victim", ["a rank", "the command", "all by Ctrl-C"])
+@pytest.mark.unmeasured
 def test_no_process_is_left_behind(victim, running):
     ranks = children_of(running.pid)
     assert len(ranks) == 2

@@ -63,6 +63,7 @@ def test_further_models_are_runs_of_their_own():
 
 
 @pytest.mark.slow
+@pytest.mark.unmeasured
 def test_further_models_stand_in_the_table_of_disentanglement(interrupted, tmp_path):
     shutil.copytree(interrupted[0] / "out/runs", tmp_path / "all/runs")  # so that those alone are trained
     options = ("jobs=1", "seeds=1", "further=[beta_tcvae,annealed_vae]", "pictures=false", "out=all")
@@ -302,7 +303,6 @@ def test_the_page_stands_alone_in_a_browser(interrupted, tmp_path):
     assert shot.stat().st_size > 30_000
 
 
-@pytest.mark.measured
 @pytest.mark.slow
 def test_a_failing_training_is_reported_and_the_others_finish(interrupted, tmp_path):
     """The CAE knows no reduction; all others do. Its result of an earlier call, with other settings, is none."""
