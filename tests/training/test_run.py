@@ -191,7 +191,7 @@ def test_mistakes_get_one_sentence_and_status_2(overrides, message, tmp_path):
 def test_help_lists_the_choices_at_once(tmp_path):
     result = run_command("train", "--help", cwd=tmp_path, fresh=True)
     assert result.returncode == 0
-    for words in ("beta_vae, cae, vae", "elbo, gradcon, knn, mahalanobis, recon", "data=folder data.root=PATH"):
+    for words in ("beta_vae, cae, vae", "elbo, gradcon, knn, mahalanobis, pixels, recon", "data=folder data.root=PATH"):
         assert words in result.stdout
 
 
