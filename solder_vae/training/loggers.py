@@ -123,14 +123,25 @@ class WholeCSVLogger(CSVLogger):
 class WholeWriter(ExperimentWriter):
     """Keeps all rows: a few hundred, each of a few numbers."""
 
+    saved = 0  # rows
+
     def save(self) -> None:
-        if not self.metrics:
+        """Raises UserError if the file can't be written."""
+        if len(self.metrics) == self.saved:
             return
+        path = Path(self.metrics_file_path)
         self.metrics_keys = sorted(set().union(*self.metrics))
-        with atomic_file(Path(self.metrics_file_path)) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
-            writer.writeheader()
-            writer.writerows(self.metrics)
+        try:
+            with atomic_file(path) as temporary, temporary.open("w", newline="") as file:
+                writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
+                writer.writeheader()
+                writer.writerows(self.metrics)
+        except OSError as error:
+            raise UserError(
+                f"{path} can't be written ({error.strerror}): correct that, then go on from the run's last.ckpt by "
+                "resume=PATH."
+            ) from error
+        self.saved = len(self.metrics)
 
 
 class Dashboard(WandbLogger):

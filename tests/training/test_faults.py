@@ -210,7 +210,7 @@ def test_folder_that_turns_read_only(whole, tmp_path):
         error = error_of(train_faulty("freeze", IN_EPOCH_2, cwd=tmp_path))
     finally:
         subprocess.run(["chattr", "-i", str(tmp_path / "run")], check=True)
-    assert "last.ckpt can't be written (Operation not permitted)" in error
+    assert "metrics.csv can't be written (Operation not permitted): correct that, then go on from" in error
     go_on(cwd=tmp_path)
     assert_same(tmp_path / "run", whole)
 
