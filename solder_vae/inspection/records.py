@@ -68,7 +68,7 @@ SELECT time, serial, joints, abnormal, verdict, worst, score, threshold, type, m
 )
 """
 
-_TOGETHER = 500  # joints that are written at once
+_TOGETHER = 500  # joints that are written at once, or more if a board has more
 
 _WAIT = 60.0  # seconds that a writer waits for another
 
@@ -166,9 +166,10 @@ class Records:
             UserError: its file is gone, or the database cannot be written.
         """
         assert joint.source is not None
-        self._waiting.append((joint.source, self._digest(joint.source.path), package, row))
-        if len(self._waiting) >= _TOGETHER:
+        picture = self._digest(joint.source.path)
+        if len(self._waiting) >= _TOGETHER and self._waiting[-1][1] != picture:  # a board is written whole
             self.flush()
+        self._waiting.append((joint.source, picture, package, row))
 
     def flush(self) -> None:
         """Write what waits.
@@ -182,15 +183,26 @@ class Records:
         self._waiting.clear()
 
     def write(self, source: Source, picture: str, package: str, row: Mapping[str, Any]) -> None:
-        """Write a joint, or write it anew, within a transaction; ``picture`` is the :func:`digest` of its file."""
+        """Write a joint, or write it anew, within a transaction that has all joints of its board's picture.
+
+        What the same checkpoint found in that picture before, by other pads maybe, no longer counts.
+
+        Args:
+            source: where the joint is.
+            picture: the :func:`digest` of its file.
+            package: the component's type, "" if not known.
+            row: its verdict.
+        """
         # The pictures of one board's joints belong together by its serial, if each joint has a picture of its own.
-        board = picture if source.designator else f"serial {source.serial}" if source.serial else ""
+        board = picture if source.designator else text_of(f"serial {source.serial}") if source.serial else ""
         values = (
             now(), source.serial, source.designator, package, source.x, source.y, source.side,
             row["score"], row["threshold"], row["label"], row.get("type", "") if row["label"] == ABNORMAL else "",
             self.model, self.checkpoint, str(source.path.absolute()), picture, board,
         )  # fmt: skip
-        self._connection.execute(_UPSERT, values)
+        if source.designator and board not in self._boards:
+            self._connection.execute("DELETE FROM joints WHERE board = ? AND checkpoint = ?", (board, self.checkpoint))
+        self._connection.execute(_UPSERT, [text_of(value) if isinstance(value, str) else value for value in values])
         if board:
             self._boards.add(board)
 
@@ -198,16 +210,16 @@ class Records:
         """Write, within a transaction, that a file is done."""
         self._connection.execute(
             "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
-            (str(path.absolute()), self.checkpoint, *stamp, now(), joints),
+            (text_of(str(path.absolute())), self.checkpoint, *stamp, now(), joints),
         )
 
-    def finished(self) -> dict[Path, Stamp]:
-        """The files that this model is done with, and what they were then."""
+    def finished(self) -> dict[str, Stamp]:
+        """The files that this model is done with, by :func:`text_of` their absolute paths, and what they were then."""
         with self._plain_errors():
             rows = self._connection.execute(
                 "SELECT path, size, modified FROM files WHERE checkpoint = ?", (self.checkpoint,)
             )
-            return {Path(path): Stamp(size, modified) for path, size, modified in rows}
+            return {path: Stamp(size, modified) for path, size, modified in rows}
 
     def close(self) -> None:
         self._connection.close()
@@ -226,6 +238,11 @@ class Records:
                 f"database={self.path} can't be used ({error}): give a file of this command, on a disk that can be "
                 "written."
             ) from error
+
+
+def text_of(name: str) -> str:
+    """A name as the database has it: bytes outside UTF-8, which SQLite's text can't hold, are escaped as ``\\xff``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def digest(path: Path) -> str:

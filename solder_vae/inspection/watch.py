@@ -22,7 +22,7 @@ from solder_vae.inspection.drift import BatchLooks
 from solder_vae.inspection.inspector import Inspector, Unreadable
 from solder_vae.inspection.joints import Joint, Source, board_joints, serial_of
 from solder_vae.inspection.reading import BATCH
-from solder_vae.inspection.records import Records, Stamp, digest, now, stamp_of
+from solder_vae.inspection.records import Records, Stamp, digest, now, stamp_of, text_of
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.text import cell_safe, printable
 
@@ -100,7 +100,7 @@ class Watch:
             for path, stamp in self._seen.items()
             if stamp.size
             and before.get(path) == stamp
-            and stamp not in (self._done.get(path.absolute()), self._unusable.get(path))
+            and stamp not in (self._done.get(text_of(str(path.absolute()))), self._unusable.get(path))
         ]
 
     def judge(self, pictures: Sequence[Path]) -> None:
@@ -119,7 +119,7 @@ class Watch:
         results = iter(list(self.inspector.inspect(joints)))
         found = {path: [next(results) for _ in of_picture] for path, (_, _, of_picture) in usable.items()}
         rows: list[dict[str, Any]] = []
-        done: dict[Path, Stamp] = {}
+        done: dict[str, Stamp] = {}
         try:
             with self.records.transaction():
                 for path, (stamp, picture, of_picture) in usable.items():
@@ -136,7 +136,7 @@ class Watch:
                     if stamp_of(path) != stamp:
                         raise ChangedError
                     self.records.finish(path, stamp, len(of_picture))
-                    done[path.absolute()] = stamp
+                    done[text_of(str(path.absolute()))] = stamp
         except (ChangedError, OSError):  # of a file that is gone: they are all seen again at the next look
             self._looks = BatchLooks(self.inspector)
             self._rows.clear()

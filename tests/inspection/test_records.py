@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -76,6 +77,38 @@ def test_the_same_picture_by_the_same_model_is_one_row(checkpoint, board, tmp_pa
     assert {each["model"] for each in rows(database)} == {"beta_vae/gradcon", "beta_vae/recon"}
 
 
+def test_a_board_that_is_inspected_again_by_other_pads_has_their_joints_alone(checkpoint, board, tmp_path):
+    """Joints that pads= no longer has would decide the board's verdict for ever."""
+    options = [f"checkpoint={checkpoint}", f"board={board}", f"database={tmp_path / 'line.sqlite'}"]
+    for number, pads in enumerate((PADS, PADS.replace("U1.1", "U9.1").replace("R1.2", "R7.2"))):
+        (tmp_path / "pads.csv").write_text(pads)
+        assert predict([*options, f"pads={tmp_path / 'pads.csv'}", f"out={tmp_path / f'out_{number}'}"]) == 0
+    assert {each["designator"] for each in rows(tmp_path / "line.sqlite")} == {"R1.1", "R7.2", "U9.1"}
+    (one,) = rows(tmp_path / "line.sqlite", "boards")
+    assert one["joints"] == 3
+
+
+def test_a_board_of_many_joints_is_written_whole(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"x")
+    records = Records(tmp_path / "line.sqlite", path)
+    for number in range(1200):
+        records.add(Joint("a", path, source=Source(path, "S", f"R{number}")), "", row())
+        assert not rows(tmp_path / "line.sqlite")
+    records.flush()
+    assert [each["joints"] for each in rows(tmp_path / "line.sqlite", "boards")] == [1200]
+
+
+def test_names_outside_utf_8_are_recorded(checkpoint, tmp_path):
+    write_images(tmp_path / "SN1", pictures(1))
+    (tmp_path / "SN1/000.png").rename(os.fsdecode(os.fsencode(tmp_path / "SN1") + b"/\xff.png"))
+    options = [f"checkpoint={checkpoint}", f"images={tmp_path / 'SN1'}", f"database={tmp_path / 'line.sqlite'}"]
+    assert predict([*options, f"out={tmp_path / 'out'}", r"serial=SN1/(.)"]) == 0
+    (one,) = rows(tmp_path / "line.sqlite")
+    assert (one["path"], one["serial"]) == (f"{tmp_path}/SN1/\\xff.png", "\\xff")
+    assert len(rows(tmp_path / "line.sqlite", "boards")) == 1
+
+
 def test_pictures_of_single_joints_make_a_board_by_their_serial(checkpoint, tmp_path):
     database = tmp_path / "line.sqlite"
     for serial, count in (("SN1", 3), ("SN2", 2)):
@@ -124,10 +157,10 @@ from solder_vae.inspection.records import Records
 database, checkpoint, folder, first = sys.argv[1:]
 records = Records(Path(database), Path(checkpoint))
 for number in range(int(first), int(first) + 400):
-    path = Path(folder) / f"{number % 8}.png"
+    path = Path(folder) / f"{number // 50}.png"
     joint = Joint("x", path, source=Source(path, "SN1", f"R{number}"))
     records.add(joint, "", {"score": float(number), "threshold": 500.0, "label": "normal"})
-    if number % 40 == 0:
+    if number % 50 == 49:
         records.flush()
 records.flush()
 """
@@ -135,7 +168,7 @@ records.flush()
 
 def test_several_processes_write_to_one_database(tmp_path):
     """Half of each one's rows are also another's."""
-    for number in range(8):
+    for number in range(16):
         (tmp_path / f"{number}.png").write_bytes(bytes([number]))
     arguments = [str(tmp_path / "line.sqlite"), str(tmp_path / "0.png"), str(tmp_path)]
     command = [sys.executable, "-c", WRITER, *arguments]

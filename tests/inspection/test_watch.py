@@ -76,6 +76,15 @@ def test_each_picture_is_judged_once(watch, tmp_path):
     assert names(tmp_path) == ["0.png", "0.png", "1.png", "2.png"]
 
 
+def test_a_name_outside_utf_8_is_judged_once(watch, tmp_path):
+    name = os.fsdecode(b"a\xff.png")
+    (tmp_path / "in" / name).write_bytes(png(pictures(1)[0]))
+    one = watch()
+    assert [look(one), look(one), look(one)] == [[], [name], []]
+    again = watch()
+    assert [look(again), look(again)] == [[], []]
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tiff", ".bmp"])
 def test_half_written_files_wait(watch, tmp_path, suffix, capsys):
     one = watch()
