@@ -20,7 +20,7 @@ from solder_vae.data.listing import Listing, list_images
 from solder_vae.data.names import NORMAL_NAMES, SUFFIXES, class_of, split_of
 from solder_vae.data.splits import KNOWN, TEST, TRAIN, VAL
 from solder_vae.utils.errors import UserError
-from solder_vae.utils.labels import NORMAL, UNDECIDED
+from solder_vae.utils.labels import NORMAL, UNDECIDED, by_a_model
 from solder_vae.utils.tables import Row, path_to_read, read_table
 from solder_vae.utils.text import printable
 
@@ -222,9 +222,15 @@ def read_manifest(path: Path, normal: Collection[str] = NORMAL_NAMES) -> list[Re
     columns are ignored, and so are lines that are labelled undecided, as the report of an inspection saves them.
 
     Raises:
-        UserError: the file can't be read, or some of its lines are wrong; all of these are listed.
+        UserError: the file can't be read, its labels are a model's, or some of its lines are wrong; all of these are
+            listed.
     """
     everything = read_table(path, ("path", "label"))
+    if everything and by_a_model(everything[0][1]):
+        raise UserError(
+            f"{path}: is a table of predict, whose label is what the model called a joint, not what it is: save the "
+            "verdicts in report.html, or take the column rank away once the labels are yours."
+        )
     rows = [(line, row) for line, row in everything if row["label"].lower() != UNDECIDED]
     if not rows:
         raise UserError(f"{path}: all of its {len(everything)} joints are undecided; decide some of them.")

@@ -14,7 +14,7 @@ from solder_vae.data.image_files import Image
 from solder_vae.data.listing import Listing, list_images
 from solder_vae.data.names import NORMAL_NAMES, SUFFIXES, UNREAD_SUFFIXES, class_of, is_system
 from solder_vae.utils.errors import UserError
-from solder_vae.utils.labels import NORMAL, UNDECIDED
+from solder_vae.utils.labels import NORMAL, UNDECIDED, by_a_model
 from solder_vae.utils.tables import path_to_read, read_table
 from solder_vae.utils.text import cell_safe, printable
 
@@ -199,7 +199,7 @@ def listed(table: Path) -> list[tuple[Path, str, str]]:
     files = []
     for line, row in read_table(table, ["path"]):
         try:
-            truth = "" if {"threshold", "rank"} <= row.keys() else row.get("label", "")
+            truth = "" if by_a_model(row) else row.get("label", "")
             truth = NORMAL if truth.lower() in NORMAL_NAMES else "" if truth.lower() == UNDECIDED else truth
             files.append((path_to_read(table.parent, row["path"]), row.get("type", ""), truth))
         except UserError as error:

@@ -176,6 +176,16 @@ def test_undecided_joints_and_mistakes(seen, tmp_path):
         threshold([*arguments, f"labelled={table}", "memory=replace"])
 
 
+def test_what_a_model_called_joints_is_no_truth(seen, tmp_path):
+    """Counted on its own verdicts every model looks perfect, and its escapes would be remembered as good joints."""
+    called = seen / "seen/predictions.csv"
+    arguments = [f"checkpoint={seen / 'calibrated/calibrated.ckpt'}", f"out={tmp_path / 'new'}", "memory=add"]
+    with pytest.raises(UserError, match="is a table of predict, whose label is what the model called a joint"):
+        threshold([*arguments, "rule=false_call_rate", "rate=0.1", f"labelled={called}"])
+    with pytest.raises(UserError, match="is a table of predict"):
+        known_records(str(called), ["normal"], skip=True)
+
+
 def test_what_paths_and_tables_say_of_a_joint(tmp_path):
     """A path says it only below a folder that has one for good joints; what predict called a joint is no truth."""
     places = ["a/ok/1.png", "a/bridge/1.png", "a/OK/R1/1.png", "b/bridge/1.png", "a/1.png", "1.png"]
