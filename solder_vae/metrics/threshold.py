@@ -197,7 +197,7 @@ class Sigma(Rule, name="sigma"):
 
     def cut(self, normals: Scores, labelled: Labelled | None = None) -> float:
         if normals.size < 2:
-            raise UserError("The threshold rule sigma needs 2 validation normals, there is 1: add some or use fixed.")
+            raise UserError("The threshold rule sigma needs 2 normals, there is 1: add some or use fixed.")
         return float(normals.mean() + self.k * normals.std(ddof=1))
 
 
@@ -220,7 +220,7 @@ class FalseCallRate(Rule, name="false_call_rate"):
         above = math.floor(exact * (normals.size + 1))
         if above == 0:
             raise UserError(
-                f"A false-call rate of {self.rate:g} needs at least {math.ceil(1 / exact) - 1} validation normals, "
+                f"A false-call rate of {self.rate:g} needs at least {math.ceil(1 / exact) - 1} normals, "
                 f"there are {normals.size}: add normals or raise the rate."
             )
         return float(np.sort(normals)[normals.size - above])

@@ -95,7 +95,7 @@ def test_false_call_rate_keeps_its_promise_under_ties() -> None:
 def test_too_few_normals_says_how_many_are_needed(rate: float) -> None:
     needed = math.ceil(1 / rate - 1e-9) - 1
     fit_threshold(np.arange(needed), FalseCallRate(rate))
-    with pytest.raises(UserError, match=rf"at least {needed} validation normals, there are {needed - 1}"):
+    with pytest.raises(UserError, match=rf"at least {needed} normals, there are {needed - 1}"):
         fit_threshold(np.arange(needed - 1), FalseCallRate(rate))
 
 
@@ -217,7 +217,7 @@ def test_bad_scores_are_named() -> None:
         fit_threshold([0.0, math.nan, math.inf])
     with pytest.raises(UserError, match="No validation normals"):
         fit_threshold([])
-    with pytest.raises(UserError, match="needs 2 validation normals"):
+    with pytest.raises(UserError, match="needs 2 normals"):
         fit_threshold([1.0], Sigma())
     with pytest.raises(UserError, match=r"1 of 2 anomaly scores of the labelled abnormals"):
         fit_threshold([0.0], Cost(1, 0.5), Labelled(np.zeros(2), np.array([1, math.nan])))

@@ -173,7 +173,7 @@ def test_sweep_goes_on_past_a_failing_job(tmp_path):
         (["data.val=0"], "0 val images"),
         (["data.test_normal=0", "data.test_abnormal=0"], "0 test images"),
         (["data.batch_size=abc"], "does not fit"),
-        (["threshold=false_call_rate", "threshold.rate=0.01"], "needs at least 99 validation normals, there are 24"),
+        (["threshold=false_call_rate", "threshold.rate=0.01"], "needs at least 99 normals, there are 24"),
         (["hydra.run.dir=/proc/none"], "/proc/none"),
     ],
 )
