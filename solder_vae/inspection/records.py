@@ -57,14 +57,17 @@ _UPSERT = (
     + ", ".join(f"{name} = excluded.{name}" for name in _JOINT if name not in ("picture", "designator", "checkpoint"))
 )
 
-# With max() alone, SQLite takes the other columns from the row that has it.
+# With max() alone, SQLite takes the other columns from the row that has it. Of a joint that was mended and photographed
+# anew under the same path the last picture counts; the earlier row stays as what was found then.
 _BOARD = f"""
 INSERT OR REPLACE INTO boards
 SELECT time, serial, joints, abnormal, verdict, worst, score, threshold, type, model, checkpoint, board FROM (
   SELECT max(score - threshold) AS margin, time, serial, count(*) AS joints, sum(verdict = '{ABNORMAL}') AS abnormal,
     verdict, CASE designator WHEN '' THEN path ELSE designator END AS worst, score, threshold, type, model, checkpoint,
     board
-  FROM joints WHERE board = ? AND checkpoint = ?
+  FROM joints WHERE board = ? AND checkpoint = ? AND NOT EXISTS (
+    SELECT 1 FROM joints AS later WHERE later.board = joints.board AND later.checkpoint = joints.checkpoint
+    AND later.path = joints.path AND later.picture <> joints.picture AND later.time > joints.time)
 )
 """
 
@@ -181,6 +184,7 @@ class Records:
             for source, picture, package, row in self._waiting:
                 self.write(source, picture, package, row)
         self._waiting.clear()
+        self._digests = None  # a file may change from now on
 
     def write(self, source: Source, picture: str, package: str, row: Mapping[str, Any]) -> None:
         """Write a joint, or write it anew, within a transaction that has all joints of its board's picture.
@@ -234,6 +238,10 @@ class Records:
         try:
             yield
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+                raise UserError(
+                    f"database={self.path} has been held by another process for {_WAIT:g} seconds: end that first."
+                ) from error
             raise UserError(
                 f"database={self.path} can't be used ({error}): give a file of this command, on a disk that can be "
                 "written."

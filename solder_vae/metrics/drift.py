@@ -173,7 +173,7 @@ def compare(batch: Mapping[Statistic, Floats], reference: Mapping[Statistic, Flo
     if not reference:
         return Drift(joints, untested="the checkpoint keeps nothing to compare with: it is of an earlier version")
     if joints < FEWEST:
-        return Drift(joints, untested=f"{joints} joints are too few, it takes {FEWEST}")
+        return Drift(joints, untested=f"too few joints ({joints}): it takes {FEWEST}")
     from solder_vae.metrics.paired import holm  # imported where it is needed: scipy's statistics take a while
 
     tested = [exceeding(batch[statistic], reference[statistic]) for statistic in reference]

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 
 import pytest
 from checkpoints import pictures, png, write_checkpoint, write_images
@@ -118,6 +119,32 @@ def test_pictures_of_single_joints_make_a_board_by_their_serial(checkpoint, tmp_
     assert {each["serial"]: each["joints"] for each in rows(database, "boards")} == {"SN1": 3, "SN2": 2}
     with pytest.raises(UserError, match="doesn't match serial="):
         predict([*options, f"out={tmp_path / 'again'}", r"serial=(X\d)"])
+
+
+def test_a_joint_that_was_mended_and_photographed_anew_counts_by_its_last_picture(tmp_path):
+    path, database = tmp_path / "a.png", tmp_path / "line.sqlite"
+    (tmp_path / "model").write_bytes(b"m")
+    records = Records(database, tmp_path / "model")
+    for content, label in ((b"bad", "abnormal"), (b"mended", "normal")):
+        path.write_bytes(content)
+        records.add(Joint("a", path, source=Source(path, "SN5", "")), "", row(0.1, label))
+        records.flush()
+        time.sleep(0.01)  # times are told apart by milliseconds
+    (board,) = rows(database, "boards")
+    assert (board["joints"], board["abnormal"], board["verdict"]) == (1, 0, "normal")
+    assert [each["verdict"] for each in rows(database)] == ["abnormal", "normal"], "what was found then stays"
+
+
+def test_a_database_that_another_process_holds_is_told_apart(tmp_path, monkeypatch):
+    (tmp_path / "model").write_bytes(b"m")
+    monkeypatch.setattr("solder_vae.inspection.records._WAIT", 0.05)
+    records = Records(tmp_path / "line.sqlite", tmp_path / "model")
+    other = sqlite3.connect(tmp_path / "line.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(UserError, match="held by another process for"):
+        records.flush()
+    other.execute("ROLLBACK")
+    records.flush()
 
 
 def test_several_boards_in_one_call(checkpoint, board, tmp_path, capsys):

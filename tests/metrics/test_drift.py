@@ -106,7 +106,7 @@ def test_defects_alone_do_not_raise_scores(share):
 def test_what_cannot_be_compared_is_said():
     values = np.ones(FEWEST - 1)
     few = compare({BRIGHTNESS: values}, {BRIGHTNESS: values}, len(values))
-    assert few == Drift(FEWEST - 1, [], f"{FEWEST - 1} joints are too few, it takes {FEWEST}")
+    assert few == Drift(FEWEST - 1, [], f"too few joints ({FEWEST - 1}): it takes {FEWEST}")
     assert few.to_dict() == {"tested": False, "why": few.untested}
     assert not few.told
     assert "earlier version" in compare({BRIGHTNESS: np.ones(FEWEST)}, {}, FEWEST).untested
