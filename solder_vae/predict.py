@@ -144,11 +144,18 @@ def follow(options: Options) -> int:
     records = open_records(options)
     assert records is not None
 
-    from solder_vae.inspection.watch import Watch, joints_in, stopped_by_signals
+    from solder_vae.inspection.watch import Watch, asked_of, joints_in, stopped_by_signals
 
     inspector = load(options)
     records.model = inspector.identity
-    watch = Watch(folder, inspector, records, joints_in(options, folder, options.serial), 1 if options.pads else 32)
+    watch = Watch(
+        folder,
+        inspector,
+        records,
+        joints_in(options, folder, options.serial),
+        asked_of(options, options.serial),
+        1 if options.pads else 32,
+    )
     with stopped_by_signals() as stop:
         print(f"Following {folder}, until Ctrl-C or SIGTERM; verdicts go to {options.database}.", flush=True)
         watch.follow(options.poll, stop)

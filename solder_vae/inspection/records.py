@@ -41,7 +41,7 @@ CREATE TABLE boards (
 CREATE INDEX boards_by_serial ON boards (serial);
 CREATE TABLE files (
   path TEXT NOT NULL, checkpoint TEXT NOT NULL, size INTEGER NOT NULL, modified INTEGER NOT NULL,
-  time TEXT NOT NULL, joints INTEGER NOT NULL,
+  time TEXT NOT NULL, joints INTEGER NOT NULL, asked TEXT NOT NULL,
   PRIMARY KEY (path, checkpoint)
 );
 """
@@ -210,18 +210,19 @@ class Records:
         if board:
             self._boards.add(board)
 
-    def finish(self, path: Path, stamp: Stamp, joints: int) -> None:
-        """Write, within a transaction, that a file is done."""
+    def finish(self, path: Path, stamp: Stamp, joints: int, asked: str) -> None:
+        """Write, within a transaction, that a file is done; ``asked`` names the options that it was judged by."""
         self._connection.execute(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
-            (text_of(str(path.absolute())), self.checkpoint, *stamp, now(), joints),
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (text_of(str(path.absolute())), self.checkpoint, *stamp, now(), joints, asked),
         )
 
-    def finished(self) -> dict[str, Stamp]:
-        """The files that this model is done with, by :func:`text_of` their absolute paths, and what they were then."""
+    def finished(self, asked: str) -> dict[str, Stamp]:
+        """The files that this model is done with under the same options, by :func:`text_of` their absolute paths, and
+        what they were then."""
         with self._plain_errors():
             rows = self._connection.execute(
-                "SELECT path, size, modified FROM files WHERE checkpoint = ?", (self.checkpoint,)
+                "SELECT path, size, modified FROM files WHERE checkpoint = ? AND asked = ?", (self.checkpoint, asked)
             )
             return {path: Stamp(size, modified) for path, size, modified in rows}
 

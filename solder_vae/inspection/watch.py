@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from hashlib import sha256
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -43,6 +44,7 @@ class Watch:
         inspector: decides.
         records: where verdicts are written, and which files are done.
         joints_of: the joints of a picture.
+        asked: names the options that say so, see :func:`asked_of`; under others a picture is judged anew.
         at_once: pictures that are judged together.
         say: tells the operator something.
     """
@@ -51,6 +53,7 @@ class Watch:
     inspector: Inspector
     records: Records
     joints_of: Callable[[Path], list[Joint]]
+    asked: str = ""
     at_once: int = BATCH
     say: Callable[[str], None] = print
     pictures: int = 0
@@ -61,7 +64,7 @@ class Watch:
     _rows: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._done = self.records.finished()
+        self._done = self.records.finished(self.asked)
         self._looks = BatchLooks(self.inspector)
         self._closed = False
 
@@ -135,7 +138,7 @@ class Watch:
                         rows.append(verdict.row)
                     if stamp_of(path) != stamp:
                         raise ChangedError
-                    self.records.finish(path, stamp, len(of_picture))
+                    self.records.finish(path, stamp, len(of_picture), self.asked)
                     done[text_of(str(path.absolute()))] = stamp
         except (ChangedError, OSError):  # of a file that is gone: they are all seen again at the next look
             self._looks = BatchLooks(self.inspector)
@@ -197,6 +200,13 @@ def joints_in(options: BoardOptions, folder: Path, serial: str) -> Callable[[Pat
         return [Joint(name, path, place=relative(path, folder), source=Source(path, serial_of(path, serial)))]
 
     return of_board if options.pads else of_joint
+
+
+def asked_of(options: BoardOptions, serial: str) -> str:
+    """A name of the options that say which joints a picture has; it follows the content of their files."""
+    values = [getattr(options, each.name) for each in fields(BoardOptions)]
+    said = [digest(path) if (path := Path(str(value))).is_file() else repr(value) for value in values]
+    return sha256("\n".join([*said, serial]).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def stamps(paths: Sequence[Path]) -> Iterator[tuple[Path, Stamp]]:

@@ -15,7 +15,7 @@ from recorded import PADS, rows, without_time
 from solder_vae.inspection.boards.options import BoardOptions
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.records import Records
-from solder_vae.inspection.watch import Watch, joints_in
+from solder_vae.inspection.watch import Watch, asked_of, joints_in
 from solder_vae.predict import run as predict
 from solder_vae.utils.errors import UserError
 
@@ -35,7 +35,8 @@ def watch(checkpoint, tmp_path):
         options = BoardOptions(pads=str(tmp_path / "pads.csv") if pads else "")
         records = Records(tmp_path / "line.sqlite", checkpoint)
         joints = joints_in(options, tmp_path / "in", serial)
-        return Watch(tmp_path / "in", Inspector.load(checkpoint), records, joints, say=said.append)
+        asked = asked_of(options, serial)
+        return Watch(tmp_path / "in", Inspector.load(checkpoint), records, joints, asked, say=said.append)
 
     said = []
     make.said = said
@@ -73,6 +74,11 @@ def test_each_picture_is_judged_once(watch, tmp_path):
     assert [look(again), look(again)] == [[], []]
     (tmp_path / "in/0.png").write_bytes(png(images[3]))  # another picture of the same name
     assert [look(again), look(again)] == [[], ["0.png"]]
+    board = watch(pads=True, serial=r"(\d)\.png")  # other joints are asked for now
+    assert [look(board), look(board), look(board)] == [[], ["0.png", "1.png", "2.png"], []]
+    (tmp_path / "pads.csv").write_text(PADS + "\n")
+    other = watch(pads=True, serial=r"(\d)\.png")
+    assert [look(other), look(other)] == [[], ["0.png", "1.png", "2.png"]]
     assert names(tmp_path) == ["0.png", "0.png", "1.png", "2.png"]
 
 
