@@ -77,7 +77,7 @@ def data_of_seed(config: DictConfig, seed: int) -> SolderDataModule:
     from solder_vae.utils.config import build
 
     of_seed = config.copy()
-    of_seed.seed = seed
+    of_seed.seed, of_seed.few_normals = seed, "accept"  # the report tells of how many normals a result is
     data: SolderDataModule = build(of_seed.data)
     data.setup()
     check_tables(data, of_seed)
@@ -237,7 +237,7 @@ def data_sentence(config: DictConfig, choice: str, data: SolderDataModule) -> st
 
 def data_seed(config: DictConfig, seed: int) -> int:
     of_seed = config.copy()
-    of_seed.seed = seed
+    of_seed.seed, of_seed.few_normals = seed, "accept"  # the report tells of how many normals a result is
     return int(of_seed.data.seed)
 
 
