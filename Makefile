@@ -37,7 +37,7 @@ reproduce: install ## the paper's tables, figures and claims, small, 27 minutes 
 # Tests side by side, as many as there are cores (4 at most: each needs some GB), each with one thread.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
-test: dev ## the whole test suite with its coverage, 20 minutes on two idle cores
+test: dev ## the whole test suite with its coverage, 15 minutes on two idle cores
 	$(PYTEST) --durations 15 --cov --cov-report term
 
 # A seed of its own each time, printed at the start; SOLDER_VAE_FUZZ_SEED=N repeats one.

@@ -172,7 +172,7 @@ def test_the_figure_marks_the_threshold():
         (["rule=quantile", "q=1.2"], "a number from 0 to 1, got 1.2"),
         (["rule=quantile", "q=nan"], "q=nan is no number"),
         (["rule=fixed"], "fixed needs value=NUMBER"),
-        (["rule=false_call_rate", "rate=0.001"], "at least 999 validation normals"),
+        (["rule=false_call_rate", "rate=0.001"], "at least 999 normals"),
         (["rule=cost", "preval=0.9"], "did you mean prevalence?"),
         (["q=0.9"], "rule=... must be given"),
         (["rule=cost", "prevalence=0.1"], "cost needs escape_cost=NUMBER"),
