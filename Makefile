@@ -48,7 +48,7 @@ fuzz: dev ## all cases of what make test tries a share of: damaged files, hostil
 mutations: dev ## break what matters in one place at a time: a test must notice each
 	OMP_NUM_THREADS=1 $(BIN)/python tests/support/mutations.py
 
-check: lint ## lint, types and the fast tests, under 2 minutes
+check: lint ## lint, types and the fast tests, 3 minutes on two idle cores
 	$(PYTEST) -m "not slow"
 
 lint: dev ## lint and types alone

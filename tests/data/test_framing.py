@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solder_vae.data.folder import FolderSource
-from solder_vae.data.framing import LETTERBOX, SQUARE, cut_off
+from solder_vae.data.framing import LETTERBOX, ROUND_UP, SQUARE, cut_off
 from solder_vae.data.synthetic.source import SyntheticSource
 from solder_vae.data.transforms import prepare, prepare_mask
 from solder_vae.data.view import CONTROLLED, PLAIN, VIEWS, apply_view, controlled_batch
@@ -82,7 +82,18 @@ def test_the_graphs_operations_do_the_same(height, width, size, seed):
     ours = prepare_batch(torch.from_numpy(images), size, LETTERBOX).numpy()
     difference = np.abs(ours - np.stack([prepare(image, size, LETTERBOX) for image in images]))
     assert difference.max() <= 1
-    assert (difference > 0).sum() <= 1  # of all pixels, since no fraction of whole numbers lies on the limit
+    if size < max(height, width):  # single precision decides differently only where the mean lies on the limit
+        mask = prepare_mask(np.ones((height, width), bool), size, LETTERBOX)
+        shape = (int(mask.any(0).sum()), int(mask.any(1).sum()))
+        for image, apart in zip(images, difference, strict=True):
+            exact = cv2.resize(image.astype(np.float64), shape, interpolation=cv2.INTER_AREA)
+            over = (exact + ROUND_UP) % 1
+            inside = apart[mask].reshape(exact.shape) > 0
+            assert np.minimum(over, 1 - over)[inside].max(initial=0) < 1e-4
+            assert not apart[~mask].any()
+        assert (difference > 0).mean() < 1e-3
+    else:
+        assert (difference > 0).sum() <= 1
     seen = controlled_batch(torch.from_numpy(images), size, LETTERBOX).numpy()
     assert np.array_equal(seen, np.stack([apply_view(image, size, CONTROLLED, LETTERBOX)[..., 0] for image in images]))
 
