@@ -91,7 +91,6 @@ def test_the_graphs_operations_do_the_same(height, width, size, seed):
             inside = apart[mask].reshape(exact.shape) > 0
             assert np.minimum(over, 1 - over)[inside].max(initial=0) < 1e-4
             assert not apart[~mask].any()
-        assert (difference > 0).mean() < 1e-3
     else:
         assert (difference > 0).sum() <= 1
     seen = controlled_batch(torch.from_numpy(images), size, LETTERBOX).numpy()
