@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solder_vae.inspection.boards.options import BOARD_USAGE, BoardOptions
+from solder_vae.utils.checks import no_device
 from solder_vae.utils.cli import command, parse
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.files import atomic_directory, check_new
@@ -176,7 +177,7 @@ def check(options: Options) -> None:
     if options.processes < 1:
         raise UserError(f"processes={options.processes} does not fit: use 1 or more.")
     if options.device not in ("cpu", "cuda"):
-        raise UserError(no_device(options.device))
+        raise no_device(options.device)
     if sum(map(bool, (options.images, options.board, options.watch))) != 1:
         raise UserError("Give one of images=..., board=... with pads=CSV, and watch=DIR: --help shows examples.")
     if options.serial and not (options.database or options.board):
@@ -209,18 +210,10 @@ def open_records(options: Options) -> Records | None:
 
 def load(options: Options) -> Inspector:
     """The inspector on its device."""
-    import torch
-
     from solder_vae.inspection.inspector import Inspector
 
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise UserError(no_device(options.device))
     import_plugins(options.plugins)
     return Inspector.load(options.checkpoint, options.device)
-
-
-def no_device(device: str) -> str:
-    return f"device={device} is not there: use cpu, or cuda where there is a GPU."
 
 
 def main() -> None:

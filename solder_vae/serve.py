@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from solder_vae.utils.checks import no_device
 from solder_vae.utils.cli import command, parse
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.plugins import import_plugins
@@ -61,31 +62,23 @@ def run(arguments: list[str]) -> int:
     if not 0 <= options.port < 65536:
         raise UserError(f"port={options.port} does not fit: use 1 to 65535, or 0 for any that is free.")
     if options.device not in ("cpu", "cuda"):
-        raise UserError(no_device(options.device))
+        raise no_device(options.device)
     check_there(Path(options.checkpoint))
     if not all(map(find_spec, ("starlette", "uvicorn", "python_multipart", "prometheus_client"))):
         raise UserError("The service needs Starlette and uvicorn: pip install -c constraints.txt '.[serve]' adds them.")
     # Otherwise torch's threads keep the cores busy while they wait for each other, and requests find none.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-    import torch
-
     from solder_vae.inspection.service.app import Limits, Service
     from solder_vae.inspection.service.origin import load
     from solder_vae.inspection.service.server import listener, serve
 
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise UserError(no_device(options.device))
     bound = listener(options.host, options.port)
     import_plugins(options.plugins)
     inspector, origin = load(options.checkpoint, options.device)
     limits = Limits(int(options.body_mb * 2**20), options.pictures, options.waiting, options.timeout)
     serve(Service(inspector, origin, limits, options.batch), bound)
     return 0
-
-
-def no_device(device: str) -> str:
-    return f"device={device} is not there: use cpu, or cuda where there is a GPU."
 
 
 def main() -> None:

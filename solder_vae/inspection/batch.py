@@ -6,9 +6,9 @@ import heapq
 import json
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +88,12 @@ def inspect_into(
     predictions: list[dict[str, Any]] = []
     unreadable: list[Unreadable] = []
     count = len(joints) if count is None and isinstance(joints, Sequence) else count or 0
-    given: deque[Joint] = deque()  # those whose verdicts are awaited
-    asked = (given.append(joint) or joint for joint in joints)  # type: ignore[func-returns-value]
+    asked, awaited = tee(joints)
     rows = inspect_rows(inspector, asked) if processes == 1 else inspect_on_processes(inspector, asked, processes)
     looks = BatchLooks(inspector)
     worst: list[tuple[float, int, dict[str, Any]]] = []  # a heap of (score, -row, picture)
     said: list[dict[str, str]] = []  # what the report says of each joint beside its row
-    for row in tracked(rows, "Inspecting", count):
-        joint = given.popleft()
+    for row, joint in zip(tracked(rows, "Inspecting", count), awaited, strict=True):
         if isinstance(row, Unreadable):
             unreadable.append(row)
             continue

@@ -40,6 +40,7 @@ from solder_vae.models.checkpoint import load_model
 from solder_vae.models.classifier import LIKENESS_COLUMNS, Likeness
 from solder_vae.models.detector import Detector
 from solder_vae.models.neighbours import Near
+from solder_vae.utils.checks import no_device
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import ABNORMAL, NORMAL
 from solder_vae.utils.text import printable
@@ -188,8 +189,10 @@ class Inspector:
             device: where the network runs.
 
         Raises:
-            UserError: the file cannot be used or has no calibration.
+            UserError: the file cannot be used or has no calibration, or there is no such device.
         """
+        if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+            raise no_device(str(device))
         model = load_model(path)
         try:
             inspector = cls(model)

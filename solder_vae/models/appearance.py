@@ -27,6 +27,8 @@ _CONSTANT = 0.5 / 127.5
 
 _AT_ONCE = 64
 
+PAIR = ("recon", "pixels")
+
 
 @cache
 def shrinking(size: int, side: int) -> Tensor:
@@ -47,7 +49,8 @@ def orientations(side: int) -> Tensor:
 
 
 def unit_pictures(images: Tensor) -> Tensor:
-    """Small grey pictures as vectors whose product is their correlation.
+    """Small grey pictures as vectors whose product is their correlation: those of :mod:`solder_vae.data.similarity`,
+    by operations that an exported graph has.
 
     Each has mean 0 and norm 1; a constant one has a direction of its own instead.
 
@@ -129,14 +132,14 @@ class Blend(Score, name="blend"):
     fitted = True
     exportable = True
 
-    def __init__(self, of: Sequence[str] = ("recon", "pixels")) -> None:
+    def __init__(self, of: Sequence[str] = PAIR) -> None:
         self.beside = self.beside_of({"of": of})
         self.median = torch.zeros(len(self.beside))
         self.deviation = torch.ones(len(self.beside))
 
     @classmethod
     def beside_of(cls, given: Mapping[str, object]) -> tuple[str, ...]:
-        of = given.get("of", ("recon", "pixels"))
+        of = given.get("of", PAIR)
         if isinstance(of, str) or not isinstance(of, Sequence) or len({*map(str, of)}) < 2:
             raise UserError(f"score.of={of} does not fit: name two scores or more, such as [recon,pixels].")
         names = tuple(map(str, of))

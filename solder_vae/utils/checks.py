@@ -1,4 +1,4 @@
-"""Checks of numbers, for the parts that use them."""
+"""Checks of options, for the parts that use them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ def check_whole_number(key: str, value: object, least: int) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UserError(f"{key}={value} does not fit: use a whole number, {least} or more.")
+
+
+def no_device(device: str) -> UserError:
+    """What is wrong with a device that a command is to run on."""
+    return UserError(f"device={device} is not there: use cpu, or cuda where there is a GPU.")
 
 
 def is_number(value: object) -> bool:

@@ -192,6 +192,13 @@ def test_a_checkpoint_that_cannot_decide_is_refused(tmp_path):
         Inspector.load(tmp_path / "other.ckpt")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused(tmp_path):
+    path = write_checkpoint(tmp_path / "best.ckpt")[0]
+    with pytest.raises(UserError, match=r"device=cuda is not there: use cpu, or cuda where there is a GPU\."):
+        Inspector.load(path, "cuda")
+
+
 def test_a_damaged_file_is_refused_whatever_the_damage(tmp_path):
     path, _ = write_checkpoint(tmp_path / "best.ckpt")
     whole = path.read_bytes()

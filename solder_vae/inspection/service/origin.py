@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from solder_vae.inspection.inspector import Inspector
+from solder_vae.inspection.records import digest
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.text import printable
 
@@ -42,22 +42,14 @@ def stamp(path: str) -> tuple[int, int, int] | None:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def sha256_of(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}); check the path and the permissions.") from error
-
-
 def load(path: str, device: str | torch.device = "cpu") -> tuple[Inspector, Origin]:
     """The inspector of a checkpoint, and what was read.
 
     Raises:
         UserError: the file cannot be used, or was changed meanwhile.
     """
-    before = Origin(path, sha256_of(path), stamp(path))
+    before = Origin(path, digest(Path(path)), stamp(path))
     inspector = Inspector.load(path, device)
-    if sha256_of(path) != before.sha256:
+    if digest(Path(path)) != before.sha256:
         raise UserError(f"{path} was changed while it was read: start again when it is whole.")
     return inspector, before

@@ -131,6 +131,6 @@ def test_without_the_extra_one_sentence_says_how_to_get_it(checkpoint, monkeypat
 
 def test_a_checkpoint_that_changes_while_it_is_read_is_refused(checkpoint, monkeypatch):
     digests = iter(["one", "another"])
-    monkeypatch.setattr("solder_vae.inspection.service.origin.sha256_of", lambda path: next(digests))
+    monkeypatch.setattr("solder_vae.inspection.service.origin.digest", lambda path: next(digests))
     with pytest.raises(UserError, match="was changed while it was read"):
         load(checkpoint)
