@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from solder_vae.data.framing import ROUND_UP, SQUARE, edge_colour, fitted
 from solder_vae.data.image_files import Image
@@ -23,6 +21,7 @@ from solder_vae.utils.errors import UserError
 
 if TYPE_CHECKING:
     import albumentations as A  # type: ignore[import-untyped]
+    from torch import Tensor
 
 
 def centre_square(image: NDArray[Any]) -> NDArray[Any]:
@@ -98,6 +97,8 @@ def to_tensor(images: Image) -> Tensor:
     Returns:
         ``(N, 3, S, S)`` float32 in [-1, 1], channels_last in memory.
     """
+    import torch  # here, since rendering and cropping need none of it, and it takes seconds
+
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
@@ -111,7 +112,7 @@ def to_images(tensor: Tensor) -> Image:
         ``(N, S, S, 3)`` uint8.
     """
     scaled = tensor.detach().float().cpu().add(1.0).mul(127.5).round_().clamp_(0, 255)
-    return np.ascontiguousarray(scaled.permute(0, 2, 3, 1).to(torch.uint8).numpy())
+    return np.ascontiguousarray(scaled.permute(0, 2, 3, 1).byte().numpy())
 
 
 def augmentation(transforms: Sequence[Any] | None = None) -> A.Compose:

@@ -7,24 +7,28 @@ Writes ``images/TYPE/TYPE_00000.png`` at native size (a folder that ``data=folde
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from solder_vae.data.image_files import write_png
 from solder_vae.data.synthetic.defects import DEFECTS
-from solder_vae.data.synthetic.render import Rendered, render
+from solder_vae.data.synthetic.render import Rendered
 from solder_vae.data.synthetic.sheet import contact_sheet
+from solder_vae.data.synthetic.worker import Order, render_many
 from solder_vae.utils.cli import fail
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.files import atomic_directory
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.tables import write_csv
-from solder_vae.utils.threads import tracked
+from solder_vae.utils.threads import in_threads, progress_bar
 
 _ON_SHEET = 100
+_AT_ONCE = 5000  # images in memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,21 +68,32 @@ def write_set(out: Path, count: int, defects: Sequence[str], severity: tuple[flo
 def _write_files(out: Path, count: int, defects: Sequence[str], severity: tuple[float, float], seed: int) -> None:
     rows: list[dict[str, float | str]] = []
     shown: list[Rendered] = []
-    for index in tracked(range(count), "Rendering", count):
-        defect = defects[index % len(defects)]
-        stream = "test_normal" if defect == NORMAL else "test_abnormal"
-        joint = render(seed, stream, index, defect, severity)
-        name = f"{defect}/{defect}_{index:05d}.png"
-        for kind, picture in (("images", joint.image), ("masks", joint.mask.astype(np.uint8) * 255)):
-            path = out / kind / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_png(path, picture)
-        rows.append({"image": f"images/{name}", "mask": f"masks/{name}", "defect": defect, **joint.factors})
-        if len(shown) < _ON_SHEET:
-            shown.append(joint)
+    types = (defects[index % len(defects)] for index in range(count))
+    jobs = [("test_normal" if kind == NORMAL else "test_abnormal", index, kind) for index, kind in enumerate(types)]
+    with progress_bar("Rendering", count) as advance:
+        for begin in range(0, count, _AT_ONCE):
+            part = Order(seed, severity, jobs[begin : begin + _AT_ONCE])
+            joints = render_many(part, os.cpu_count() or 1, advance)
+            names = [f"{kind}/{kind}_{index:05d}.png" for _, index, kind in part.jobs]
+            for folder in {str(Path(name).parent) for name in names}:
+                for kind in ("images", "masks"):
+                    (out / kind / folder).mkdir(parents=True, exist_ok=True)
+            for _ in in_threads(partial(_write, out), zip(names, joints, strict=True)):
+                pass
+            rows += [
+                {"image": f"images/{name}", "mask": f"masks/{name}", "defect": joint.defect, **joint.factors}
+                for name, joint in zip(names, joints, strict=True)
+            ]
+            shown += joints[: _ON_SHEET - len(shown)]
     cells = ([f"{value:.6g}" if isinstance(value, float) else value for value in row.values()] for row in rows)
     write_csv(out / "factors.csv", [[*rows[0]], *cells])
     write_png(out / "sheet.png", contact_sheet(shown))
+
+
+def _write(out: Path, named: tuple[str, Rendered]) -> None:
+    name, joint = named
+    write_png(out / "images" / name, joint.image)
+    write_png(out / "masks" / name, joint.mask.astype(np.uint8) * 255)
 
 
 def _parser() -> argparse.ArgumentParser:

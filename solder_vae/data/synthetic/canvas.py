@@ -6,12 +6,15 @@ Lengths are in pad widths (the pad is one wide), so that a scene is the same at 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Field = NDArray[np.float32]
+
+_LARGE = 1 << 17  # pixels: the textures of a whole board are not worth remembering
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,20 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], cells: float, stretc
     """
     rows, cols = max(3, round(cells / stretch) + 2), max(3, round(cells) + 2)
     grid = rng.standard_normal((rows, cols), dtype=np.float32)
-    field = cv2.resize(grid, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(field, dtype=np.float32)
+    if shape[0] * shape[1] > _LARGE:
+        return _enlarged(grid, shape)
+    return _remembered(grid.tobytes(), rows, shape)
+
+
+@lru_cache(maxsize=64)  # a joint and its sound twin, built one after the other, have the same textures
+def _remembered(grid: bytes, rows: int, shape: tuple[int, int]) -> Field:
+    field = _enlarged(np.frombuffer(grid, np.float32).reshape(rows, -1), shape)
+    field.setflags(write=False)
+    return field
+
+
+def _enlarged(grid: Field, shape: tuple[int, int]) -> Field:
+    return np.asarray(cv2.resize(grid, shape[::-1], interpolation=cv2.INTER_CUBIC), dtype=np.float32)
 
 
 def fractal(rng: np.random.Generator, shape: tuple[int, int], cells: float, octaves: int = 3) -> Field:

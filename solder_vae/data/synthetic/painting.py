@@ -8,9 +8,10 @@ import numpy as np
 from solder_vae.data.synthetic.canvas import Canvas, Field, box, cover, disc, fractal, noise, segment
 from solder_vae.data.synthetic.conditions import BODIES, Conditions
 from solder_vae.data.synthetic.scene import CHIP, Joint, Scene
-from solder_vae.data.synthetic.shading import Surfaces
+from solder_vae.data.synthetic.shading import Surfaces, planes
 
 PAD_HEIGHT = 0.02  # copper and finish above the laminate, pad widths
+_BESIDE = 0.15  # pad widths: a terminal this far away shows nowhere; its edge's noise (0.004) and a pixel are far less
 _LAMINATE = (0.20, 0.17, 0.09)
 _DIELECTRIC = (0.04, 0.04, 0.04)
 
@@ -20,10 +21,13 @@ def paint_board(canvas: Canvas, scene: Scene, look: Conditions, rng: np.random.G
     shape = canvas.shape
     mask = np.asarray(look.mask_colour, np.float32)
     wash = 1 + np.float32(0.12) * fractal(rng, shape, 5)
+    diffuse, f0 = planes(shape), planes(shape)
+    np.multiply(wash[..., None], mask, out=diffuse)
+    f0[...] = 0.04
     surfaces = Surfaces(
         height=np.float32(0.002) * fractal(rng, shape, 12),
-        diffuse=(wash[..., None] * mask).astype(np.float32),
-        f0=np.full((*shape, 3), 0.04, np.float32),
+        diffuse=diffuse,
+        f0=f0,
         roughness=np.full(shape, rng.uniform(0.25, 0.5), np.float32),
     )
     for x0, y0, x1, y1, half in scene.traces:
@@ -144,9 +148,28 @@ def paint_component(
     x: float = 0.0,
 ) -> None:
     """The chip's terminal and body, or the gull-wing lead and the package's edge."""
-    distance = terminal_distance(canvas, joint, x) + np.float32(0.004) * noise(rng, canvas.shape, 30)
-    inside = cover(distance, canvas.pixel)
     side, back = _along_terminal(canvas, joint, x, joint.terminal_end)
+    distance = terminal_distance(canvas, joint, x)
+    if distance.min() < _BESIDE:  # mostly one of two neighbours lies beyond the frame
+        _paint_terminal(surfaces, canvas, joint, look, rng, distance, side, back)
+    if joint.kind != CHIP:
+        package = cover(np.float32(joint.terminal_band + 0.75) - back, canvas.pixel)
+        surfaces.paint(package, (0.025, 0.025, 0.028), _DIELECTRIC, 0.5)
+        surfaces.height += package * (np.float32(1.0) - surfaces.height)
+
+
+def _paint_terminal(
+    surfaces: Surfaces,
+    canvas: Canvas,
+    joint: Joint,
+    look: Conditions,
+    rng: np.random.Generator,
+    distance: Field,
+    side: Field,
+    back: Field,
+) -> None:
+    distance = distance + np.float32(0.004) * noise(rng, canvas.shape, 30)
+    inside = cover(distance, canvas.pixel)
     bevel = 0.07 if joint.kind == CHIP else 0.05
     edge = np.maximum(distance + np.float32(bevel), 0)
     top = PAD_HEIGHT + joint.terminal_height - edge * edge * np.float32(0.5 / bevel)
@@ -174,6 +197,3 @@ def paint_component(
     top = top + np.minimum(rise * np.float32(1.6), np.float32(0.7))
     surfaces.height += inside * (np.maximum(top, surfaces.height) - surfaces.height)
     surfaces.paint(inside, (0.03, 0.03, 0.03), look.tin, rough)
-    package = cover(np.float32(joint.terminal_band + 0.75) - back, canvas.pixel)
-    surfaces.paint(package, (0.025, 0.025, 0.028), _DIELECTRIC, 0.5)
-    surfaces.height += package * (np.float32(1.0) - surfaces.height)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solder_vae.data.synthetic.render import Rendered
+from solder_vae.data.transforms import prepare, prepare_mask
 
 _TILE, _STRIP, _GAP = 112, 26, 4
 
@@ -23,8 +24,6 @@ def contact_sheet(joints: Sequence[Rendered], columns: int = 10) -> NDArray[np.u
     Returns:
         ``(H, W, 3)`` uint8 RGB.
     """
-    from solder_vae.data.transforms import prepare, prepare_mask  # imports torch, which rendering processes do not need
-
     columns = min(columns, len(joints))
     rows = -(-len(joints) // columns)
     sheet = np.full((rows * (_TILE + _STRIP + _GAP) + _GAP, columns * (_TILE + _GAP) + _GAP, 3), 255, np.uint8)

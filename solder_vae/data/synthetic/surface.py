@@ -42,18 +42,72 @@ def relax(fixed: NDArray[np.bool_], value: Field, load: Field) -> Field:
         start = np.stack([cv2.resize(u, (width, height), interpolation=cv2.INTER_LINEAR) for u in coarse])
     else:
         start = np.zeros_like(value)
-    padded = np.pad(np.where(fixed, value, start), ((0, 0), (1, 1), (1, 1)), mode="edge")
-    inner = padded[:, 1:-1, 1:-1]
-    red = (np.add.outer(np.arange(height), np.arange(width)) % 2).astype(bool)
-    steps = [np.where(fixed | colour, 0, _OVERRELAX).astype(np.float32) for colour in (red, ~red)]
-    push = load[:, None, None].astype(np.float32)
-    for _ in range(_SWEEPS if min(height, width) >= 2 * _COARSEST else 3 * _SWEEPS):
-        for step in steps:
-            around = padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1] + padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]
-            inner += step * (np.float32(0.25) * (around + push) - inner)
-        padded[:, 0], padded[:, -1] = padded[:, 1], padded[:, -2]
-        padded[:, :, 0], padded[:, :, -1] = padded[:, :, 1], padded[:, :, -2]
-    return np.ascontiguousarray(inner)
+    sweeps = _SWEEPS if min(height, width) >= 2 * _COARSEST else 3 * _SWEEPS
+    return _over_relax(fixed, np.where(fixed, value, start), load.astype(np.float32), sweeps)
+
+
+def _over_relax(fixed: NDArray[np.bool_], start: Field, load: Field, sweeps: int) -> Field:
+    """Sweep ``start``, ``(K, H, W)``, with the red cells first and the black ones after them; see :func:`relax`.
+
+    The cells lie in one row with a frame about each problem. Where a line of it has an odd length, every other cell is
+    red, and all four neighbours of cell f, at f - 1, f + 1, f - line and f + line, are black. So red and black are an
+    array each, and a step is eight operations on plain slices of them.
+    """
+    problems, height, width = start.shape
+    line = (width + 2) | 1
+    size = (height + 2) * line + (height % 2)  # even, so that each problem begins with a red cell
+    cells, free = np.zeros((problems, size), np.float32), np.zeros((problems, size), np.float32)
+    framed, framed_free = (
+        field[:, : (height + 2) * line].reshape(problems, height + 2, line)[:, :, : width + 2]
+        for field in (cells, free)
+    )
+    framed[...] = np.pad(start, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    framed_free[:, 1:-1, 1:-1] = np.where(fixed, 0, np.float32(_OVERRELAX))
+    colours = [np.ascontiguousarray(cells[:, colour::2]) for colour in (0, 1)]
+    red, black = (colour.reshape(-1) for colour in colours)
+    first, last = (line + 1) // 2, len(red) - (line + 1) // 2
+    push = np.repeat(load, size // 2)[first:last]
+    change = np.empty_like(push)
+    steps = []
+    for own, other, colour in ((red, black, 0), (black, red, 1)):
+        up, down = (colour - line) // 2, (colour + line) // 2
+        around = [other[first + shift : last + shift] for shift in (up, down, colour - 1, colour)]
+        steps.append((own[first:last], around, free[:, colour::2].ravel()[first:last]))
+    mirrors = [
+        *_mirrors(colours, 0, 1, width + 2, line),
+        *_mirrors(colours, (height + 1) * line, 1, width + 2, -line),
+        *_mirrors(colours, 0, line, height + 2, 1),
+        *_mirrors(colours, width + 1, line, height + 2, -1),
+    ]
+    for _ in range(sweeps):
+        for own, (above, below, left, right), step in steps:
+            np.add(above, below, change)
+            np.add(change, left, change)
+            np.add(change, right, change)
+            np.add(change, push, change)
+            np.multiply(change, np.float32(0.25), change)
+            np.subtract(change, own, change)
+            np.multiply(change, step, change)
+            np.add(own, change, own)
+        for edge, inside in mirrors:
+            edge[...] = inside
+    cells[:, 0::2], cells[:, 1::2] = colours
+    return np.ascontiguousarray(framed[:, 1:-1, 1:-1])
+
+
+def _mirrors(colours: list[Field], begin: int, stride: int, count: int, inwards: int) -> list[tuple[Field, Field]]:
+    """An edge's red and black cells, and those ``inwards`` of them: views, each ``(K, about count / 2)``.
+
+    The edge's cells are ``begin``, ``begin + stride`` and so on, ``count`` of them; stride and ``inwards`` are odd.
+    """
+    pairs = []
+    for start, cells in ((begin, (count + 1) // 2), (begin + stride, count // 2)):
+        colour = start % 2
+        edge, inside = (
+            slice(cell // 2, cell // 2 + stride * (cells - 1) + 1, stride) for cell in (start, start + inwards)
+        )
+        pairs.append((colours[colour][:, edge], colours[1 - colour][:, inside]))
+    return pairs
 
 
 def meniscus(wetted: Field, terminal: Field, climb: Field, volume: Field, bare: float) -> Field:
