@@ -36,10 +36,24 @@ def job(config: DictConfig, directory: Path) -> float:
         if config.resume is not None:
             check_there(Path(config.resume))
 
+        logging.getLogger("solder_vae").info("%s", beginning(config, directory))
         with shared_training(config, directory) as trained:
             from solder_vae.training.run import run
 
             return run(config, directory, trained)
+
+
+def beginning(config: DictConfig, directory: Path) -> str:
+    """What a run is about to do, said before torch is imported, which takes seconds."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from solder_vae.training.next_steps import shortest
+
+    name = HydraConfig.get().runtime.choices["model"]
+    weighed = f" (beta={config.beta:g})" if config.beta is not None else ""
+    what = f"Training {name}{weighed}" if "lr" in config.model else f"Testing {name}, which needs no training,"
+    where = "the embedded data set" if config.data.get("root") is None else config.data.root
+    return f"{what} on {where}.\nscore={config.score.name} decides; results go to {shortest(directory)}"
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -64,9 +65,10 @@ class ImageTable:
 
 
 def describe(tables: dict[str, ImageTable]) -> str:
-    """How many images of which class are in which split, one line for each split."""
+    """How many images of which class are in which split, one line for each split, longer ones broken at 80 columns."""
     lines = []
     for split, table in tables.items():
         counts = ", ".join(f"{count} {defect}" for defect, count in Counter(table.defects).items())
-        lines.append(f"{split:5} {len(table):6} images" + (f": {counts}" if counts else ""))
+        line = f"{split:5} {len(table):6} images" + (f": {counts}" if counts else "")
+        lines.append(textwrap.fill(line, 80, subsequent_indent=" " * 13, break_long_words=False))
     return "\n".join(lines)

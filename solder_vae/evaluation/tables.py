@@ -14,8 +14,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from solder_vae.data.view import PLAIN
-from solder_vae.evaluation.baselines import NEAREST, visible
 from solder_vae.evaluation.rule_sentence import rule_sentence
 from solder_vae.metrics.classification import FEW, SHOWN, Metrics, defect_recalls, of_few, worst
 from solder_vae.metrics.localisation import CHANCE_AUPRO, FPR_LIMIT
@@ -36,9 +34,7 @@ _LEGEND = (
 )
 
 
-def result_table(
-    scores: Results, baselines: Results, primary: str, threshold: Threshold, view: str = PLAIN
-) -> RenderableType:
+def result_table(scores: Results, baselines: Results, primary: str, threshold: Threshold) -> RenderableType:
     """What a run prints at its end; fits 80 columns.
 
     Args:
@@ -46,7 +42,6 @@ def result_table(
         baselines: the trivial baselines, each under the same threshold rule.
         primary: the one of ``scores`` that decides; marked ``*``.
         threshold: the primary score's threshold.
-        view: of the images, see :mod:`solder_vae.data.view`.
     """
     metrics = scores[primary]
     counts = f"{metrics['n']} joints, {metrics['n_normal']} normal and {metrics['n_abnormal']} abnormal"
@@ -59,7 +54,7 @@ def result_table(
         types = len(defect_recalls(metrics))
         title = "Caught of each defect type" + (f": the {SHOWN} worst of {types}" if types > SHOWN else "")
         parts += [Text(f"\n{title}", style="bold"), _rich(headers, [defects])]
-    notes = [f"Note: {remark}" for remark in remarks(scores, baselines, primary, threshold, view)]
+    notes = [f"Note: {remark}" for remark in remarks(metrics, primary, threshold)]
     parts += [Text(f"\n{_LEGEND}", style="dim"), Text(threshold_sentence(threshold, primary, metrics))]
     return Group(*parts, *(Text(note, style="yellow") for note in notes))
 
@@ -111,30 +106,23 @@ def _located(metrics: Metrics, trivial: Metrics, prefix: str) -> list[str]:
     ]
 
 
-def remarks(scores: Results, baselines: Results, primary: str, threshold: Threshold, view: str = PLAIN) -> list[str]:
-    """Plain sentences on why the numbers must not be taken at face value; none if they may."""
-    metrics = scores[primary]
+def remarks(metrics: Metrics, primary: str, threshold: Threshold) -> list[str]:
+    """Plain sentences on why the primary score's numbers must not be taken at face value; none if they may.
+
+    Floor and trivial baselines are the verdict's (training/verdict.py).
+    """
     if not metrics["n_abnormal"]:
         return ["The test set has no abnormal joints: only the false-call rate is defined."]
     if not metrics["n_normal"]:
         return ["The test set has no normal joints: false-call rate, AUROC and AP are undefined."]
     found = []
-    auroc, f1, floor = (_number(metrics, key) for key in ("auroc", "f1", "floor_f1"))
-    seen = [name for name in baselines if visible(name, view)]
-    if seen:
-        best = max(seen, key=lambda name: _number(baselines[name], "auroc"))
-        if (trivial := _number(baselines[best], "auroc")) >= _number(metrics, "auroc_low"):
-            so = "the model adds nothing shown to that" if best == NEAREST else "this number says little about joints"
-            found.append(f"{best} alone reaches AUROC {trivial:.3f}, {primary} {auroc:.3f}: {so}.")
     if of_few(metrics):
         found.append(
             f"{metrics['n_abnormal']} abnormal and {metrics['n_normal']} normal joints: an AUROC from fewer than {FEW} "
             "of a class, marked ~, says little."
         )
     if _number(metrics, "auroc_high") < 0.5:
-        found.append(f"{primary} puts normal joints above abnormal ones (AUROC {auroc:.3f}).")
-    if f1 <= floor:
-        found.append(f"Calling every joint abnormal scores F1 {floor:.3f}, {primary} {f1:.3f}.")
+        found.append(f"{primary} puts normal joints above abnormal ones (AUROC {_number(metrics, 'auroc'):.3f}).")
     if _number(metrics, "false_call_rate_low") > threshold.interval[1]:
         found.append(
             "The test set's normals are called more often than the validation set's: they look different "

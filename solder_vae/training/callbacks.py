@@ -4,44 +4,72 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from solder_vae.models.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from solder_vae.utils.cli import traceback_log
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.text import duration
+from solder_vae.utils.threads import progress_bar
 
 log = logging.getLogger(__name__)
 
 
 class EpochLog(Callback):
-    """One line an epoch, for the run's log and for consoles that show no progress bar."""
+    """One line an epoch, for the run's log and for consoles that show no progress bar; metrics.csv has all numbers."""
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.started = time.monotonic()
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.started = self.last = time.monotonic()
+        self.first = trainer.current_epoch  # not 0 in a resumed run
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        shown = ("train/loss", "val/loss", "val/recon", "val/kl", "train/grad_loss", "val/active_units")
+        now, epoch, epochs = time.monotonic(), trainer.current_epoch + 1, trainer.max_epochs or 0
+        shown = ("train/loss", "val/loss")
         values = {name: trainer.callback_metrics[name].item() for name in shown if name in trainer.callback_metrics}
-        width = len(str(trainer.max_epochs))
+        left = (now - self.started) / (epoch - self.first) * (epochs - epoch)
         log.info(
-            "epoch %*d/%d  %s  %.1f s",
-            width,
-            trainer.current_epoch + 1,
-            trainer.max_epochs,
+            "epoch %*d/%d  %s  %.1f s%s",
+            len(str(epochs)),
+            epoch,
+            epochs,
             "  ".join(f"{name} {value:.5g}" for name, value in values.items()),
-            time.monotonic() - self.started,
+            now - self.last,
+            f", {duration(left)} left" if left else "",
         )
+        self.last = now
+
+
+class TrainingBar(Callback):
+    """On a terminal a bar over the whole training, with the time that is left: Lightning's is about one epoch."""
+
+    def __init__(self) -> None:
+        self.shown = ExitStack()
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        epochs = (trainer.max_epochs or 0) - trainer.current_epoch
+        steps = int(epochs * trainer.num_training_batches)
+        if trainer.is_global_zero:
+            self.advance = self.shown.enter_context(progress_bar("Training", steps))
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *others: Any) -> None:
+        if trainer.is_global_zero:
+            self.advance(1)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.shown.close()
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        self.shown.close()
 
 
 class StopOnNaN(Callback):
@@ -117,11 +145,6 @@ def plain_fit_errors() -> Iterator[None]:
             f"A process that prepares batches died ({str(error).strip()}), most likely for want of memory: "
             "go on from the run's last.ckpt (resume=PATH), with fewer data.num_workers."
         ) from error
-
-
-def progress_bar() -> list[Callback]:
-    """A progress bar, but only on a terminal."""
-    return [RichProgressBar(leave=False)] if sys.stderr.isatty() else []
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

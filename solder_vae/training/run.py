@@ -18,6 +18,7 @@ from rich.text import Text
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.framing import SQUARE, cut_off
 from solder_vae.data.table import describe
+from solder_vae.data.view import CONTROLLED
 from solder_vae.evaluation.baselines import shortcut_warning, trivial_scores
 from solder_vae.evaluation.evaluate import Evaluation, evaluate_model
 from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC, pseudo_defect_auroc
@@ -41,6 +42,7 @@ from solder_vae.training.checks import (
 from solder_vae.training.data_parallel import fit_on_ranks
 from solder_vae.training.log import trained_entry
 from solder_vae.training.loggers import check_logging, run_loggers
+from solder_vae.training.next_steps import RunCommands, shortest
 from solder_vae.training.resume import carry_over, check_epochs_left, check_resumable
 from solder_vae.training.run_files import log_artefacts, read_history, run_metrics, write_artefacts
 from solder_vae.training.shared_training import take_over
@@ -50,6 +52,7 @@ from solder_vae.utils.config import build, flatten, import_target
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.files import atomic_file
 from solder_vae.utils.plugins import import_plugins
+from solder_vae.utils.threads import busy
 
 log = logging.getLogger(__name__)
 
@@ -182,40 +185,53 @@ def finish(
         found = pseudo_defect_auroc(model, table.images, normals, table.types)
         validation = {**validation, PSEUDO_DEFECT_AUROC: found}
     known = data.tables["known"].defects if "known" in data.tables else ()
-    verdict = judge(checkpoint, data, evaluation, directory, config.data.view)
+    verdict = judge(checkpoint, data, evaluation, directory, config)
     numbers = {**run_metrics(model, evaluation, validation, known), **verdict.numbers}
-    write_artefacts(directory, model, evaluation, numbers, config.pictures)
+    with busy("Writing pictures and the report"):
+        write_artefacts(directory, model, evaluation, numbers, config.pictures)
     with atomic_file(directory / "result.md") as path:
         path.write_text(verdict.markdown, encoding="utf-8")
     log_artefacts(directory, evaluation, numbers, data.tables, loggers)
     console = Console()
-    console.print(
-        result_table(
-            evaluation.metrics, evaluation.baselines, evaluation.primary, evaluation.threshold, config.data.view
-        )
-    )
+    console.print(result_table(evaluation.metrics, evaluation.baselines, evaluation.primary, evaluation.threshold))
     if sentence := types_sentence(evaluation.of_types, evaluation.primary):
         console.print(Text(sentence))
     if evaluation.localisation is not None and evaluation.trivial_localisation is not None:
         console.print(localisation_table(evaluation.localisation, evaluation.trivial_localisation))
-    for sentence in verdict.sentences:
-        log.info("%s", sentence)
-    log.info("everything of this run is in %s", directory)
+    log.info("\n%s", verdict.text(files_sentence(shortest(directory), config.pictures)))
     return float(validation[config.criterion])
 
 
 def judge(
-    checkpoint: Checkpoint, data: SolderDataModule, evaluation: Evaluation, directory: Path, view: str
+    checkpoint: Checkpoint, data: SolderDataModule, evaluation: Evaluation, directory: Path, config: DictConfig
 ) -> Verdict:
     """The verdict on a run, with its curve out of metrics.csv if it was trained by steps."""
     history, steps = directory / "metrics.csv", checkpoint.get("global_step")
     losses = read_history(history).get("val/loss", []) if history.is_file() else []
+    commands = RunCommands(
+        HydraConfig.get().overrides.task,
+        shortest(directory),
+        config.data.get("root"),
+        known="known" in data.tables,
+        plain=config.data.view != CONTROLLED,
+    )
     return verdict_of(
         evaluation,
         trivial_scores(data.tables["train"], evaluation.table),
         [loss for loss in losses if loss is not None],
         steps / (checkpoint["epoch"] + 1) if steps else None,
-        view,
+        config.data.view,
+        commands,
+    )
+
+
+def files_sentence(directory: str, pictures: bool) -> str:
+    """Where a run's result lies."""
+    if not pictures:
+        return f"Everything of this run is in {directory}."
+    return (
+        f"Open {directory}/report.html in a browser: it shows the worst test joints. Everything of this run is in "
+        "its folder."
     )
 
 

@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import Logger
 
 from solder_vae.data.datamodule import SolderDataModule, images_dealt
 from solder_vae.models.steps import TrainingModule
-from solder_vae.training.callbacks import EpochLog, StopOnNaN, checkpoints, plain_fit_errors, progress_bar
+from solder_vae.training.callbacks import EpochLog, StopOnNaN, TrainingBar, checkpoints, plain_fit_errors
 from solder_vae.training.schema import EPOCHS
 from solder_vae.utils.checks import check_whole_number
 from solder_vae.utils.config import build
@@ -55,7 +55,7 @@ def fit(
     """
     best, last = checkpoints(directory)
     own = [build(callback) for callback in config.callbacks.values()]
-    callbacks = [EpochLog(), *progress_bar(), LearningRateMonitor("epoch"), StopOnNaN(), *own, best, last]
+    callbacks = [EpochLog(), TrainingBar(), LearningRateMonitor("epoch"), StopOnNaN(), *own, best, last]
     options = {"precision": module.model.precision, "logger": list(loggers), "callbacks": callbacks, **options}
     trainer = make_trainer(config, directory, **options)
     with plain_fit_errors():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,17 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
 
-from solder_vae.data.view import CONTROLLED
 from solder_vae.evaluation.baselines import visible
 from solder_vae.evaluation.evaluate import Evaluation
+from solder_vae.evaluation.fit_scores import FEW_NORMALS
 from solder_vae.metrics.classification import FEW
 from solder_vae.metrics.paired import auroc_difference
+from solder_vae.training.next_steps import RunCommands, Step
 
 FALL = 0.05
 """A validation loss that falls by this share over the last third of a run is still falling."""
 
 LEAST_EPOCHS = 6
 """Of fewer epochs a trend cannot be told from scatter."""
+
+_NO_BREAK = "\N{NO-BREAK SPACE}"  # within an interval and before %
+
+_HARDLY = 0.01  # an F1 this little above the floor is none
 
 USUAL_RATES = (0.01, 0.001)  # of false calls, that lines ask for
 
@@ -55,17 +62,38 @@ class Verdict(NamedTuple):
     """What is said of a run.
 
     Attributes:
-        sentences: in plain words, what to do next last.
-        numbers: what they rest on, for metrics.json.
+        sentences: in plain words, the result first.
+        steps: what to do next.
+        numbers: what the sentences rest on, for metrics.json.
     """
 
     sentences: list[str]
+    steps: list[Step]
     numbers: dict[str, Any]
 
     @property
     def markdown(self) -> str:
         """A page of its own."""
-        return "\n".join(["# What this run says", "", *(f"- {sentence}" for sentence in self.sentences), ""])
+        lines = ["# What this run says", "", *(f"- {sentence}" for sentence in self.sentences), "", "## Next", ""]
+        for what, command in self.steps:
+            lines += [f"- {_capital(what)}" + (f":\n\n      {command}\n" if command else "")]
+        return "\n".join([*lines, ""])
+
+    def text(self, files: str) -> str:
+        """The same for a terminal of 80 columns; commands stay on one line, to be copied.
+
+        Args:
+            files: where to look, a sentence.
+        """
+        said = [_wrapped(sentence) for sentence in [*self.sentences, files]]
+        ways = [_wrapped(f"Next: {what}" + ":" * bool(command)) + f"\n  {command}" for what, command in self.steps]
+        return "\n".join([*said, *(way.rstrip() for way in ways)])
+
+
+def _wrapped(sentence: str) -> str:
+    whole = re.sub(r"(?<=\d)(, (?=[-+\d.]+\])| (?=%))", lambda found: found[0].replace(" ", _NO_BREAK), sentence)
+    lines = textwrap.fill(whole, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return lines.replace(_NO_BREAK, " ")
 
 
 def verdict_of(
@@ -74,6 +102,7 @@ def verdict_of(
     losses: Sequence[float],
     steps_per_epoch: float | None,
     view: str,
+    commands: RunCommands,
 ) -> Verdict:
     """Judge a tested run.
 
@@ -83,21 +112,57 @@ def verdict_of(
         losses: on the validation normals, one an epoch; none of a model that is not trained by steps.
         steps_per_epoch: of the training; None likewise.
         view: of the images.
+        commands: that go on from this run.
     """
+    seen = {name: scores for name, scores in trivial.items() if visible(name, view)}
     parts = [
-        *([_steps(losses, steps_per_epoch)] if losses and steps_per_epoch else []),
-        _against_trivial(evaluation, {name: scores for name, scores in trivial.items() if visible(name, view)}, view),
+        _result(evaluation),
+        *([_steps(losses, steps_per_epoch, commands)] if losses and steps_per_epoch else []),
+        _against_trivial(evaluation, seen, commands, trained=steps_per_epoch is not None),
         _false_calls(evaluation),
     ]
-    advice = [step for _, _, step in parts if step] or ["inspect new joints with python -m solder_vae.predict"]
-    sentences = [sentence for sentence, _, _ in parts] + [f"Next: {'; '.join(advice)}."]
-    return Verdict(sentences, {f"verdict/{key}": value for _, numbers, _ in parts for key, value in numbers.items()})
+    steps = [step for part in parts for step in part.steps]
+    return Verdict(
+        [part.sentence for part in parts],
+        steps or [commands.onwards()],
+        {f"verdict/{key}": value for part in parts for key, value in part.numbers.items()},
+    )
 
 
-_Part = tuple[str, dict[str, Any], str]  # a sentence, its numbers, what to do
+class _Part(NamedTuple):
+    sentence: str
+    numbers: dict[str, Any]
+    steps: Sequence[Step] = ()
 
 
-def _steps(losses: Sequence[float], steps_per_epoch: float) -> _Part:
+def _result(evaluation: Evaluation) -> _Part:
+    """What the decisive score caught at its threshold, and its F1 beside that of calling every joint abnormal."""
+    name, metrics = evaluation.primary, evaluation.metrics[evaluation.primary]
+    good, bad = f"{metrics['n_normal']} good joints", f"{metrics['n_abnormal']} bad joints"
+    caught, called = f"catches {metrics['tp']} of {bad}", f"calls {metrics['fp']} of {good} bad"
+    if not metrics["n_abnormal"]:
+        return _Part(f"Result: {name} {called}; there are no bad ones to catch.", {})
+    if not metrics["n_normal"]:
+        return _Part(f"Result: {name} {caught}; there are no good ones to call bad.", {})
+    f1, floor, best = (float(metrics[key] or 0) for key in ("f1", "floor_f1", "oracle_f1max"))
+    sentence = f"Result: {name} {caught} and {called}. Its F1 is {f1:.3f}, "
+    of_all = f"the {floor:.3f} of calling every joint bad"
+    if f1 > floor:
+        return _Part(f"{sentence}above {of_all}.", {})
+    share, missed = (100 * float(metrics[key] or 0) for key in ("prevalence", "escape_rate"))
+    why = (
+        f"That floor is high where {share:.0f} % of the joints are bad, and this threshold, which is to call few "
+        f"good joints bad, misses {missed:.0f} % of the bad ones. "
+    )
+    most = (
+        f"No threshold lifts this score above {best:.3f}"
+        if best - floor < _HARDLY
+        else f"With more good joints called bad it could be {best:.3f}"
+    )
+    return _Part(f"{sentence}not above {of_all}. {why}{most}.", {})
+
+
+def _steps(losses: Sequence[float], steps_per_epoch: float, commands: RunCommands) -> _Part:
     """Whether the training was long enough."""
     found, epochs = trend(losses), len(losses)
     steps = round(epochs * steps_per_epoch)
@@ -108,27 +173,29 @@ def _steps(losses: Sequence[float], steps_per_epoch: float) -> _Part:
         "val_loss_fall": found.fall if found else None,
         "val_loss_falling": found.falling if found else None,
     }
-    on = f"train on with trainer.max_epochs={2 * epochs} resume=.../last.ckpt"
+    on = [Step("train on", commands.longer(2 * epochs))]
     if found is None:
-        return f"Steps: after {done} it cannot be told whether the validation loss still falls.", numbers, on
+        return _Part(f"Steps: after {done} it cannot be told whether the validation loss still falls.", numbers, on)
     change = f"the validation loss {'fell' if found.fall >= 0 else 'rose'} by {100 * abs(found.fall):.0f} %"
     over = f"over the last third of {done}"
     if found.falling:
-        return f"Steps: too few. {_capital(change)} {over}.", numbers, on
+        return _Part(f"Steps: too few. {_capital(change)} {over}.", numbers, on)
     scatter = "" if found.p < 0.05 else ", within its scatter"
-    return f"Steps: enough. {_capital(change)} {over}{scatter}.", numbers, ""
+    return _Part(f"Steps: enough. {_capital(change)} {over}{scatter}.", numbers)
 
 
-def _against_trivial(evaluation: Evaluation, trivial: Mapping[str, NDArray[np.float64]], view: str) -> _Part:
+def _against_trivial(
+    evaluation: Evaluation, trivial: Mapping[str, NDArray[np.float64]], commands: RunCommands, *, trained: bool
+) -> _Part:
     """Whether the decisive score is better than the best trivial baseline, on the same images."""
-    metrics, labels = evaluation.metrics[evaluation.primary], evaluation.table.labels
+    primary, labels = evaluation.primary, evaluation.table.labels
     counts = {"abnormal": int(labels.sum()), "normal": int((1 - labels).sum())}
     for kind, count in counts.items():
         if not count:
-            step = f"add {kind} joints to test on" if kind == "abnormal" else ""
-            return f"Finding defects: not measured, since the test set has no {kind} joints.", {}, step
+            steps = [Step("add abnormal joints to test on")] if kind == "abnormal" else []
+            return _Part(f"Finding defects: not measured, since the test set has no {kind} joints.", {}, steps)
     best = max(trivial, key=lambda name: evaluation.baselines[name]["auroc"] or 0)
-    difference, low, high = auroc_difference(evaluation.test[evaluation.primary], trivial[best], labels)
+    difference, low, high = auroc_difference(evaluation.test[primary], trivial[best], labels)
     numbers = {
         "best_baseline": best,
         "auroc_above_baseline": difference,
@@ -136,19 +203,18 @@ def _against_trivial(evaluation: Evaluation, trivial: Mapping[str, NDArray[np.fl
         "auroc_above_baseline_high": high,
     }
     sentence = (
-        f"Finding defects: the AUROC of {evaluation.primary} is {metrics['auroc']:.3f}, {abs(difference):.3f} "
-        f"{'above' if difference >= 0 else 'below'} the best trivial baseline's ({best}); difference [95 %] "
-        f"[{low:+.2f}, {high:+.2f}]: "
+        f"Finding defects: the AUROC of {primary} is {evaluation.metrics[primary]['auroc']:.3f}, "
+        f"that of the best trivial baseline ({best}) {evaluation.baselines[best]['auroc']:.3f}. The difference "
+        f"is {difference:+.3f}, [95 %] [{low:+.2f}, {high:+.2f}]: "
     )
     few = [f"{count} {kind}" for kind, count in counts.items() if count < FEW]
     if few:
-        return f"{sentence}from {' and '.join(few)} joints this says little.", numbers, f"test {FEW} of each at least"
+        steps = [Step(f"test {FEW} good and {FEW} bad joints at least")]
+        return _Part(f"{sentence}from {' and '.join(few)} joints this says little.", numbers, steps)
     if low > 0:
-        return f"{sentence}better.", numbers, ""
-    another = "" if evaluation.primary == "knn" else "try score=knn, or "
-    other = f"{another}look at the pictures with python -m solder_vae.audit"
-    plain = "" if view == CONTROLLED else ", and at what survives data.view=controlled"
-    return f"{sentence}{'worse' if high < 0 else 'not shown to be better'}.", numbers, other + plain
+        return _Part(f"{sentence}better.", numbers)
+    judged = "worse" if high < 0 else "not shown to be better"
+    return _Part(f"{sentence}{judged}.", numbers, commands.otherwise(primary, trained))
 
 
 def _false_calls(evaluation: Evaluation) -> _Part:
@@ -163,7 +229,8 @@ def _false_calls(evaluation: Evaluation) -> _Part:
         f"{'; ' + ', '.join(needed) if needed else ''}. Expect {100 * threshold.expected_false_call_rate:.1f} % "
         f"[{100 * low:.1f}, {100 * high:.1f}] at this threshold."
     )
-    return sentence, {"least_false_call_rate": least}, f"add good joints, {n} set the threshold" if n < 20 else ""
+    steps = [Step(f"add good joints: {n} set the threshold")] if n < FEW_NORMALS else []
+    return _Part(sentence, {"least_false_call_rate": least}, steps)
 
 
 def _capital(sentence: str) -> str:

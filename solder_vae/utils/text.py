@@ -1,4 +1,4 @@
-"""Names that users give, made safe for terminals and spreadsheets."""
+"""Names that users give, made safe for terminals and spreadsheets; durations in words."""
 
 from __future__ import annotations
 
@@ -18,3 +18,11 @@ def printable(text: str) -> str:
     return "".join(
         char.encode("unicode_escape").decode() if unicodedata.category(char) in unsafe else char for char in text
     )
+
+
+def duration(seconds: float) -> str:
+    """A duration, as exact as one needs it who waits: ``40 s``, ``9 min``, ``2 h 5 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

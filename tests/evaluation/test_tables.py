@@ -111,43 +111,24 @@ def test_threshold_sentence() -> None:
 
 
 def test_nothing_to_remark_on_a_good_score() -> None:
-    assert remarks(SCORES, WEAK, "gradcon", THRESHOLD) == []
-    assert remarks(SCORES, {}, "gradcon", THRESHOLD) == []
-
-
-def test_a_trivial_baseline_above_the_model_is_said() -> None:
-    strong, _ = measured(3.0, 5)
-    (remark,) = remarks(SCORES, {**WEAK, "mean colour": strong}, "gradcon", THRESHOLD)
-    assert remark.startswith(f"mean colour alone reaches AUROC {strong['auroc']:.3f}")
-    assert remark.endswith("this number says little about joints.")
-    tie = remarks(SCORES, {"mean colour": SCORES["gradcon"]}, "gradcon", THRESHOLD)
-    assert len(tie) == 1, "at the model counts as above"
-    near = {**SCORES["gradcon"], "auroc": SCORES["gradcon"]["auroc_low"]}
-    assert remarks(SCORES, {"mean colour": near}, "gradcon", THRESHOLD), "so does within the model's interval"
+    assert remarks(SCORES["gradcon"], "gradcon", THRESHOLD) == []
 
 
 def test_an_auroc_of_few_joints_is_marked_and_said() -> None:
     few = {**SCORES["gradcon"], "n_abnormal": 9}
-    assert any("fewer than 10 of a class, marked ~" in line for line in remarks({"g": few}, {}, "g", THRESHOLD))
+    assert any("fewer than 10 of a class, marked ~" in line for line in remarks(few, "g", THRESHOLD))
     assert any(f"~{few['auroc']:.3f}" in line for line in printed({"g": few}, {}, "g"))
     assert not any("~" in line for line in printed(SCORES, WEAK, "gradcon"))
 
 
-def test_worse_than_calling_everything_is_said() -> None:
-    poor, threshold = measured(0.2, 1)
-    assert any(
-        "Calling every joint abnormal scores F1 0.611" in line for line in remarks({"r": poor}, {}, "r", threshold)
-    )
-
-
 def test_backward_ranking_is_said() -> None:
     backward, threshold = measured(-2.0, 1)
-    assert any("normal joints above abnormal" in line for line in remarks({"r": backward}, {}, "r", threshold))
+    assert any("normal joints above abnormal" in line for line in remarks(backward, "r", threshold))
 
 
 def test_normals_that_differ_from_validation_are_said() -> None:
     drifted, threshold = measured(3.0, 1, drift=1.5)
-    assert any("called more often" in line for line in remarks({"r": drifted}, {}, "r", threshold))
+    assert any("called more often" in line for line in remarks(drifted, "r", threshold))
 
 
 @pytest.mark.parametrize(("labels", "said"), [([0, 0], "no abnormal joints"), ([1, 1], "no normal joints"), ([], "no")])

@@ -303,7 +303,7 @@ def test_two_runs_in_one_folder_take_turns(whole, tmp_path):
     errors = [process.communicate(timeout=300)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
     assert_same(tmp_path / "run", whole)
-    assert (tmp_path / "run/train.log").read_text().count("everything of this run is in") == 2
+    assert (tmp_path / "run/train.log").read_text().count("Everything of this run is in") == 2
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,7 @@ def test_best_epoch_survives_a_resumption_elsewhere(tmp_path):
 
 
 def test_a_terminal_shows_a_progress_bar(tmp_path):
-    """On a terminal the bar is drawn and the run ends well; without one (all other tests) there is none."""
+    """On a terminal a bar counts the steps of all epochs; without one (all other tests) there is none."""
     controller, terminal = pty.openpty()
     command = [sys.executable, "-m", "solder_vae.train", *TINY, "logger.mode=disabled", "hydra.run.dir=run"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
@@ -250,7 +250,8 @@ def test_a_terminal_shows_a_progress_bar(tmp_path):
             shown += chunk
     os.close(controller)
     assert process.wait(timeout=600) == 0, shown.decode()[-2000:]
-    assert "Epoch" in shown.decode()
+    assert "6/6" in shown.decode(), "two epochs of three steps"
+    assert shown.startswith(b"Training beta_vae (beta=3) on the embedded data set"), "before anything takes time"
     assert "AUROC" in shown.decode()
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from solder_vae.metrics.classification import evaluate
 from solder_vae.metrics.threshold import Quantile, fit_threshold
+from solder_vae.training.next_steps import RunCommands
 from solder_vae.training.verdict import trend, verdict_of
 
 
@@ -44,7 +45,7 @@ def test_few_epochs_have_no_trend():
     assert trend(curve(0.5)[:5]) is None
 
 
-def run(separation=2.0, normals=60, abnormals=40, val=100, trivial=0.0, **options):
+def run(separation=2.0, normals=60, abnormals=40, val=100, trivial=0.0, commands=None, **options):
     """A run's verdict: two scores that lift the abnormals by so many deviations."""
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], [normals, abnormals])
@@ -52,7 +53,10 @@ def run(separation=2.0, normals=60, abnormals=40, val=100, trivial=0.0, **option
     scores, other = noise[0] + separation * labels, noise[1] + trivial * labels
     defects = ["normal" if label == 0 else "short" for label in labels]
     threshold = fit_threshold(rng.normal(size=val), Quantile(0.95))
-    metrics = {name: evaluate(values, labels, defects, 1.0) for name, values in (("recon", scores), ("size", other))}
+    metrics = {
+        name: evaluate(values, labels, defects, threshold.value)
+        for name, values in (("recon", scores), ("size", other))
+    }
     evaluation = SimpleNamespace(
         primary="recon", metrics=metrics, baselines=dict.fromkeys(("size", "sharpness"), metrics["size"]),
         test={"recon": scores}, threshold=threshold, table=SimpleNamespace(labels=labels),
@@ -61,43 +65,85 @@ def run(separation=2.0, normals=60, abnormals=40, val=100, trivial=0.0, **option
         evaluation,
         {"size": other, "sharpness": other},
         **{"losses": curve(0.0), "steps_per_epoch": 40.0, "view": "plain", **options},
+        commands=commands or RunCommands(["model=cae", "seed=1", "data.root=my joints"], "outputs/x", "my joints"),
     )
 
 
 def test_a_good_run_is_told_to_go_on_to_inspection():
     verdict = run()
-    steps, better, calls, after = verdict.sentences
+    result, steps, better, calls = verdict.sentences
+    assert result.startswith(
+        "Result: recon catches 21 of 40 bad joints and calls 2 of 60 good joints bad. Its F1 is 0.667"
+    )
+    assert result.endswith(", above the 0.571 of calling every joint bad.")
     assert steps.startswith("Steps: enough.")
     assert "over the last third of 1200 steps (30 epochs)" in steps
     assert better.endswith(": better.")
     assert calls.startswith(
         "False calls: 100 validation normals can promise 0.99 % (1 in 101) at best; 0.1 % needs 999."
     )
-    assert after == "Next: inspect new joints with python -m solder_vae.predict."
-    assert verdict.markdown.count("\n- ") == 4
+    (step,) = verdict.steps
+    assert step.command == "python -m solder_vae.predict checkpoint=outputs/x/best.ckpt images=PATH out=verdicts"
+    assert verdict.markdown.count("\n- ") == 5
     assert verdict.numbers["verdict/val_loss_falling"] is False
     assert json.loads(json.dumps(verdict.numbers, allow_nan=False))["verdict/steps"] == 1200
 
 
 def test_what_is_wrong_is_said_and_what_to_do():
     verdict = run(separation=0.5, trivial=2.0, losses=curve(0.5), val=12)
-    steps, better, calls, after = verdict.sentences
+    _, steps, better, calls = verdict.sentences
     assert steps.startswith("Steps: too few. The validation loss fell by")
-    assert "best trivial baseline's (size)" in better
+    assert "that of the best trivial baseline (size)" in better
     assert better.endswith(": worse.")
     assert "1 % needs 99, 0.1 % needs 999" in calls
-    assert "trainer.max_epochs=60 resume=" in after
-    assert "score=knn" in after
-    assert "data.view=controlled" in after
-    assert "add good joints, 12 set the threshold" in after
-    assert "sharpness" in run(trivial=1.0, view="controlled").sentences[1]  # size is not in the picture there
+    assert [step.command for step in verdict.steps] == [
+        "python -m solder_vae.train model=cae seed=1 'data.root=my joints' trainer.max_epochs=60 "
+        "resume=outputs/x/last.ckpt",
+        "python -m solder_vae.train experiment=inspect seed=1 'data.root=my joints'",
+        "python -m solder_vae.train experiment=inspect seed=1 'data.root=my joints' data.known=25",
+        "python -m solder_vae.audit seed=1 'data.root=my joints' out=audit",
+        "",
+    ]
+    assert "Add good joints: 12 set the threshold" in verdict.markdown
+    assert "sharpness" in run(trivial=1.0, view="controlled").sentences[2]  # size is not in the picture there
+
+
+def test_a_run_on_the_embedded_set_leads_to_what_finds_more_there_and_then_to_ones_own_joints():
+    commands = RunCommands(["seed=1", "data.known=3", "score=recon"], "outputs/x", None)
+    assert [step.command for step in run(separation=0.5, trivial=2.0, commands=commands).steps] == [
+        "python -m solder_vae.train experiment=inspect seed=1 data.known=25",
+        "python -m solder_vae.train score=blend seed=1 data.known=3",
+    ]
+    (step,) = run(commands=commands).steps
+    assert step.command == "python -m solder_vae.train experiment=inspect data=folder data.root=PATH"
+
+
+def test_an_f1_below_the_floor_is_explained():
+    low = run(separation=0.8).sentences[0]
+    assert ", not above the 0.571 of calling every joint bad. " in low
+    assert "where 40 % of the joints are bad" in low
+    assert "With more good joints called bad it could be 0." in low
+    none = run(separation=-1.0).sentences[0]
+    assert none.endswith("No threshold lifts this score above 0.571.")
+
+
+def test_a_terminal_shows_whole_words_intervals_and_commands():
+    text = run(separation=0.5, trivial=2.0, losses=curve(0.5)).text("Open outputs/x/report.html.")
+    lines = text.splitlines()
+    assert all(len(line) <= 80 or line.startswith("  python -m ") for line in lines)
+    assert lines.index("Open outputs/x/report.html.") < lines.index("Next: train on:")
+    assert not any(line.rstrip()[-1] in "[," and "[" in line.rsplit(" ", 1)[-1] for line in lines)
+    assert "\N{NO-BREAK SPACE}" not in text
 
 
 def test_what_cannot_be_known_is_not_claimed():
-    assert run(abnormals=6).sentences[1].endswith("from 6 abnormal joints this says little.")
-    assert "not shown to be better" in run(separation=0.6, trivial=0.5).sentences[1]
-    assert "no abnormal joints" in run(abnormals=0).sentences[1]
-    assert "no normal joints" in run(normals=0).sentences[1]
-    assert "cannot be told" in run(losses=curve(0.3)[:3]).sentences[0]
-    assert run(losses=[], steps_per_epoch=None).sentences[0].startswith("Finding defects")  # not trained by steps
+    assert run(abnormals=6).sentences[2].endswith("from 6 abnormal joints this says little.")
+    assert "not shown to be better" in run(separation=0.6, trivial=0.5).sentences[2]
+    nothing_bad, nothing_good = run(abnormals=0), run(normals=0)
+    assert "no abnormal joints" in nothing_bad.sentences[2]
+    assert "no bad ones to catch" in nothing_bad.sentences[0]
+    assert "no normal joints" in nothing_good.sentences[2]
+    assert "no good ones to call bad" in nothing_good.sentences[0]
+    assert "cannot be told" in run(losses=curve(0.3)[:3]).sentences[1]
+    assert run(losses=[], steps_per_epoch=None).sentences[1].startswith("Finding defects")  # not trained by steps
     assert math.isclose(run(val=9).numbers["verdict/least_false_call_rate"], 0.1)
