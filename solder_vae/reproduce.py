@@ -54,7 +54,7 @@ def job(config: DictConfig, directory: Path) -> None:
     started = time.time()
     data = data_of_seed(config, 0)
     jobs = processes(config)
-    parts = sweeps(config.seeds, config.further)
+    parts = sweeps(config.seeds, config.further, config.heads)
     trainings = [training for part in parts for training in part.trainings]
     folder = directory / "runs" / f"{choices['scale']}_{choices['data']}"
     site = SweepFolder(folder, choices["experiment"], overrides, directory / "trainings.log")

@@ -31,6 +31,11 @@ def posterior_means(model: Autoencoder, images: Images) -> Floats:
     return np.concatenate([posterior[0].flatten(1).double().numpy() for posterior in _posteriors(model, images)])
 
 
+def log_variances(model: Autoencoder, images: Images) -> Floats:
+    """log sigma^2 of images ``(N, S, S, 3)`` by a VAE, flattened: ``(N, D)``."""
+    return np.concatenate([logvar.flatten(1).double().numpy() for _, logvar in _posteriors(model, images)])
+
+
 def posterior_kl(model: Autoencoder, images: Images) -> Floats:
     """KL divergence from the prior of each latent unit in nats, ``(10, S/8, S/8)``, mean over images ``(N, S, S, 3)``.
 

@@ -75,6 +75,7 @@ class ReproduceOptions(TrainOptions):
     sampled_tests: int = MISSING
     seeds: int = MISSING
     further: list[str] = MISSING
+    heads: list[str] = MISSING
 
 
 @dataclass

@@ -84,7 +84,7 @@ def test_a_run_from_before_min_steps_counts_where_its_epochs_were_given(override
 
 @pytest.mark.parametrize("table", ["table2", "table3"])
 def test_a_run_of_a_table_from_before_min_steps_had_the_default_epochs(table, tmp_path):
-    config = config_of(f"experiment={table}")
+    config = config_of(f"experiment={table}", "trainer.min_steps=0")
     plain = OmegaConf.to_container(config, resolve=True)
     del plain["trainer"]["min_steps"]
     plain["trainer"]["max_epochs"] = 20
@@ -92,4 +92,5 @@ def test_a_run_of_a_table_from_before_min_steps_had_the_default_epochs(table, tm
     OmegaConf.save(plain, tmp_path / "config.yaml")
     assert finished(config, tmp_path) == 0.25
     assert finished(config_of(f"experiment={table}", "trainer.min_steps=5"), tmp_path) is None
+    assert finished(config_of(f"experiment={table}"), tmp_path) is None  # of few images it has more epochs
     assert finished(config_of(f"experiment=[paper,{table}]"), tmp_path) is None

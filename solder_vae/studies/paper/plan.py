@@ -17,31 +17,40 @@ NAMES = {"cae": "CAE", "vae": "VAE", "beta_vae": "β-VAE"}
 #: Models that the paper has not, for the table of disentanglement when asked for; name and beta of conf/model.
 FURTHER = {"beta_tcvae": ("β-TCVAE", 6.0), "annealed_vae": ("annealed VAE", 30.0)}
 SCORES = {"recon": "Recon", "elbo": "ELBO", "gradcon": "GradCon"}
+OWN_HEAD = "block"  # of the paper's networks: those runs are there anyway
 
 
 class Training(NamedTuple):
-    """One run: ``model`` and ``constraint`` choose conf/model and conf/score, the rest are values."""
+    """One run: ``model`` and ``constraint`` choose conf/model and conf/score, the rest are values.
+
+    ``head`` is that of the table of heads, where it is not the paper's; None leaves it to the command.
+    """
 
     model: str
     beta: float | None
     constraint: bool
     seed: int
+    head: str | None = None
 
     @property
     def folder(self) -> str:
         """The run's folder within the sweep: ``hydra.sweep.subdir`` of conf/experiment/table2.yaml and table3.yaml."""
         beta = None if self.beta is None else f"{self.beta:g}"
-        return f"{self.model}_beta{beta}_{'gradcon' if self.constraint else 'recon'}_seed{self.seed}"
+        own = f"{self.model}_beta{beta}_{'gradcon' if self.constraint else 'recon'}_seed{self.seed}"
+        return own if self.head is None else f"{own}_head_{self.head}"
 
     @property
     def overrides(self) -> list[str]:
         """The overrides that choose this run alone."""
         chosen = [f"model={self.model}", f"score={'gradcon' if self.constraint else 'recon'}", f"seed={self.seed}"]
+        if self.head is not None:
+            chosen.append(f"model.head={self.head}")
         return [*chosen, f"beta={self.beta:g}"] if self.model == "beta_vae" else chosen
 
     def __str__(self) -> str:
         constraint = "with" if self.constraint else "without"
-        return f"{model_name(self.model, self.beta)} {constraint} gradient constraint, seed {self.seed}"
+        head = "" if self.head is None else f", head {self.head}"
+        return f"{model_name(self.model, self.beta)} {constraint} gradient constraint{head}, seed {self.seed}"
 
 
 class Row(NamedTuple):
@@ -132,6 +141,12 @@ def _claims() -> tuple[Claim, ...]:
 CLAIMS = _claims()
 
 
+#: :attr:`Training.folder` of a run with another head.
+_HEAD_FOLDER = (
+    "hydra.sweep.subdir=${hydra:runtime.choices.model}_beta${beta}_${score.name}_seed${seed}_head_${model.head}"
+)
+
+
 class Sweep(NamedTuple):
     """One Hydra multirun: the experiment, overrides of its sweep, and the runs that it makes."""
 
@@ -145,9 +160,14 @@ def further_rows(models: Sequence[str]) -> list[Row]:
     return [Row(model, FURTHER[model][1], "recon") for model in models]
 
 
-def sweeps(seeds: int, further: Sequence[str] = ()) -> list[Sweep]:
+def of_head(head: str, seed: int) -> Training:
+    """The run behind the table of heads: β-VAE without the gradient constraint."""
+    return of_beta(paper.BETA, "recon").training(seed)._replace(head=None if head == OWN_HEAD else head)
+
+
+def sweeps(seeds: int, further: Sequence[str] = (), heads: Sequence[str] = ()) -> list[Sweep]:
     """All runs, each once: those of Table II, the rest of Table III, and for the first seed those that
-    Fig. 6 shows and no table has, so that an interruption leaves the tables."""
+    Fig. 6 shows and no table has, so that an interruption leaves the tables; then what the paper has not."""
     numbers = range(seeds)
     every = ",".join(map(str, numbers))
     table_2 = dict.fromkeys(row.training(seed) for seed in numbers for row in TABLE_2)
@@ -164,6 +184,15 @@ def sweeps(seeds: int, further: Sequence[str] = ()) -> list[Sweep]:
                 tuple(row.training(seed) for seed in numbers),
             )
             for row in further_rows(further)
+        ),
+        *(
+            Sweep(
+                "table3",
+                (f"seed={every}", "score=recon", f"beta={paper.BETA:g}", f"model.head={head}", _HEAD_FOLDER),
+                tuple(of_head(head, seed) for seed in numbers),
+            )
+            for head in heads
+            if head != OWN_HEAD
         ),
     ]
 

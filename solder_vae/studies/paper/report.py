@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from solder_vae.evaluation.style import BLACK, BLUE, GREY, VERMILION
-from solder_vae.metrics.paired import FEWEST_SEEDS, PairedTest, Verdict
+from solder_vae.metrics.paired import FEWEST_SEEDS, Verdict
 from solder_vae.studies.paper import published as paper
+from solder_vae.studies.paper.heads import MeasuredHead, head_blocks
 from solder_vae.studies.paper.latent import DISENTANGLEMENT, KINDS, Disentanglement
 from solder_vae.studies.paper.operating_point import f1_of, implied
 from solder_vae.studies.paper.plan import CLAIMS, ROWS, TABLE_2, TABLE_3, Comparison, Row
@@ -24,10 +25,12 @@ from solder_vae.studies.paper.results import (
     RowResult,
     TestedComparison,
     above,
+    difference,
 )
 from solder_vae.studies.paper.runs import Failure
 from solder_vae.studies.paper.sampled import SampledTests
 from solder_vae.studies.sweeps.table import COLUMNS, spread
+from solder_vae.training.verdict import FALL
 from solder_vae.utils.document import Block, Bullets, Code, Heading, Picture, Table, Text
 
 KIND: dict[Verdict, str] = {"holds": "holds", "does not hold": "fails", "not shown": "open"}
@@ -37,6 +40,7 @@ def document(
     results: Results,
     failed: Sequence[Failure],
     measured: Sequence[Disentanglement],
+    heads: Sequence[MeasuredHead],
     sampled: Mapping[Row, SampledTests],
     pictures: Mapping[str, Picture],
     facts: Mapping[str, Any],
@@ -47,8 +51,9 @@ def document(
     Args:
         results: of the finished runs, one at least.
         failed: runs without a result.
-        sampled: tests with drawn latents, by row.
         measured: disentanglement, if the data set's factors are known.
+        heads: the table of heads, if asked for.
+        sampled: tests with drawn latents, by row.
         pictures: those that could be made, by ``f1``, ``figure 4``, ``figure 5``, ``figure 6``, ``traversal``.
         facts: name and value, of how this was run.
         config: as YAML.
@@ -94,6 +99,9 @@ def document(
             yield pictures[name]
     yield Heading("Disentanglement")
     yield from disentanglement_blocks(measured)
+    if heads:
+        yield Heading("What the heads do")
+        yield from head_blocks(heads)
     if failed:
         yield Heading("Runs that failed")
         for failure in failed:
@@ -124,7 +132,7 @@ def summary(results: Results, failed: Sequence[Failure]) -> Iterator[Block]:
     ]
     if failed:
         items.append(("fails", f"{len(failed)} runs failed and are missing from all numbers; see below."))
-    items += [("", text) for text in (*standing(results), *caveats(seeds))]
+    items += [("", text) for text in (*standing(results), lengths(results), *caveats(seeds))]
     yield Bullets(items)
 
 
@@ -154,6 +162,20 @@ def standing(results: Results) -> Iterator[str]:
             f"The best trivial baseline, {best} alone, reaches AUROC {level:.3f}. {len(above(rows, level, 'auroc'))} "
             f"of {len(rows)} rows lie above that with their whole 95 % interval; the others say little about joints."
         )
+
+
+def lengths(results: Results) -> str:
+    """Whether the runs were long enough, as each of them judged its own validation loss."""
+    falls = [trend.fall for trend in results.trends if trend.fall is not None]
+    if not falls:
+        return "Whether the validation loss has flattened cannot be told from so few epochs."
+    steps = sorted({trend.steps for trend in results.trends})
+    return (
+        f"Over the last third of a run's epochs its validation loss fell by {100 * median(falls):.1f} % (median over "
+        f"{len(falls)} runs of {' to '.join(map(str, dict.fromkeys((steps[0], steps[-1]))))} steps; from "
+        f"{100 * min(falls):.1f} % to {100 * max(falls):.1f} %). In {sum(trend.falling for trend in results.trends)} "
+        f"of them it was still falling: by {100 * FALL:.0f} % or more, and not within its scatter."
+    )
 
 
 def caveats(seeds: int) -> Iterator[str]:
@@ -254,14 +276,6 @@ def disentanglement_blocks(measured: Sequence[Disentanglement]) -> Iterator[Bloc
 def interval(result: RowResult | None, measure: str) -> str:
     found: Interval | None = result.intervals.get(measure) if result else None
     return f"{found[0]:.3f} to {found[1]:.3f}" if found else "-"
-
-
-def difference(test: PairedTest) -> str:
-    if not test.n:
-        return "-"
-    if math.isnan(test.low):
-        return f"{test.mean:+.3f}"
-    return f"{test.mean:+.3f} [{test.low:+.3f}, {test.high:+.3f}]"
 
 
 def p_value(p: float) -> str:

@@ -33,6 +33,7 @@ OWN = (
     "embeddings",
     "sampled_tests",
     "further",
+    "heads",
 )  # keys that a training run does not have
 SWEPT = ("model", "score", "beta", "seed", "experiment", "resume", "skip_finished")
 
@@ -65,10 +66,17 @@ def check_values(config: DictConfig) -> None:
             continue
         check_whole_number(key, value, 1)
     check_whole_number("sampled_tests", config.sampled_tests, 0)
-    from solder_vae.studies.paper.plan import FURTHER
+    from solder_vae.studies.paper.plan import FURTHER, OWN_HEAD
 
     if unknown := [name for name in config.further if name not in FURTHER]:
         raise UserError(f"further={unknown[0]} is no model that reproduce adds: use {', '.join(FURTHER)}.")
+    if config.heads:
+        from solder_vae.models.networks import HEADS
+
+        if unknown := [name for name in config.heads if name not in HEADS]:
+            raise UserError(f"heads={unknown[0]} is no head of the encoder: use {' or '.join(HEADS)}.")
+        if config.model.head != OWN_HEAD:
+            raise UserError(f"model.head={config.model.head} does not fit heads=[...], which compares them: drop one.")
 
 
 def data_of_seed(config: DictConfig, seed: int) -> SolderDataModule:
@@ -113,6 +121,7 @@ def report(
     """Write runs.csv, the pictures, report.md and report.html, and log them as one run."""
     from omegaconf import OmegaConf
 
+    from solder_vae.studies.paper.heads import measured_heads
     from solder_vae.studies.paper.latent import disentanglement
     from solder_vae.studies.paper.report import document
     from solder_vae.studies.paper.results import results
@@ -125,12 +134,13 @@ def report(
     log.info("statistics")
     found = results(runs)
     measured = disentanglement(runs, lambda seed: data_of_seed(config, seed).tables, jobs, config.further)
+    heads = measured_heads(runs, lambda seed: data_of_seed(config, seed).tables, config.heads)
     drawn = sampled_tests(runs, data.tables["val"].images, data.tables["test"], config.sampled_tests)
     images = dict(pictures(runs, found, data, config, jobs, directory))
     training = OmegaConf.masked_copy(config, [str(key) for key in config if key not in OWN])
     facts["Wall time of this call"] = duration(time.time() - started)
     text = OmegaConf.to_yaml(training, resolve=True)
-    blocks: list[Block] = list(document(found, runs.failed, measured, drawn, images, facts, text))
+    blocks: list[Block] = list(document(found, runs.failed, measured, heads, drawn, images, facts, text))
     title = "The paper's experiments, repeated"
     write_document(directory, title, blocks)
     log_summary(found, blocks, images, training, facts, directory)

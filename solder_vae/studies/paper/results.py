@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import NamedTuple
@@ -58,6 +59,14 @@ class TestedComparison(NamedTuple):
     verdict: Verdict
 
 
+class Trend(NamedTuple):
+    """How a run's validation loss ended, see :func:`solder_vae.training.verdict.trend`; ``fall`` None: not told."""
+
+    steps: int
+    fall: float | None
+    falling: bool
+
+
 class Results(NamedTuple):
     """All that is measured.
 
@@ -66,12 +75,14 @@ class Results(NamedTuple):
         tested: each comparison on each measure, Holm-corrected over all of them.
         floor: what calling everything abnormal scores, by key, one value a seed.
         baselines: the trivial baselines likewise, by name.
+        trends: of the runs that tell how their validation loss ended.
     """
 
     rows: dict[Row, RowResult]
     tested: dict[tuple[Comparison, str], TestedComparison]
     floor: dict[str, list[float | None]]
     baselines: dict[str, dict[str, list[float | None]]]
+    trends: list[Trend]
 
     def claim(self, claim: Claim, measure: str) -> Verdict:
         """A claim holds if all its comparisons do."""
@@ -84,7 +95,12 @@ KEYS = ("precision", "recall", "f1", "auroc", "average_precision", "false_call_r
 def results(runs: Runs) -> Results:
     """Everything that the tables say of the finished runs."""
     rows = {row: row_result(row, runs) for row in ROWS if runs.of(row)}
-    return Results(rows, tested_claims(rows), *references(runs))
+    trends = [
+        Trend(found["verdict/steps"], found["verdict/val_loss_fall"], bool(found["verdict/val_loss_falling"]))
+        for found in (run.metrics for run in runs.finished.values())
+        if "verdict/steps" in found  # runs of earlier versions tell nothing
+    ]
+    return Results(rows, tested_claims(rows), *references(runs), trends)
 
 
 def row_result(row: Row, runs: Runs) -> RowResult:
@@ -134,6 +150,15 @@ def references(runs: Runs) -> tuple[dict[str, list[float | None]], dict[str, dic
         for name in BASELINES  # runs of earlier versions lack one
     }
     return floor, baselines
+
+
+def difference(test: PairedTest) -> str:
+    """The mean difference and its interval, in words."""
+    if not test.n:
+        return "-"
+    if math.isnan(test.low):
+        return f"{test.mean:+.3f}"
+    return f"{test.mean:+.3f} [{test.low:+.3f}, {test.high:+.3f}]"
 
 
 def above(rows: Sequence[RowResult], level: float, measure: str) -> list[Row]:

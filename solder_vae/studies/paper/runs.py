@@ -208,7 +208,7 @@ def read_run(training: Training, folder: Path) -> Run:
 def run_rows(runs: Runs) -> Iterator[list[str]]:
     """runs.csv: header, then a line for each run and score, and one for each run that failed."""
     keys = ("precision", "recall", "f1", "auroc", "average_precision", "false_call_rate", "escape_rate", "threshold")
-    yield ["model", "beta", "constraint", "seed", "score", *keys, "val_loss", "status", "folder"]
+    yield ["model", "beta", "constraint", "seed", "head", "score", *keys, "val_loss", "status", "folder"]
     for training, run in runs.finished.items():
         for score in run.scores:
             values = [run.value(score, key) for key in keys]
@@ -220,4 +220,4 @@ def run_rows(runs: Runs) -> Iterator[list[str]]:
 
 def _identity(training: Training) -> list[str]:
     beta = "" if training.beta is None else f"{training.beta:g}"
-    return [training.model, beta, str(int(training.constraint)), str(training.seed)]
+    return [training.model, beta, str(int(training.constraint)), str(training.seed), training.head or ""]

@@ -1,6 +1,7 @@
 """The reproduce command: what it plans, that interruptions lose and repeat nothing, failures, and its report."""
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -9,18 +10,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from commands import TINY, inspect_wandb, run_command, train
+from omegaconf import OmegaConf
 
+from solder_vae.data.transforms import to_tensor
 from solder_vae.metrics.paired import PairedTest
+from solder_vae.models.checkpoint import load_model
 from solder_vae.studies.paper import published as paper
 from solder_vae.studies.paper import runs as reproduction_runs
-from solder_vae.studies.paper.plan import CLAIMS, FURTHER, ROWS, TABLE_2, TABLE_3, sweeps
-from solder_vae.studies.paper.report import difference, p_value
+from solder_vae.studies.paper.plan import CLAIMS, FURTHER, ROWS, TABLE_2, TABLE_3, of_head, sweeps
+from solder_vae.studies.paper.report import lengths, p_value
 from solder_vae.studies.paper.reproduce import training_overrides
+from solder_vae.studies.paper.results import Trend, difference
 from solder_vae.utils.cli import CONF
+from solder_vae.utils.config import build
 from solder_vae.utils.document import Bullets, Code, Heading, Table, Text, to_html, to_markdown
 from solder_vae.utils.errors import UserError
 
@@ -62,19 +70,65 @@ def test_further_models_are_runs_of_their_own():
         assert yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())["beta"] == beta
 
 
+def test_the_other_head_is_a_run_of_its_own():
+    plain, more = (sweeps(2, heads=heads) for heads in ((), ("block", "conv")))
+    assert more[:-1] == plain  # block is what the tables train
+    assert more[-1].trainings == tuple(of_head("conv", seed) for seed in (0, 1))
+    (own, other) = (of_head(head, 0) for head in ("block", "conv"))
+    assert own in {training for sweep in plain for training in sweep.trainings}
+    assert other.folder == own.folder + "_head_conv"
+    assert set(other.overrides) - set(own.overrides) == {"model.head=conv"}
+
+
 @pytest.mark.slow
 @pytest.mark.unmeasured
-def test_further_models_stand_in_the_table_of_disentanglement(interrupted, tmp_path):
+def test_further_models_and_heads_stand_in_tables_of_their_own(interrupted, tmp_path):
     shutil.copytree(interrupted[0] / "out/runs", tmp_path / "all/runs")  # so that those alone are trained
-    options = ("jobs=1", "seeds=1", "further=[beta_tcvae,annealed_vae]", "pictures=false", "out=all")
+    further = ("further=[beta_tcvae,annealed_vae]", "heads=[block,conv]")
+    options = ("jobs=1", "seeds=1", *further, "pictures=false", "out=all", "sampled_tests=0")
     result = run_command("reproduce", *SMALL, *options, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     text = (tmp_path / "all/report.md").read_text(encoding="utf-8").partition("Disentanglement")[2]
     names = re.findall(r"^\| (\S.*?) +\|", text, re.MULTILINE)
     assert {"β-TCVAE", "annealed VAE", "VAE"} <= set(names)
-    wrong = run_command("reproduce", *SMALL, "further=[cae]", cwd=tmp_path)
+    assert "Tests with drawn latents were not made" in (tmp_path / "all/report.md").read_text(encoding="utf-8")
+
+    header, _, *lines = re.findall(r"^\|.*\|$", text.partition("## What the heads do")[2], re.MULTILINE)
+    keys, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in (header, *lines))
+    table = {row[0]: dict(zip(keys[1:], row[1:], strict=True)) for row in rows}
+    assert list(table) == ["block", "conv", "conv - block"]
+    for head in ("block", "conv"):
+        folder = tmp_path / "all/runs/quick_synthetic" / of_head(head, 0).folder
+        numbers = json.loads((folder / "metrics.json").read_text())
+        config = OmegaConf.load(folder / "config.yaml")
+        assert config.model.head == head
+        for title, key in (("AUROC ELBO", "test/elbo/auroc"), ("Validation loss", "val/loss")):
+            assert table[head][title] == f"{numbers[key]:.3f}"
+        data = build(config.data)
+        data.setup()
+        with torch.no_grad():
+            _, logvar = load_model(folder / "best.ckpt").eval().encode(to_tensor(data.tables["val"].images))
+        assert table[head]["log σ², lowest"] == f"{logvar.min():.3f}"
+        assert table[head]["median"] == f"{logvar.double().quantile(0.5):.3f}"
+    assert float(table["conv - block"]["Validation loss"]) == pytest.approx(
+        float(table["conv"]["Validation loss"]) - float(table["block"]["Validation loss"]), abs=0.0011
+    )
+    with (tmp_path / "all/runs.csv").open(encoding="utf-8") as file:
+        assert {row["head"] for row in csv.DictReader(file)} == {"", "conv"}
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        (["further=[cae]"], "further=cae is no model that reproduce adds"),
+        (["heads=[linear]"], "heads=linear is no head of the encoder: use block or conv."),
+        (["heads=[block,conv]", "model.head=conv"], "model.head=conv does not fit heads=[...]"),
+    ],
+)
+def test_what_cannot_be_added_is_refused(option, sentence, tmp_path):
+    wrong = run_command("reproduce", *SMALL, *option, cwd=tmp_path)
     assert wrong.returncode == 2
-    assert "further=cae is no model that reproduce adds" in wrong.stderr
+    assert sentence in wrong.stderr
 
 
 def test_claims_are_what_the_paper_reports():
@@ -127,6 +181,15 @@ def test_words_for_numbers():
     assert difference(PairedTest(3, 0.01234, -0.1, 0.12, 0.5)) == "+0.012 [-0.100, +0.120]"
     assert difference(PairedTest(0, float("nan"), float("nan"), float("nan"), float("nan"))) == "-"
     assert (p_value(0.0001), p_value(0.25), p_value(float("nan"))) == ("< 0.001", "0.250", "-")
+
+
+def test_the_report_says_whether_the_runs_were_long_enough():
+    trends = [Trend(800, 0.01, False), Trend(816, 0.094, True), Trend(800, -0.02, False), Trend(800, None, False)]
+    sentence = lengths(SimpleNamespace(trends=trends))
+    assert "fell by 1.0 % (median over 3 runs of 800 to 816 steps; from -2.0 % to 9.4 %)" in sentence
+    assert "In 1 of them it was still falling: by 5 % or more" in sentence
+    assert "of 800 steps" in lengths(SimpleNamespace(trends=trends[:1]))
+    assert "cannot be told" in lengths(SimpleNamespace(trends=trends[3:]))
 
 
 def test_texts_are_no_markup():
