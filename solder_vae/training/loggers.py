@@ -39,7 +39,8 @@ os.environ.setdefault("WANDB_FINISH_TIMEOUT", "60")
 log = logging.getLogger(__name__)
 
 MODES = ("offline", "online", "disabled")
-TAGGED = ("model", "score", "data")  # keys of a run's config that dashboards filter by most
+CHOICES = ("model", "score", "data", "threshold")  # groups whose chosen names are logged
+TAGGED = ("model", "score", "data")  # those of them that dashboards filter by most
 
 #: Which value of a metric is its best. Divergence and active units have no best value.
 BEST = {"train/*": "min,last", "val/*": "min,last"}
@@ -84,7 +85,7 @@ def run_loggers(
 
     Args:
         directory: the run's directory.
-        config: the run's config, flat.
+        config: the run's config, nested, with the names of its groups as ``choices``.
         mode: "offline", "online" or "disabled" (Weights & Biases only).
         project, tags, name, group: as in Weights & Biases; the group is the sweep's name.
     """
@@ -92,7 +93,8 @@ def run_loggers(
     status = 1
     try:
         if mode != "disabled":
-            tagged = [str(config[key]) for key in TAGGED if key in config]
+            choices = config.get("choices", {})
+            tagged = [str(choices[key]) for key in TAGGED if key in choices]
             settings = {"project": project, "tags": [*dict.fromkeys([*tags, *tagged])], "name": name, "group": group}
             if wandb_logger := start_wandb(mode, dir=directory, config=dict(config), **settings):
                 loggers.append(wandb_logger)
@@ -204,7 +206,8 @@ def start_wandb(mode: str, **settings: Any) -> Dashboard | None:
                 **settings,
             )
             run.define_metric("epoch", hidden=True)  # curves of training and validation share this axis
-            for name, summary in best_of({*SCORES, str(settings["config"].get("score", "recon"))}).items():
+            scored = settings["config"].get("choices", {}).get("score", "recon")
+            for name, summary in best_of({*SCORES, str(scored)}).items():
                 curve = name.startswith(("train/", "val/"))
                 run.define_metric(name, summary=summary, step_metric="epoch" if curve else None)
             run.define_metric("lr-*", step_metric="epoch")

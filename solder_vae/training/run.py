@@ -41,14 +41,14 @@ from solder_vae.training.checks import (
 )
 from solder_vae.training.data_parallel import fit_on_ranks
 from solder_vae.training.log import trained_entry
-from solder_vae.training.loggers import check_logging, run_loggers
+from solder_vae.training.loggers import CHOICES, check_logging, run_loggers
 from solder_vae.training.next_steps import RunCommands, shortest
 from solder_vae.training.resume import carry_over, check_epochs_left, check_resumable
 from solder_vae.training.run_files import log_artefacts, read_history, run_metrics, write_artefacts
 from solder_vae.training.shared_training import take_over
 from solder_vae.training.trainer import device_of, fit, make_trainer, quiet_lightning, with_epochs
 from solder_vae.training.verdict import Verdict, verdict_of
-from solder_vae.utils.config import build, flatten, import_target
+from solder_vae.utils.config import build, import_target
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.files import atomic_file
 from solder_vae.utils.plugins import import_plugins
@@ -238,7 +238,7 @@ def files_sentence(directory: str, pictures: bool) -> str:
 def logging_options(config: DictConfig) -> dict[str, Any]:
     """The arguments of :func:`~solder_vae.training.loggers.run_loggers` for a run."""
     name, group = run_names(config)
-    return {"config": flat_config(config), **config.logger, "name": name, "group": group}
+    return {"config": logged_config(config), **config.logger, "name": name, "group": group}
 
 
 def run_names(config: DictConfig) -> tuple[str, str | None]:
@@ -250,8 +250,12 @@ def run_names(config: DictConfig) -> tuple[str, str | None]:
     return name, Path(hydra.sweep.dir).name if sweep else None
 
 
-def flat_config(config: DictConfig) -> dict[str, Any]:
-    """The config on one level, where ``model``, ``score``, ``data``, ``threshold`` are the names chosen for them."""
+def logged_config(config: DictConfig) -> dict[str, Any]:
+    """The config as it is, and ``choices``, the names chosen for its groups.
+
+    Nested, since dashboards read a dot in a key as a step down. The names stand apart, since the agents of Weights &
+    Biases lock the keys that they sweep.
+    """
     container: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     choices = HydraConfig.get().runtime.choices
-    return {**flatten(container), **{group: choices[group] for group in ("model", "score", "data", "threshold")}}
+    return {**container, "choices": {group: choices[group] for group in CHOICES}}

@@ -195,11 +195,11 @@ def test_help_lists_the_choices_at_once(tmp_path):
         assert words in result.stdout
 
 
-def test_dashboards_get_flat_config_metrics_pictures_and_predictions(finished):
+def test_dashboards_get_config_metrics_pictures_and_predictions(finished):
     logged = inspect_wandb(finished[0])
     config, summary = logged["config"], logged["summary"]
-    assert (config["model"], config["beta"], config["score"], config["seed"]) == ("beta_vae", 3, "gradcon", 0)
-    assert not [key for key, value in config.items() if isinstance(value, dict)]
+    choices = config["choices"]
+    assert (choices["model"], config["beta"], choices["score"], config["seed"]) == ("beta_vae", 3, "gradcon", 0)
     assert logged["state"] == "finished"
     for key in ("train/loss", "val/loss"):
         assert summary[key]["min"] <= summary[key]["last"]

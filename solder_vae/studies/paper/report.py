@@ -170,11 +170,12 @@ def lengths(results: Results) -> str:
     if not falls:
         return "Whether the validation loss has flattened cannot be told from so few epochs."
     steps = sorted({trend.steps for trend in results.trends})
+    span = f"{steps[0]} to {steps[-1]}" if len(steps) > 1 else str(steps[0])
+    still = sum(trend.falling for trend in results.trends)
     return (
         f"Over the last third of a run's epochs its validation loss fell by {100 * median(falls):.1f} % (median over "
-        f"{len(falls)} runs of {' to '.join(map(str, dict.fromkeys((steps[0], steps[-1]))))} steps; from "
-        f"{100 * min(falls):.1f} % to {100 * max(falls):.1f} %). In {sum(trend.falling for trend in results.trends)} "
-        f"of them it was still falling: by {100 * FALL:.0f} % or more, and not within its scatter."
+        f"{len(falls)} runs of {span} steps; from {100 * min(falls):.1f} % to {100 * max(falls):.1f} %, negative where "
+        f"it rose). In {still} of them it was still falling: by {100 * FALL:.0f} % or more, and not within its scatter."
     )
 
 

@@ -209,7 +209,6 @@ def log_summary(
     from solder_vae.studies.paper.plan import CLAIMS
     from solder_vae.studies.paper.results import KEYS, MEASURES
     from solder_vae.training.loggers import Dashboard, run_loggers
-    from solder_vae.utils.config import flatten
     from solder_vae.utils.document import Heading, Table
 
     scalars = {
@@ -219,10 +218,10 @@ def log_summary(
         if (value := result.mean(key)) is not None
     }
     container: Any = OmegaConf.to_container(config, resolve=True)
-    described = {**flatten(container), **{f"facts.{name}": value for name, value in facts.items()}}
-    described |= {
-        f"claims.{measure}.{claim.sentence}": found.claim(claim, measure) for measure in MEASURES for claim in CLAIMS
+    claims = {
+        measure: {claim.sentence.rstrip("."): found.claim(claim, measure) for claim in CLAIMS} for measure in MEASURES
     }
+    described = {**container, "facts": dict(facts), "claims": claims}
     with run_loggers(directory, described, **config.logger, name="reproduce", group=None) as loggers:
         for logger in loggers:
             if isinstance(logger, Dashboard):

@@ -43,7 +43,12 @@ def workspace(entity: str, project: str) -> Any:
         wr.ParallelCoordinatesPlot(
             columns=[
                 wr.ParallelCoordinatesPlotColumn(metric=column)
-                for column in (beta, wr.Config("score"), wr.SummaryMetric("test/auroc"), wr.SummaryMetric("test/f1"))
+                for column in (
+                    beta,
+                    wr.Config("choices.score"),
+                    wr.SummaryMetric("test/auroc"),
+                    wr.SummaryMetric("test/f1"),
+                )
             ]
         ),
         wr.BarPlot(
