@@ -195,7 +195,8 @@ def png_bytes(image: Image) -> bytes:
     return cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)[1].tobytes()
 
 
-def base64_of_webp(image: NDArray[Any]) -> str:
-    """A picture ``(H, W, 3)`` uint8 for an HTML page."""
-    _, packed = cv2.imencode(".webp", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_WEBP_QUALITY, 90])
+def base64_of_jpeg(image: NDArray[Any]) -> str:
+    """A picture ``(H, W, 3)`` uint8 for an HTML page. WebP takes half the room, but twenty times the time."""
+    colours = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]  # a heat map is colours
+    _, packed = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90, *colours])
     return base64.b64encode(packed.tobytes()).decode()

@@ -12,8 +12,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from hashlib import blake2b
 
 import numpy as np
+import scipy  # type: ignore[import-untyped] # its parts are imported as they are used
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import DisjointSet  # type: ignore[import-untyped]
 
 from solder_vae.utils.errors import UserError
 
@@ -34,7 +34,7 @@ def connect(*keys: Sequence[Hashable]) -> list[list[int]]:
     Returns:
         The parts, each a list of ascending indices; together they hold 0 .. N-1 once.
     """
-    parts = DisjointSet(range(len(keys[0])))
+    parts = scipy.cluster.hierarchy.DisjointSet(range(len(keys[0])))
     for values in keys:
         first: dict[Hashable, int] = {}
         for index, value in enumerate(values):

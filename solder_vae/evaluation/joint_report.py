@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from solder_vae.data.image_files import LUMA, Image, base64_of_webp
+from solder_vae.data.image_files import LUMA, Image, base64_of_jpeg
 from solder_vae.data.names import NORMAL_NAMES
 from solder_vae.evaluation.rule_sentence import VALIDATION
 from solder_vae.metrics.by_type import OfType, own_thresholds
@@ -36,9 +36,9 @@ _BARS = 60
 
 
 def strip(panels: Sequence[Image]) -> str:
-    """Pictures ``(S, S, 3)`` beside each other, as base64 of a WebP image."""
+    """Pictures ``(S, S, 3)`` beside each other, as base64 of a JPEG image."""
     side = min(panels[0].shape[0], _LARGEST)
-    return base64_of_webp(
+    return base64_of_jpeg(
         np.hstack([cv2.resize(panel, (side, side), interpolation=cv2.INTER_AREA) for panel in panels])
     )
 
@@ -130,7 +130,7 @@ def page(
             "high": HEAT_HIGH,
             "colours": [f"rgb({red},{green},{blue})" for red, green, blue in _COLOURS.tolist()],
         },
-        "image": "data:image/webp;base64,",
+        "image": "data:image/jpeg;base64,",
         "unreadable": [{"name": name, "reason": reason} for name, reason in unreadable],
         "kinds": list(kinds),
         "reserved": sorted({*NORMAL_NAMES, UNDECIDED}),

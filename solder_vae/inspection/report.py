@@ -9,7 +9,7 @@ from solder_vae.inspection.inspector import Verdict
 
 
 def picture(verdict: Verdict) -> dict[str, Any]:
-    """Joint, reconstruction (of a model that has one) and anomaly map beside each other, as base64 of a WebP image.
+    """Joint, reconstruction (of a model that has one) and anomaly map beside each other, as base64 of a JPEG image.
 
     Beside an abnormal joint come the good joint and the known defect that it is nearest to, and what these are.
     """

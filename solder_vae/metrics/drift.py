@@ -18,6 +18,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import smirnov  # type: ignore[import-untyped]
+
+from solder_vae.metrics.paired import holm
 
 ALPHA = 0.01
 """Probability at most of telling anything of a batch of independent joints in which there is nothing to tell."""
@@ -174,8 +177,6 @@ def compare(batch: Mapping[Statistic, Floats], reference: Mapping[Statistic, Flo
         return Drift(joints, untested="the checkpoint keeps nothing to compare with: it is of an earlier version")
     if joints < FEWEST:
         return Drift(joints, untested=f"too few joints ({joints}): it takes {FEWEST}")
-    from solder_vae.metrics.paired import holm  # imported where it is needed: scipy's statistics take a while
-
     tested = [exceeding(batch[statistic], reference[statistic]) for statistic in reference]
     adjusted = holm([p for _, p in tested])
     return Drift(
@@ -197,19 +198,23 @@ def compare(batch: Mapping[Statistic, Floats], reference: Mapping[Statistic, Flo
 def exceeding(batch: Floats, reference: Floats, tolerated: float = TOLERATED) -> tuple[float, float]:
     """Kolmogorov and Smirnov's distance, and the probability of one as large if no more than a share was replaced.
 
-    With ``tolerated=0`` it is the ordinary two-sample test (asymptotic, as scipy's).
+    The probability is twice that of the one-sided test (exact: Birnbaum and Tingey 1951), which is never below that of
+    the two-sided one, and above it by less than 1 in 10,000 where it is below 0.05.
 
     Args:
         batch: ``(n,)``.
         reference: ``(m,)``.
-        tolerated: the share of the batch that may be anything, from 0 to below 1.
+        tolerated: the share of the batch that may be anything, from 0 to below 1; 0 is the ordinary two-sample test,
+            with the usual ``n m / (n + m)`` in the place of n.
     """
-    from scipy import stats  # type: ignore[import-untyped]
-
-    distance = float(stats.ks_2samp(batch, reference, method="asymp").statistic)
+    n, m = np.size(batch), np.size(reference)
+    both = np.concatenate([batch, reference])
+    below = (np.searchsorted(np.sort(values), both, side="right") / len(values) for values in (batch, reference))
+    distance = float(np.abs(np.subtract(*below)).max())
     rest = max(0.0, (distance - tolerated) / (1 - tolerated))
-    n, m = (1 - tolerated) * np.size(batch), np.size(reference)
-    return distance, float(stats.kstwo.sf(rest, max(1, round(n * m / (n + m)))))
+    kept = (1 - tolerated) * n
+    # scipy.stats has the two-sided probability, too, but takes half a second to import: a fifth of an inspection.
+    return distance, min(1.0, 2 * float(smirnov(max(1, round(kept * m / (kept + m))), rest)))
 
 
 def sample(values: Floats) -> list[float]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy  # type: ignore[import-untyped] # its parts are imported as they are used; statistics take half a second
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats  # type: ignore[import-untyped]
 
 Floats = NDArray[np.float64]
 
@@ -45,7 +45,7 @@ def paired_test(differences: ArrayLike) -> PairedTest:
         return PairedTest(n, mean, math.nan, math.nan, math.nan)
     if values.std(ddof=1) <= 1e-12 * math.sqrt(n):
         return PairedTest(n, mean, mean, mean, 1.0 if abs(mean) <= 1e-12 else 2.0 ** (1 - n))
-    test = stats.ttest_1samp(values, 0)
+    test = scipy.stats.ttest_1samp(values, 0)
     low, high = test.confidence_interval(1 - LEVEL)
     return PairedTest(n, mean, float(low), float(high), float(test.pvalue))
 
@@ -95,16 +95,16 @@ def auroc_difference(first: Floats, second: Floats, labels: NDArray[np.int64]) -
     abnormal = np.asarray(labels) == 1
     of_abnormal, of_normal = [], []
     for scores in (np.asarray(first, np.float64), np.asarray(second, np.float64)):
-        ranks = stats.rankdata(scores)
+        ranks = scipy.stats.rankdata(scores)
         # Share of the other class that each image lies above, an equal score counting half.
-        above = (ranks[abnormal] - stats.rankdata(scores[abnormal])) / (~abnormal).sum()
-        below = (ranks[~abnormal] - stats.rankdata(scores[~abnormal])) / abnormal.sum()
+        above = (ranks[abnormal] - scipy.stats.rankdata(scores[abnormal])) / (~abnormal).sum()
+        below = (ranks[~abnormal] - scipy.stats.rankdata(scores[~abnormal])) / abnormal.sum()
         of_abnormal.append(above)
         of_normal.append(1 - below)
     parts = [of_abnormal[0] - of_abnormal[1], of_normal[0] - of_normal[1]]
     difference = float(parts[0].mean())
     variance = sum(float(part.var(ddof=1)) / len(part) for part in parts if len(part) > 1)
-    width = float(stats.norm.ppf(1 - LEVEL / 2)) * math.sqrt(variance)
+    width = float(scipy.stats.norm.ppf(1 - LEVEL / 2)) * math.sqrt(variance)
     return difference, difference - width, difference + width
 
 

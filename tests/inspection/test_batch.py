@@ -242,7 +242,7 @@ def test_the_report_shows_joint_reconstruction_and_map(checkpoint, tmp_path):
         verdict = verdicts[card["path"]]
         shown = (verdict.image, verdict.recon, overlay(verdict.image, verdict.heat_map))
         for part, expected in zip(np.split(strip, 3, axis=1), shown, strict=True):
-            assert np.abs(part.astype(int) - expected).mean() < 12  # WebP loses some
+            assert np.abs(part.astype(int) - expected).mean() < 12  # JPEG loses some
 
 
 def test_colour_in_the_map_means_anomaly():

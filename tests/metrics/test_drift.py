@@ -25,7 +25,22 @@ def test_nothing_tolerated_is_the_ordinary_test(n, m):
     one, other = generator.normal(0.3, 1, n).round(1), generator.normal(0, 1, m).round(1)
     distance, p = exceeding(one, other, 0)
     assert distance == pytest.approx(loop_distance(one, other))
-    assert p == pytest.approx(stats.ks_2samp(one, other, method="asymp").pvalue)
+    exact = stats.ks_2samp(one, other, method="asymp")
+    assert distance == exact.statistic
+    assert p >= exact.pvalue * (1 - 1e-6)
+
+
+@pytest.mark.parametrize("n", [25, 45, 73, 200, 1000])
+def test_the_probability_is_the_two_sided_tests_where_it_matters(n):
+    """A batch that lies apart from a share of the reference; n is the usual one of two samples of 2 n."""
+    for apart in range(1, 2 * n):
+        reference = np.arange(2 * n)
+        batch = np.where(reference < apart, 2 * n + reference, reference)
+        distance, p = exceeding(batch, reference, 0)
+        exact = float(stats.kstwo.sf(distance, n))
+        assert p >= exact * (1 - 1e-5)
+        if p < 0.05:
+            assert p == pytest.approx(exact, rel=1e-4)
 
 
 def test_a_tolerated_share_may_be_anything():

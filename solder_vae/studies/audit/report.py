@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from solder_vae.data.image_files import base64_of_webp
+from solder_vae.data.image_files import base64_of_jpeg
 from solder_vae.data.view import PLAIN, RESOLUTION, VIEWS
 from solder_vae.evaluation.baselines import AUROC
 from solder_vae.studies.audit.examine import Audit, Group, class_facts
@@ -130,4 +130,4 @@ def _picture(audit: Audit, view: str, row: int) -> str:
         image = audit.pictures[view][row]
     except UserError:
         image = np.zeros((1, 1, 3), np.uint8)
-    return base64_of_webp(cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA))
+    return base64_of_jpeg(cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA))

@@ -413,7 +413,7 @@ def test_a_browser_shows_every_section_and_runs_nothing_else(hostile, tmp_path):
     assert "&lt;img src=x onerror=alert(1)&gt;" in dom
     assert "the &lt;/script&gt;&lt;b&gt;source" in dom
     assert "Stop: a result on these images would not mean what it seems to</title>" in dom
-    assert len(re.findall(r"<img[^>]*data:image/webp;base64", dom)) >= 2 * (12 + 5) + 2 + 2
+    assert len(re.findall(r"<img[^>]*data:image/jpeg;base64", dom)) >= 2 * (12 + 5) + 2 + 2
 
 
 # the command
