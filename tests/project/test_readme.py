@@ -53,6 +53,17 @@ def test_readme_shows_commands():
     assert len(README) >= 10
 
 
+def test_readme_shows_before_it_tells():
+    """Pictures and results stand on its first screen, and are small; the whole of it is short."""
+    lines = TEXTS["README.md"].splitlines()
+    assert len(lines) < 130
+    top = "\n".join(lines[:30])
+    pictures = re.findall(r"!\[.+?\]\((.+?)\)", top)
+    assert len(pictures) == 3
+    assert all((ROOT / picture).stat().st_size < 200_000 for picture in pictures)
+    assert "| AUROC |" in top
+
+
 @pytest.mark.parametrize(("page", "command"), DOCUMENTED)
 def test_documented_commands_are_understood(page, command):
     check_command(command)
