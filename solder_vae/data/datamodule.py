@@ -142,7 +142,7 @@ class SolderDataModule(pl.LightningDataModule):
     def __init__(
         self,
         source: Source,
-        batch_size: int = 64,
+        batch_size: int = 32,
         num_workers: int = 0,
         seed: int = 0,
         transforms: Sequence[Any] | None = None,

@@ -38,7 +38,7 @@ MOST_COMPARED = 20_000
 
 
 def folder_data(
-    batch_size: int = 64,
+    batch_size: int = 32,
     num_workers: int = 0,
     seed: int = 0,
     transforms: Sequence[Any] | None = None,

@@ -34,6 +34,7 @@ class RunCommands:
         root: of its data; None for the embedded set.
         known: whether it learnt from known defects.
         plain: whether the pictures show their light and size, see :mod:`solder_vae.data.view`.
+        rate_ends: the learning rate fell to nothing at the end of the run: a longer one starts anew.
     """
 
     overrides: Sequence[str]
@@ -41,10 +42,11 @@ class RunCommands:
     root: str | None
     known: bool = False
     plain: bool = True
+    rate_ends: bool = False
 
     def longer(self, epochs: int) -> str:
-        """The same training, gone on with to so many epochs."""
-        more = [f"trainer.max_epochs={epochs}", f"resume={self.directory}/last.ckpt"]
+        """The same training to so many epochs, gone on with where that can be."""
+        more = [f"trainer.max_epochs={epochs}", *([] if self.rate_ends else [f"resume={self.directory}/last.ckpt"])]
         return _train([*_without(self.overrides, ("trainer.max_epochs", "resume")), *more])
 
     def otherwise(self, primary: str, trained: bool) -> list[Step]:

@@ -73,8 +73,6 @@ def check_resumable(path: str | Path, model: Detector, max_epochs: int | None) -
     whole = whole and all(isinstance(value, float) for value in row.values())
     if not whole or not all(isinstance(state, dict) for state in checkpoint["callbacks"].values()):
         raise UserError(f"{path} lacks what resuming needs: give the last.ckpt of a run.")
-    if max_epochs is not None:
-        check_epochs_left(path, checkpoint, max_epochs)
     for state in checkpoint["callbacks"].values():
         best = state.get("best_model_path") if state.get("monitor") == "val/loss" else None
         if best and not Path(best).is_file():
@@ -91,20 +89,36 @@ def check_resumable(path: str | Path, model: Detector, max_epochs: int | None) -
     ]
     if changed:
         raise UserError(f"{path} was trained with other settings ({'; '.join(changed)}): resume it with the same.")
+    if max_epochs is not None:
+        check_epochs_left(path, checkpoint, max_epochs)
     return checkpoint
 
 
 def check_epochs_left(path: str | Path, checkpoint: Checkpoint, max_epochs: int) -> None:
-    """Refuse to go on from a checkpoint that has had as many epochs.
+    """Refuse to go on from a checkpoint that has had as many epochs, or whose learning rate ends at another one.
 
     Raises:
-        UserError: it has.
+        UserError: it has, or does.
     """
-    if checkpoint["epoch"] + 1 >= max_epochs:
+    done = checkpoint["epoch"] + 1
+    if ends_with_run(checkpoint["hyper_parameters"].get("scheduler")):
+        states = checkpoint.get("lr_schedulers") or [{}]
+        planned = round(states[0].get("total_steps", 0) * done / max(checkpoint["global_step"], 1))
+        if max_epochs != planned or done >= planned:
+            on = f"resume it with trainer.max_epochs={planned}, or train" if done < planned else "train"
+            raise UserError(
+                f"{path} has had {done} of {planned} epochs, and its learning rate ends with the last of them: "
+                f"{on} anew for another number (with scheduler=plateau a run can be made longer)."
+            )
+    elif done >= max_epochs:
         raise UserError(
-            f"{path} has been trained for {checkpoint['epoch'] + 1} epochs: "
-            f"give a larger trainer.max_epochs than {max_epochs}."
+            f"{path} has been trained for {done} epochs: give a larger trainer.max_epochs than {max_epochs}."
         )
+
+
+def ends_with_run(scheduler: Mapping[str, Any] | None) -> bool:
+    """Whether a schedule of the learning rate, as a config names it, ends with the run's last step."""
+    return scheduler is not None and "total_steps" in scheduler and scheduler["total_steps"] is None
 
 
 def defaults(kind: type) -> dict[str, Any]:

@@ -43,7 +43,7 @@ from solder_vae.training.data_parallel import fit_on_ranks
 from solder_vae.training.log import trained_entry
 from solder_vae.training.loggers import CHOICES, check_logging, run_loggers
 from solder_vae.training.next_steps import RunCommands, shortest
-from solder_vae.training.resume import carry_over, check_epochs_left, check_resumable
+from solder_vae.training.resume import carry_over, check_epochs_left, check_resumable, ends_with_run
 from solder_vae.training.run_files import log_artefacts, read_history, run_metrics, write_artefacts
 from solder_vae.training.shared_training import take_over
 from solder_vae.training.trainer import device_of, fit, make_trainer, quiet_lightning, with_epochs
@@ -214,6 +214,7 @@ def judge(
         config.data.get("root"),
         known="known" in data.tables,
         plain=config.data.view != CONTROLLED,
+        rate_ends=ends_with_run(checkpoint["hyper_parameters"].get("scheduler")),
     )
     return verdict_of(
         evaluation,

@@ -17,6 +17,7 @@ from solder_vae.evaluation.evaluate import Evaluation
 from solder_vae.evaluation.fit_scores import FEW_NORMALS
 from solder_vae.metrics.classification import FEW
 from solder_vae.metrics.paired import auroc_difference
+from solder_vae.models.posterior import EARLY_STEPS
 from solder_vae.training.next_steps import RunCommands, Step
 
 FALL = 0.05
@@ -171,8 +172,13 @@ def _steps(losses: Sequence[float], steps_per_epoch: float, commands: RunCommand
         "epochs": epochs,
         "steps": steps,
         "val_loss_fall": found.fall if found else None,
-        "val_loss_falling": found.falling if found else None,
+        "val_loss_falling": found.falling if found and not commands.rate_ends else None,
     }
+    if commands.rate_ends:  # then the loss falls towards the end and stops there, however long the run is
+        if steps >= EARLY_STEPS:
+            return _Part(f"Steps: enough by their number, {done}. Only a longer run shows whether more help.", numbers)
+        longer = Step("train for longer", commands.longer(math.ceil(EARLY_STEPS / steps_per_epoch)))
+        return _Part(f"Steps: few, {done}; {EARLY_STEPS} or more are usual.", numbers, [longer])
     on = [Step("train on", commands.longer(2 * epochs))]
     if found is None:
         return _Part(f"Steps: after {done} it cannot be told whether the validation loss still falls.", numbers, on)

@@ -27,9 +27,9 @@ def test_beta_is_named_only_after_enough_steps(model, caplog):
     validate(model, 80, True)
     (early,) = caplog.messages
     assert "80 steps" not in early
-    assert "40 steps are few: train for 800 or more" in early
+    assert "40 steps are few: train for 1200 or more" in early
     assert "beta" not in early
-    validate(model, 800, True)
+    validate(model, 1200, True)
     validate(model, 840, True)
     assert len(caplog.messages) == 2
     assert "Lower beta (now 3)" in caplog.messages[1]
@@ -37,6 +37,6 @@ def test_beta_is_named_only_after_enough_steps(model, caplog):
 
 def test_a_collapse_that_goes_and_comes_again_is_told_again(model, caplog):
     caplog.set_level(logging.WARNING)
-    for step, collapsed in ((40, True), (80, False), (900, True), (940, True)):
+    for step, collapsed in ((40, True), (80, False), (1300, True), (1340, True)):
         validate(model, step, collapsed)
     assert ["beta" in message for message in caplog.messages] == [False, True]

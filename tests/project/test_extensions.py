@@ -21,8 +21,8 @@ from solder_vae.utils.plugins import import_plugins
 EXTENSION = Path(__file__).parents[2] / "examples" / "extension"
 CONF = "--config-dir=conf"
 RUNS = {
-    "vq_vae": ("model=vq_vae", "score=recon"),
-    "wide": ("model=wide", "score=code_distance", "threshold=margin"),
+    "vq_vae": ("model=vq_vae", "score=recon", "scheduler=plateau"),
+    "wide": ("model=wide", "score=code_distance", "threshold=margin", "scheduler=plateau"),
 }
 
 

@@ -165,7 +165,7 @@ def test_a_command_on_two_processes_goes_on_and_ends_in_the_numbers_of_one(tmp_p
         ("rest on two", "trainer.devices=2", "trainer.max_epochs=3", "resume=two/last.ckpt"),
         ("rest on one", "trainer.devices=1", "trainer.max_epochs=3", "resume=two/last.ckpt"),
     ):
-        result = train(*DDP, *options, f"hydra.run.dir='{name}'", cwd=tmp_path)
+        result = train("scheduler=plateau", *DDP, *options, f"hydra.run.dir='{name}'", cwd=tmp_path)
         assert result.returncode == 0, result.stderr
         assert result.stderr.count("epoch 2/") == (name in ("whole", "two"))
     for rest in ("rest on two", "rest on one"):

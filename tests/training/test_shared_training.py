@@ -71,7 +71,7 @@ def sweep(tmp_path_factory):
     """Two jobs of one training, side by side."""
     folder = tmp_path_factory.mktemp("shared")
     beside = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep", "skip_finished=true")
-    result = train("-m", "beta=1", "score=recon,elbo", *beside, cwd=folder)
+    result = train("-m", "beta=1", "score=recon,elbo", "scheduler=plateau", *beside, cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder / "sweep"
 
@@ -84,7 +84,9 @@ def test_one_job_trains_and_both_have_the_results_of_runs_of_their_own(sweep, tm
     assert "trained already by" in (second / "train.log").read_text()
     score = OmegaConf.load(second / "config.yaml").score.name
     alone = tmp_path / "alone"
-    result = train("beta=1", f"score={score}", "logger.mode=disabled", f"hydra.run.dir={alone}", cwd=tmp_path)
+    result = train(
+        "beta=1", f"score={score}", "scheduler=plateau", "logger.mode=disabled", f"hydra.run.dir={alone}", cwd=tmp_path
+    )
     assert result.returncode == 0, result.stderr
     assert epochs_trained(alone) == 2
     for name in ("metrics.json", "predictions.csv", "kl_per_unit.csv"):
@@ -105,6 +107,6 @@ def test_a_job_that_trained_nothing_can_be_resumed(sweep, tmp_path):
     (second,) = [job for job in sweep.glob("[01]") if not epochs_trained(job)]
     score = OmegaConf.load(second / "config.yaml").score.name
     options = (f"resume={second / 'last.ckpt'}", "trainer.max_epochs=3", "logger.mode=disabled")
-    result = train("beta=1", f"score={score}", *options, "hydra.run.dir=on", cwd=tmp_path)
+    result = train("beta=1", f"score={score}", "scheduler=plateau", *options, "hydra.run.dir=on", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "epoch 3/3" in (tmp_path / "on/train.log").read_text()

@@ -7,7 +7,9 @@ from documented import compose_command
 from noise import Noise
 
 from solder_vae.data.datamodule import SolderDataModule
+from solder_vae.training.resume import check_epochs_left
 from solder_vae.training.trainer import EPOCHS, steps_per_epoch, with_epochs
+from solder_vae.utils.errors import UserError
 
 
 def config_of(*overrides):
@@ -18,15 +20,15 @@ def config_of(*overrides):
 @pytest.mark.parametrize(
     ("images", "overrides", "epochs"),
     [
-        (2513, [], EPOCHS),  # the embedded set: 40 steps an epoch
+        (2513, [], EPOCHS),  # the embedded set: 79 steps an epoch
         (50_000, [], EPOCHS),
-        (556, [], 89),  # 9 steps an epoch: 801
-        (2, [], 800),
-        (65, [], 800),  # the 65th image alone makes no step
-        (66, [], 400),
-        (556, ["data.batch_size=16"], 23),
+        (556, [], 67),  # 18 steps an epoch: 1206
+        (2, [], 1200),
+        (33, [], 1200),  # the 33rd image alone makes no step
+        (34, [], 600),
+        (556, ["data.batch_size=16"], 35),
         (556, ["trainer.min_steps=0"], EPOCHS),
-        (556, ["trainer.min_steps=2000"], 223),
+        (556, ["trainer.min_steps=2000"], 112),
         (556, ["trainer.max_epochs=3"], 3),  # what is given is kept to
         (556, ["experiment=paper"], 100),
         (556, ["experiment=quick"], 5),
@@ -52,7 +54,7 @@ def test_steps_are_the_batches_that_the_data_module_deals_out(images):
 def test_a_run_has_them_and_its_schedule_ends_with_it_and_it_is_resumed_without_a_number(tmp_path):
     """48 images make 3 steps of 16: 61 steps are 21 epochs."""
     common = [option for option in TINY if not option.startswith(("trainer.max_epochs", "data.train"))]
-    common += ["data.train=48", "pictures=false", "logger.mode=disabled", "scheduler=one_cycle", "trainer.min_steps=61"]
+    common += ["data.train=48", "pictures=false", "logger.mode=disabled", "trainer.min_steps=61"]
     whole = run_command("train", *common, "hydra.run.dir=whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     assert "21 epochs of 3 steps" in whole.stderr
@@ -61,4 +63,8 @@ def test_a_run_has_them_and_its_schedule_ends_with_it_and_it_is_resumed_without_
     assert last["lr_schedulers"][0]["total_steps"] == 63
     again = run_command("train", *common, "resume=whole/last.ckpt", "hydra.run.dir=more", cwd=tmp_path)
     assert again.returncode == 2
-    assert "has been trained for 21 epochs: give a larger trainer.max_epochs than 21" in again.stderr
+    assert "has had 21 of 21 epochs, and its learning rate ends with the last of them: train anew" in again.stderr
+    part = {**last, "epoch": 6, "global_step": 21}
+    check_epochs_left("last.ckpt", part, 21)
+    with pytest.raises(UserError, match=r"has had 7 of 21 epochs.*resume it with trainer.max_epochs=21, or train anew"):
+        check_epochs_left("last.ckpt", part, 40)

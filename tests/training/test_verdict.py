@@ -147,3 +147,16 @@ def test_what_cannot_be_known_is_not_claimed():
     assert "cannot be told" in run(losses=curve(0.3)[:3]).sentences[1]
     assert run(losses=[], steps_per_epoch=None).sentences[1].startswith("Finding defects")  # not trained by steps
     assert math.isclose(run(val=9).numbers["verdict/least_false_call_rate"], 0.1)
+
+
+def test_where_the_learning_rate_ends_with_the_run_its_curve_says_nothing_of_more_steps():
+    """Such a loss falls steeply and then stands still, however long the run is."""
+    losses = curve(0.3)
+    assert run(losses=losses).sentences[1].startswith("Steps: too few.")
+    commands = RunCommands(["model=cae", "trainer.max_epochs=10"], "outputs/x", None, rate_ends=True)
+    enough = run(losses=losses, commands=commands)
+    assert enough.sentences[1].startswith("Steps: enough by their number, 1200 steps (30 epochs). ")
+    assert enough.numbers["verdict/val_loss_falling"] is None
+    few = run(losses=losses[:10], commands=commands)
+    assert few.sentences[1] == "Steps: few, 400 steps (10 epochs); 1200 or more are usual."
+    assert few.steps[0].command == "python -m solder_vae.train model=cae trainer.max_epochs=30"

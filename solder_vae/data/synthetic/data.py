@@ -10,7 +10,7 @@ from solder_vae.data.synthetic.source import SyntheticSource
 
 
 def synthetic_data(
-    batch_size: int = 64,
+    batch_size: int = 32,
     num_workers: int = 0,
     seed: int = 0,
     transforms: Sequence[Any] | None = None,
