@@ -32,8 +32,8 @@ def config_of(*overrides):
         (556, ["trainer.max_epochs=3"], 3),  # what is given is kept to
         (556, ["experiment=paper"], 100),
         (556, ["experiment=quick"], 5),
-        (556, ["experiment=table2"], EPOCHS),
-        (556, ["experiment=table3"], EPOCHS),
+        (556, ["experiment=table2"], 67),
+        (556, ["experiment=table3"], 67),
     ],
 )
 def test_a_small_set_gets_as_many_steps_as_it_needs(images, overrides, epochs):
