@@ -8,12 +8,19 @@ import fuzz
 import hypothesis
 import pytest
 import torch
+import warm
 
 # How long an example takes says more of what else the machine does than of the code.
 hypothesis.settings.register_profile("new_examples", deadline=None)
 # CI tries the same examples each time, so that a change is not refused for what another one did.
 hypothesis.settings.register_profile("same_examples", deadline=None, derandomize=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "new_examples"))
+
+
+def pytest_configure(config):
+    """One process with the libraries imported for all workers, from which they fork commands."""
+    if config.getoption("numprocesses", None):
+        warm.for_workers()
 
 
 def pytest_report_header():

@@ -1,11 +1,13 @@
-"""``python warm.py DESCRIPTOR``: a server whose forks run Python commands with their libraries imported already.
+"""``python warm.py DESCRIPTOR DESCRIPTOR``: servers whose forks run Python commands on libraries imported already.
 
-To import torch, Lightning, Hydra, Matplotlib and Weights & Biases takes most of a small command's time. The server does
-it once. It never computes and has no second thread, so each fork starts as a fresh interpreter does, but with those
-modules loaded. The package itself is not among them: each command imports it anew, and so under coverage's eyes.
+To import torch, Lightning, Hydra, Matplotlib and Weights & Biases takes most of a small command's time. The first
+server does it once. It never computes and has no second thread, so each fork starts as a fresh interpreter does, but
+with those modules loaded. Its first fork is the second server, which imports the package, too. It serves all commands
+but two kinds, which import the package anew: those whose coverage is measured, and those of a copy of the checkout.
 
-:func:`run` asks the server of its own process; :func:`python` is a program for those who want a path to call. A fork
-ends as an interpreter does (``atexit``, threads joined), not with ``os._exit``.
+:func:`run` asks a server of its own process; :func:`python` is a program for those who want a path to call. Under
+pytest-xdist the process that shares out the tests starts the servers for all (:func:`for_workers`). A fork ends as an
+interpreter does (threads joined, then ``atexit``), but leaves what is loaded to the system.
 """
 
 import atexit
@@ -14,6 +16,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import select
 import signal
@@ -21,9 +24,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
+
+FOR_ALL = "SOLDER_VAE_WARM"  # names the program of servers that are there already
 
 LIBRARIES = (
     "torch", "torch.nn.functional", "torch.utils.data", "torch.optim.lr_scheduler", "pytorch_lightning",
@@ -33,7 +42,8 @@ LIBRARIES = (
     "wandb", "wandb.sdk.wandb_run", "scipy.stats", "scipy.special", "scipy.optimize", "scipy.ndimage",
     "cv2", "albumentations",
     "rich.table", "rich.console", "rich.progress", "yaml", "joblib", "onnx", "onnxscript", "torch.onnx",
-    "torch.export", "torch.distributed",
+    "torch.export", "torch.distributed", "sklearn.manifold", "sklearn.ensemble", "sklearn.metrics",
+    "sklearn.covariance", "sklearn.linear_model", "sklearn.model_selection",
 )  # fmt: skip
 
 
@@ -80,10 +90,17 @@ def look_after(connection: socket.socket) -> dict:
     os._exit(0)
 
 
-def become(request: dict) -> None:
-    """Take on a command's environment, folder and arguments, and run it."""
+def become(request: dict, defaults: dict[str, str]) -> None:
+    """Take on a command's environment, folder and arguments, and run it.
+
+    Args:
+        request: of :func:`run`.
+        defaults: what the imported package put into the environment where it found nothing.
+    """
+    for finalizer in list(weakref.finalize._registry):
+        finalizer.atexit = False  # temporary folders of the server, which forks share
     os.environ.clear()
-    os.environ.update(request["environment"])
+    os.environ.update({**defaults, **request["environment"]})
     os.chdir(request["cwd"])
     time.tzset()
     tempfile.tempdir = None
@@ -101,27 +118,82 @@ def become(request: dict) -> None:
         runpy.run_path(target, run_name="__main__")
 
 
-def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests: they close standard input
-    listener = socket.socket(fileno=int(sys.argv[1]))
-    for name in LIBRARIES:
-        importlib.import_module(name)
-    from hydra.core.plugins import Plugins
+def end_after(command: Callable[[], None]) -> NoReturn:
+    """Run it and end as the interpreter does, but do not take apart all that is loaded: that takes 0.2 s."""
+    status: object = None
+    try:
+        command()
+    except SystemExit as error:
+        status = error.code
+    except BaseException as error:
+        sys.excepthook(*sys.exc_info())
+        status = 1
+        if isinstance(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            atexit.register(os.kill, os.getpid(), signal.SIGINT)  # the one that is run last
+    if not isinstance(status, int | None):
+        print(status, file=sys.stderr)
+        status = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a pipe that nobody reads any more, or one that is closed
+            stream.flush()
+    os._exit(int(status or 0) & 0xFF)
 
-    Plugins.instance()  # looks for them in all that is installed
+
+def import_package() -> dict[str, str]:
+    """All rooms of the package, but not the command files, which are run; what that put into the environment."""
+    import solder_vae
+
+    before = dict(os.environ)
+    for room in pkgutil.iter_modules(solder_vae.__path__, "solder_vae."):
+        if room.ispkg:
+            importlib.import_module(room.name)
+            for module in pkgutil.walk_packages(sys.modules[room.name].__path__, f"{room.name}."):
+                if not module.name.endswith(".__main__"):
+                    importlib.import_module(module.name)
+    return {name: value for name, value in os.environ.items() if name not in before}
+
+
+def settle() -> None:
+    """Make ready for forks: no thread that they would lack, and nothing that they would copy to collect garbage."""
     tasks = list(Path("/proc/self/task").iterdir())
     assert len(tasks) == 1, f"a library started {len(tasks) - 1} threads, which forks would lack"
     gc.collect()
     gc.freeze()
-    request = serve(listener)
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests: they close standard input
+    libraries, package = (socket.socket(fileno=int(descriptor)) for descriptor in sys.argv[1:])
+    absent = ("pandas", "pyarrow")  # scikit-learn imports them where they are installed, and one starts a thread
+    sys.modules.update(dict.fromkeys(absent))
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    for name in absent:
+        del sys.modules[name]
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # looks for them in all that is installed
+    settle()
+    defaults: dict[str, str] = {}
+    if os.fork():
+        package.close()
+        request = serve(libraries)
+    else:
+        libraries.close()
+        defaults = import_package()
+        settle()
+        request = serve(package)
     if request is not None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        become(request)
+        end_after(lambda: become(request, defaults))
 
 
 # those who ask it -----------------------------------------------------------------------------------------------------
 
-# A program to call in place of Python's: what it understands is run by the server, anything else by Python itself.
+# A program to call in place of Python's: what it understands is run by a server, anything else by Python itself.
 PROGRAM = """\
 #!{python} -IS
 import json, os, signal, socket, sys
@@ -129,8 +201,9 @@ arguments = sys.argv[1:]
 if arguments[:1] != ["-m"] or not arguments[1].startswith(("solder_vae.", "benchmarks.")):
     os.execv({python!r}, [{python!r}, *arguments])
 request = {{"arguments": arguments, "cwd": os.getcwd(), "environment": dict(os.environ), "executable": {program!r}}}
+anew = "COVERAGE_PROCESS_CONFIG" in os.environ or os.path.isdir("solder_vae")
 with socket.socket(socket.AF_UNIX) as connection:
-    connection.connect({address!r})
+    connection.connect({folder!r} + ("/libraries" if anew else "/package"))
     socket.send_fds(connection, [b" "], [0, 1, 2])
     connection.sendall(json.dumps(request).encode() + b"\\n")
     with connection.makefile() as answers:
@@ -147,18 +220,22 @@ sys.exit(status)
 
 @functools.cache
 def python() -> Path:
-    """A program that stands for Python's in this process's tests; the first call starts the server."""
+    """A program that stands for Python's; the first call starts the servers, unless there are those for all."""
+    if FOR_ALL in os.environ:
+        return Path(os.environ[FOR_ALL])
     folder = tempfile.TemporaryDirectory(prefix="warm")
-    address, program = Path(folder.name, "socket"), Path(folder.name, "python")
-    program.write_text(PROGRAM.format(python=sys.executable, program=str(program), address=str(address)))
+    program = Path(folder.name, "python")
+    program.write_text(PROGRAM.format(python=sys.executable, program=str(program), folder=folder.name))
     program.chmod(0o755)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("COVERAGE_PROCESS_CONFIG", None)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(address))
-        listener.listen(16)
-        command = [sys.executable, __file__, str(listener.fileno())]
-        server = subprocess.Popen(command, env=environment, pass_fds=[listener.fileno()], stdin=subprocess.PIPE)
+    with socket.socket(socket.AF_UNIX) as libraries, socket.socket(socket.AF_UNIX) as package:
+        for name, listener in {"libraries": libraries, "package": package}.items():
+            listener.bind(f"{folder.name}/{name}")
+            listener.listen(16)
+        descriptors = [libraries.fileno(), package.fileno()]
+        command = [sys.executable, __file__, *map(str, descriptors)]
+        server = subprocess.Popen(command, env=environment, pass_fds=descriptors, stdin=subprocess.PIPE)
 
     @atexit.register
     def stop() -> None:
@@ -167,6 +244,11 @@ def python() -> Path:
         folder.cleanup()
 
     return program
+
+
+def for_workers() -> None:
+    """Start the servers for this process and all that it starts."""
+    os.environ[FOR_ALL] = str(python())
 
 
 def run(
@@ -192,7 +274,8 @@ def run(
         tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err, Path(os.devnull).open() as nothing,
         socket.socket(socket.AF_UNIX) as connection,
     ):  # fmt: skip
-        connection.connect(str(program.with_name("socket")))
+        anew = "COVERAGE_PROCESS_CONFIG" in environment or Path(cwd, "solder_vae").is_dir()
+        connection.connect(str(program.with_name("libraries" if anew else "package")))
         socket.send_fds(connection, [b" "], [nothing.fileno(), out.fileno(), err.fileno()])
         connection.sendall(json.dumps(request).encode() + b"\n")
         connection.settimeout(300)  # the first one waits for the imports
