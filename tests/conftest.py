@@ -7,7 +7,6 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import fuzz
 import hypothesis
 import pytest
-import torch
 import warm
 
 # How long an example takes says more of what else the machine does than of the code.
@@ -60,4 +59,6 @@ def pytest_runtest_protocol(item):
 
 @pytest.fixture(autouse=True)
 def _seeded():
+    import torch  # not before: the process that shares out the tests does without
+
     torch.manual_seed(0)

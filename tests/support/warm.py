@@ -1,12 +1,12 @@
-"""``python warm.py DESCRIPTOR DESCRIPTOR``: servers whose forks run Python commands on libraries imported already.
+"""``python warm.py DESCRIPTOR``: a server whose forks run Python commands on what is imported already.
 
-To import torch, Lightning, Hydra, Matplotlib and Weights & Biases takes most of a small command's time. The first
-server does it once. It never computes and has no second thread, so each fork starts as a fresh interpreter does, but
-with those modules loaded. Its first fork is the second server, which imports the package, too. It serves all commands
-but two kinds, which import the package anew: those whose coverage is measured, and those of a copy of the checkout.
+To import torch, Lightning, Hydra, Matplotlib, Weights & Biases and the package takes most of a small command's time.
+The server does it once. It never computes and has no second thread, so each fork starts as a fresh interpreter does,
+but with those modules loaded. Only a command of a copy of the checkout imports its package anew. Coverage begins in
+the fork, where it is asked for: the lines that run on import are counted by the tests' own processes.
 
 :func:`run` asks a server of its own process; :func:`python` is a program for those who want a path to call. Under
-pytest-xdist the process that shares out the tests starts the servers for all (:func:`for_workers`). A fork ends as an
+pytest-xdist the process that shares out the tests starts one for all (:func:`for_workers`). A fork ends as an
 interpreter does (threads joined, then ``atexit``), but leaves what is loaded to the system.
 """
 
@@ -32,18 +32,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-FOR_ALL = "SOLDER_VAE_WARM"  # names the program of servers that are there already
+import coverage
+
+FOR_ALL = "SOLDER_VAE_WARM"  # names the program of a server that is there already
 
 LIBRARIES = (
     "torch", "torch.nn.functional", "torch.utils.data", "torch.optim.lr_scheduler", "pytorch_lightning",
     "pytorch_lightning.loggers", "pytorch_lightning.callbacks", "torchmetrics", "hydra", "hydra.core.hydra_config",
     "hydra._internal.hydra", "hydra._internal.utils", "hydra._internal.core_plugins.basic_launcher",
     "hydra._internal.core_plugins.basic_sweeper", "omegaconf", "matplotlib.pyplot", "matplotlib.backends.backend_agg",
-    "wandb", "wandb.sdk.wandb_run", "scipy.stats", "scipy.special", "scipy.optimize", "scipy.ndimage",
-    "cv2", "albumentations",
+    "wandb", "wandb.sdk.wandb_run", "wandb.sdk.launch", "wandb.util", "scipy.stats", "scipy.special", "scipy.optimize",
+    "scipy.ndimage", "cv2", "albumentations",
     "rich.table", "rich.console", "rich.progress", "yaml", "joblib", "onnx", "onnxscript", "torch.onnx",
-    "torch.export", "torch.distributed", "sklearn.manifold", "sklearn.ensemble", "sklearn.metrics",
-    "sklearn.covariance", "sklearn.linear_model", "sklearn.model_selection",
+    "torch.export", "torch.distributed", "coverage.collector", "coverage.inorout", "coverage.sqldata",
+    "sklearn.covariance", "sklearn.ensemble", "sklearn.linear_model", "sklearn.manifold", "sklearn.metrics",
+    "sklearn.model_selection",
 )  # fmt: skip
 
 
@@ -105,9 +108,10 @@ def become(request: dict, defaults: dict[str, str]) -> None:
     time.tzset()
     tempfile.tempdir = None
     sys.executable = request["executable"]
+    if Path("solder_vae").is_dir() and not Path("solder_vae").samefile(Path(sys.modules["solder_vae"].__file__).parent):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "solder_vae"]:
+            del sys.modules[name]
     if "COVERAGE_PROCESS_CONFIG" in os.environ:
-        import coverage
-
         coverage.process_startup()
     kind, target, *rest = request["arguments"] if request["arguments"][0] == "-m" else ("", *request["arguments"])
     sys.argv[:] = [target, *rest]
@@ -144,9 +148,9 @@ def end_after(command: Callable[[], None]) -> NoReturn:
 
 def import_package() -> dict[str, str]:
     """All rooms of the package, but not the command files, which are run; what that put into the environment."""
+    before = dict(os.environ)
     import solder_vae
 
-    before = dict(os.environ)
     for room in pkgutil.iter_modules(solder_vae.__path__, "solder_vae."):
         if room.ispkg:
             importlib.import_module(room.name)
@@ -156,17 +160,19 @@ def import_package() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in before}
 
 
-def settle() -> None:
-    """Make ready for forks: no thread that they would lack, and nothing that they would copy to collect garbage."""
-    tasks = list(Path("/proc/self/task").iterdir())
-    assert len(tasks) == 1, f"a library started {len(tasks) - 1} threads, which forks would lack"
-    gc.collect()
-    gc.freeze()
+def spare_repetition() -> None:
+    """Leave out what looks at all that is installed or imported, and finds the same in each fork."""
+    import wandb
+
+    installed = list(wandb.util.working_set())
+    wandb.util.working_set = lambda: iter(installed)
+    coverage.collector.short_stack = lambda: ""  # who started the measurement, for coverage's own errors
+    coverage.inorout.InOrOut.find_possibly_unexecuted_files = lambda self: ()  # the tests' processes name them all
 
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests: they close standard input
-    libraries, package = (socket.socket(fileno=int(descriptor)) for descriptor in sys.argv[1:])
+    listener = socket.socket(fileno=int(sys.argv[1]))
     absent = ("pandas", "pyarrow")  # scikit-learn imports them where they are installed, and one starts a thread
     sys.modules.update(dict.fromkeys(absent))
     for name in LIBRARIES:
@@ -176,16 +182,13 @@ def main() -> None:
     from hydra.core.plugins import Plugins
 
     Plugins.instance()  # looks for them in all that is installed
-    settle()
-    defaults: dict[str, str] = {}
-    if os.fork():
-        package.close()
-        request = serve(libraries)
-    else:
-        libraries.close()
-        defaults = import_package()
-        settle()
-        request = serve(package)
+    defaults = import_package()
+    spare_repetition()
+    tasks = list(Path("/proc/self/task").iterdir())
+    assert len(tasks) == 1, f"a library started {len(tasks) - 1} threads, which forks would lack"
+    gc.collect()
+    gc.freeze()  # no fork copies them to look for garbage
+    request = serve(listener)
     if request is not None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         end_after(lambda: become(request, defaults))
@@ -201,9 +204,8 @@ arguments = sys.argv[1:]
 if arguments[:1] != ["-m"] or not arguments[1].startswith(("solder_vae.", "benchmarks.")):
     os.execv({python!r}, [{python!r}, *arguments])
 request = {{"arguments": arguments, "cwd": os.getcwd(), "environment": dict(os.environ), "executable": {program!r}}}
-anew = "COVERAGE_PROCESS_CONFIG" in os.environ or os.path.isdir("solder_vae")
 with socket.socket(socket.AF_UNIX) as connection:
-    connection.connect({folder!r} + ("/libraries" if anew else "/package"))
+    connection.connect({address!r})
     socket.send_fds(connection, [b" "], [0, 1, 2])
     connection.sendall(json.dumps(request).encode() + b"\\n")
     with connection.makefile() as answers:
@@ -220,22 +222,20 @@ sys.exit(status)
 
 @functools.cache
 def python() -> Path:
-    """A program that stands for Python's; the first call starts the servers, unless there are those for all."""
+    """A program that stands for Python's; the first call starts the server, unless there is one for all."""
     if FOR_ALL in os.environ:
         return Path(os.environ[FOR_ALL])
     folder = tempfile.TemporaryDirectory(prefix="warm")
-    program = Path(folder.name, "python")
-    program.write_text(PROGRAM.format(python=sys.executable, program=str(program), folder=folder.name))
+    address, program = Path(folder.name, "socket"), Path(folder.name, "python")
+    program.write_text(PROGRAM.format(python=sys.executable, program=str(program), address=str(address)))
     program.chmod(0o755)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("COVERAGE_PROCESS_CONFIG", None)
-    with socket.socket(socket.AF_UNIX) as libraries, socket.socket(socket.AF_UNIX) as package:
-        for name, listener in {"libraries": libraries, "package": package}.items():
-            listener.bind(f"{folder.name}/{name}")
-            listener.listen(16)
-        descriptors = [libraries.fileno(), package.fileno()]
-        command = [sys.executable, __file__, *map(str, descriptors)]
-        server = subprocess.Popen(command, env=environment, pass_fds=descriptors, stdin=subprocess.PIPE)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address))
+        listener.listen(16)
+        command = [sys.executable, __file__, str(listener.fileno())]
+        server = subprocess.Popen(command, env=environment, pass_fds=[listener.fileno()], stdin=subprocess.PIPE)
 
     @atexit.register
     def stop() -> None:
@@ -247,7 +247,7 @@ def python() -> Path:
 
 
 def for_workers() -> None:
-    """Start the servers for this process and all that it starts."""
+    """Start the server for this process and all that it starts."""
     os.environ[FOR_ALL] = str(python())
 
 
@@ -274,8 +274,7 @@ def run(
         tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err, Path(os.devnull).open() as nothing,
         socket.socket(socket.AF_UNIX) as connection,
     ):  # fmt: skip
-        anew = "COVERAGE_PROCESS_CONFIG" in environment or Path(cwd, "solder_vae").is_dir()
-        connection.connect(str(program.with_name("libraries" if anew else "package")))
+        connection.connect(str(program.with_name("socket")))
         socket.send_fds(connection, [b" "], [nothing.fileno(), out.fileno(), err.fileno()])
         connection.sendall(json.dumps(request).encode() + b"\n")
         connection.settimeout(300)  # the first one waits for the imports
