@@ -48,8 +48,8 @@ def pytest_collection_finish(session):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Do not measure what a test's commands cover where others run the same code: they take 60 % longer with it."""
-    measured = os.environ.pop("COVERAGE_PROCESS_CONFIG", None) if item.get_closest_marker("unmeasured") else None
+    """Measure what a test's commands cover only where it is marked: they take half as long again with it."""
+    measured = None if item.get_closest_marker("measured") else os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
     try:
         return (yield)
     finally:

@@ -343,9 +343,9 @@ def test_symlink_loops_end(root):
     (root / "normal" / "loop").symlink_to(root)
     for name in "abcdefgh":  # 8! ways through them
         (root / "normal" / name).symlink_to(root / "normal")
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(image_files(root)) == 25
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_linked_folders_are_read(root, tmp_path):
@@ -397,9 +397,9 @@ def test_config_and_defaults_agree(root):
 
 @needs_photographs
 def test_published_photographs():
-    start = time.perf_counter()
+    start = time.process_time()
     tables = FolderSource(SHARED / "solder_joints").tables()
-    assert time.perf_counter() - start < 20  # 1 s on two idle cores
+    assert time.process_time() - start < 20  # 1 s on two idle cores
     assert found(tables) == {
         "train": {"normal": 1516},
         "val": {"normal": 342},

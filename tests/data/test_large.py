@@ -143,7 +143,6 @@ def test_threads_keep_the_order_and_run_ahead_by_some_only():
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 def test_training_is_the_same_to_the_bit(root, tmp_path):
     """Metrics, predictions and weights, with and without worker processes; the search's criterion, too."""
     own = ("data=folder", "few_normals=accept", f"data.root={root}", "criterion=val/pseudo_defect_auroc")
@@ -180,7 +179,6 @@ def with_peak(*arguments, cwd):
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 def test_very_many_images_train_and_score_in_bounded_memory(tmp_path):
     """200,000, or $SOLDER_VAE_MANY: all are read and split; training takes a fiftieth of its epoch's batches.
 

@@ -216,7 +216,6 @@ def test_a_checkpoint_with_an_unknown_view_is_refused_and_one_without_is_plain(i
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 def test_training_prediction_threshold_and_export_agree_on_the_view(tmp_path):
     write_images(tmp_path / "data" / "normal", pictures(40, 40))
     write_images(tmp_path / "data" / "short", pictures(6, 50, seed=1))

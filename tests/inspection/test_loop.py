@@ -61,6 +61,7 @@ def number(name):
 
 @pytest.mark.slow
 @in_browser
+@pytest.mark.measured
 def test_the_whole_loop(seen, tmp_path):
     """Each joint gets its verdict, by keys or by mouse; the table that is saved goes to threshold and to train."""
     with opened(seen / "seen/report.html") as page:

@@ -27,6 +27,7 @@ def inspected(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_an_inspection_by_several_processes_writes_the_same_files(inspected, tmp_path):
     checkpoint, images = inspected
     for processes in (1, 3):

@@ -26,6 +26,8 @@ OPTIONS = (
     "logger.mode=disabled", "pictures=false",
 )  # fmt: skip
 
+pytestmark = pytest.mark.measured
+
 
 def rows_of(path):
     with path.open(newline="") as file:

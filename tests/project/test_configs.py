@@ -210,7 +210,6 @@ def overrides(choice):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("choice", of_group(*GROUPS))
-@pytest.mark.unmeasured
 def test_every_choice_trains(choice, tmp_path):
     if choice == "data/folder":
         write_images(tmp_path / "images/normal", pictures(40))

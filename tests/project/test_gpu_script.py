@@ -39,7 +39,6 @@ def test_parts_that_start_no_process(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 def test_every_part_goes_through_on_a_cpu(tmp_path):
     done = run_script(tmp_path, PYTHON=str(warm.python()))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -57,7 +56,6 @@ def test_every_part_goes_through_on_a_cpu(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 def test_a_part_that_fails_is_named_and_the_others_run(tmp_path):
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\n[ "$3" = facts ] || [ "$3" = scores ] || exit 7\nexec {sys.executable} "$@"\n')
@@ -72,7 +70,6 @@ def test_a_part_that_fails_is_named_and_the_others_run(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.unmeasured
 def test_without_a_gpu_it_says_so_and_stops(tmp_path):
     done = run_script(tmp_path, DEVICE="cuda")
     assert done.returncode == 1

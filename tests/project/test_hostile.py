@@ -60,7 +60,6 @@ def feed(reader, first, count, folder, **environment):
 @pytest.mark.parametrize(
     ("first", "count"), [fuzz.IMAGES[0], *(pytest.param(*part, marks=pytest.mark.slow) for part in fuzz.IMAGES[1:])]
 )
-@pytest.mark.unmeasured
 def test_damaged_images(first, count, tmp_path):
     """Under a small limit on the number of pixels, so that the bound on memory is small, too."""
     ends = feed("image", first, count, tmp_path, OPENCV_IO_MAX_IMAGE_PIXELS=str(1 << 20))
@@ -68,13 +67,11 @@ def test_damaged_images(first, count, tmp_path):
     assert ends["read"] > count / 25
 
 
-@pytest.mark.unmeasured
 def test_damaged_images_under_the_usual_limit(tmp_path):
     feed("image", 20_000, 100, tmp_path)
 
 
 @pytest.mark.parametrize(("first", "count"), fuzz.CHECKPOINTS)
-@pytest.mark.unmeasured
 def test_damaged_checkpoints(first, count, tmp_path):
     ends = feed("checkpoint", first, count, tmp_path)
     assert ends["refused"] > count / 2
@@ -259,7 +256,6 @@ def test_any_arguments(arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", fuzz.OPTIONS)
-@pytest.mark.unmeasured
 def test_options_that_hardly_fit(first, tmp_path):
     """Every key of a training run, each with one value, or with all: see hostile_options.py."""
     ends = told("hostile_options.py", first, fuzz.EACH, cwd=tmp_path)
@@ -269,12 +265,12 @@ def test_options_that_hardly_fit(first, tmp_path):
 
 
 def test_numbers_of_many_digits_take_no_time():
-    started = time.monotonic()
+    started = time.process_time()
     for text in ("9" * 100_000, "9" * 1_000_000 + "e9"):
         for key in ("count", "rate"):
             with pytest.raises(UserError, match="number: give one"):
                 parse(Options, [f"{key}={text}"], "")
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 class Payload:

@@ -172,7 +172,6 @@ def filled_in(command, checkout):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [command for command in README if not command.startswith("make test")])
-@pytest.mark.unmeasured
 def test_readme_commands_run_as_written(command, checkout):
     """In the page's order: later ones use what earlier ones left."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "SOLDER_VAE_CACHE": str(checkout / "cache")}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import TINY
 
-pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -68,7 +68,7 @@ def inspect_wandb(run_directory: Path) -> dict[str, Any]:
     """What an offline Weights & Biases run holds, read back from its files."""
     command = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--summary", "--json"]
     offline = run_directory / "wandb/latest-run"
-    return json.loads(subprocess.check_output([*command, offline], text=True, timeout=60))
+    return json.loads(subprocess.check_output([*command, offline], text=True, timeout=300))
 
 
 def on_a_cluster(attempt: Callable[[], subprocess.CompletedProcess[str]]) -> subprocess.CompletedProcess[str]:

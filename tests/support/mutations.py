@@ -62,7 +62,7 @@ TRUST = (
         "utils/files.py",
         "fcntl.flock(lock, fcntl.LOCK_EX)",
         "fcntl.flock(lock, fcntl.LOCK_SH)",
-        "training/test_faults.py::test_two_runs_in_one_folder_take_turns",
+        "utils/test_files.py::test_a_lock_lets_one_in_at_a_time",
     ),
     Mutation(
         "a folder with a result is written over",

@@ -7,7 +7,7 @@ PADS = "name,x,y,width,height,type\nR1.1,0,0,16,16,R0603\nR1.2,20,0,16,16,R0603\
 
 
 def rows(database, table="joints"):
-    connection = sqlite3.connect(database, timeout=60)
+    connection = sqlite3.connect(database, timeout=300)
     connection.row_factory = sqlite3.Row
     try:
         return [dict(row) for row in connection.execute(f"SELECT * FROM {table} ORDER BY rowid")]

@@ -38,7 +38,7 @@ class Service:
     def __init__(self, process, port):
         self.process, self.port = process, port
 
-    def ask(self, method, path, body=None, kind=None, timeout=60):
+    def ask(self, method, path, body=None, kind=None, timeout=300):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             connection.request(method, path, body, {"content-type": kind} if kind else {})
@@ -62,12 +62,12 @@ class Service:
         return float(found[1]) if found else 0.0
 
     def connection(self):
-        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=300)
 
     def end(self):
         """SIGTERM; returns exit status and what was written to standard error."""
         self.process.send_signal(signal.SIGTERM)
-        _, errors = self.process.communicate(timeout=90)
+        _, errors = self.process.communicate(timeout=300)
         return self.process.returncode, errors
 
 

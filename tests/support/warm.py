@@ -277,7 +277,7 @@ def run(
         connection.connect(str(program.with_name("socket")))
         socket.send_fds(connection, [b" "], [nothing.fileno(), out.fileno(), err.fileno()])
         connection.sendall(json.dumps(request).encode() + b"\n")
-        connection.settimeout(300)  # the first one waits for the imports
+        connection.settimeout(600)  # the first one waits for the imports
         with connection.makefile() as answers:
             pid = int(answers.readline())
             connection.settimeout(timeout)

@@ -40,6 +40,7 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_a_run_leaves_what_it_can(trained):
     folder, result = trained
     numbers = json.loads((folder / "metrics.json").read_text())
@@ -66,6 +67,7 @@ def test_a_run_leaves_what_it_can(trained):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_its_checkpoint_decides_in_every_command(trained):
     folder, _ = trained
     work = folder.parent

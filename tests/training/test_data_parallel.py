@@ -57,6 +57,7 @@ def both(request, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_two_processes_train_to_the_weights_of_one(both):
     """In double precision: what differs is the mathematics, not the rounding, which Adam would blow up."""
     one, two = both
@@ -84,6 +85,7 @@ def test_all_processes_end_with_the_same_bits(both):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+@pytest.mark.measured
 def test_in_other_precisions_too_all_processes_end_with_the_same_bits(precision, tmp_path):
     assert_same_bits(trained(fit_on_ranks, tmp_path / "run", BetaVAE, epochs=2, precision=precision, alpha=0.03))
 
@@ -157,7 +159,6 @@ def numbers(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 def test_a_command_on_two_processes_goes_on_and_ends_in_the_numbers_of_one(tmp_path):
     for name, *options in (
         ("whole", "trainer.devices=1", "trainer.max_epochs=3"),
@@ -183,7 +184,7 @@ def running(tmp_path):
         start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     try:
-        wait_until(lambda: (tmp_path / "run/last.ckpt").exists() or process.poll() is not None, 300)
+        wait_until(lambda: (tmp_path / "run/last.ckpt").exists() or process.poll() is not None, 600)
         assert process.poll() is None, process.stderr.read()
         yield process
     finally:
@@ -212,7 +213,6 @@ def is_running(pid):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes in /proc")
 @pytest.mark.parametrize("victim", ["a rank", "the command", "all by Ctrl-C"])
-@pytest.mark.unmeasured
 def test_no_process_is_left_behind(victim, running):
     ranks = children_of(running.pid)
     assert len(ranks) == 2
@@ -230,7 +230,7 @@ def test_no_process_is_left_behind(victim, running):
         os.killpg(running.pid, signal.SIGINT)
         assert running.wait(60) == 130
         assert "Traceback" not in running.stderr.read()
-    wait_until(lambda: are_gone(ranks), 30)
+    wait_until(lambda: are_gone(ranks), 300)
 
 
 def test_data_survive_the_way_to_another_process():

@@ -12,7 +12,7 @@ import pytest
 from checkpoints import pictures, write_images
 from commands import run_command
 
-pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
+pytestmark = pytest.mark.slow
 
 OPTIONS = (
     "data=folder",

@@ -19,7 +19,7 @@ from commands import TINY, run_python, train
 
 from solder_vae.models.checkpoint import read_checkpoint
 
-pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
+pytestmark = pytest.mark.slow
 
 FAULTY = Path(__file__).parents[1] / "support" / "faulty.py"
 COMMON = ("logger.mode=disabled", "trainer.max_epochs=3", "pictures=false", "hydra.run.dir=run")

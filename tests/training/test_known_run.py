@@ -11,6 +11,8 @@ from commands import run_command, train
 from solder_vae import Inspector
 from solder_vae.data.synthetic import render
 
+pytestmark = pytest.mark.measured
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

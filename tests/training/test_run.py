@@ -16,7 +16,7 @@ import yaml
 from commands import TINY, inspect_wandb, run_command, train
 from pages import Page
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.measured]
 
 FILES = {
     "best.ckpt",

@@ -77,6 +77,7 @@ def sweep(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_one_job_trains_and_both_have_the_results_of_runs_of_their_own(sweep, tmp_path):
     jobs = [sweep / "0", sweep / "1"]
     assert sorted(map(epochs_trained, jobs)) == [0, 2]

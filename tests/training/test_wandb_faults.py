@@ -14,7 +14,7 @@ import pytest
 from commands import TINY, inspect_wandb, train
 from stand_in import StandIn
 
-pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
+pytestmark = pytest.mark.slow
 
 COMMON = ("model=cae", "score=recon", "pictures=true", "hydra.run.dir=run")
 #: Seconds, instead of the minutes that a user waits at most.

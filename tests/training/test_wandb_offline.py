@@ -17,7 +17,7 @@ from commands import train
 
 from solder_vae.training.run_files import IMAGES_SHOWN, rows_with_pictures, summary_numbers
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.measured]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def job(tmp_path_factory):
 def records(job):
     """The run's records in order, each as its type and content."""
     command = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--json", job / "wandb/latest-run"]
-    lines = map(json.loads, subprocess.check_output(command, text=True, timeout=60).splitlines())
+    lines = map(json.loads, subprocess.check_output(command, text=True, timeout=300).splitlines())
     return [(line["type"], line.get(line["type"], {})) for line in lines]
 
 

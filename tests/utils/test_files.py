@@ -1,11 +1,12 @@
 """Files and folders appear whole or not at all."""
 
+import fcntl
 from pathlib import Path
 
 import pytest
 
 from solder_vae.utils.errors import UserError
-from solder_vae.utils.files import atomic_directory, atomic_file
+from solder_vae.utils.files import atomic_directory, atomic_file, file_lock
 
 
 def half_written(path):
@@ -61,6 +62,17 @@ def test_nothing_is_overwritten(tmp_path):
     with pytest.raises(UserError, match="cannot be made"), atomic_directory(tmp_path / "folder" / "kept" / "below"):
         pass
     assert (tmp_path / "folder" / "kept").read_text() == "1"
+
+
+def test_a_lock_lets_one_in_at_a_time(tmp_path):
+    """Nobody else gets it meanwhile, not even beside others, and the next one gets it at once."""
+    path = tmp_path / "below" / "run"
+    with file_lock(path), path.with_suffix(".lock").open() as other:
+        for kind in (fcntl.LOCK_SH, fcntl.LOCK_EX):
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(other, kind | fcntl.LOCK_NB)
+    with path.with_suffix(".lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_the_current_folder_will_do(tmp_path, monkeypatch):

@@ -167,7 +167,7 @@ def start(folder):
 
 def test_runs_started_together_share_one_whole_cache(tmp_path):
     runs = [start(tmp_path) for _ in range(2)]
-    printed = [run.communicate(timeout=120) for run in runs]
+    printed = [run.communicate(timeout=600) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], printed
     assert printed[0][0] == printed[1][0] != ""
     assert len(list(tmp_path.glob("*.bin"))) == 1
@@ -182,6 +182,6 @@ def test_a_run_killed_midway_leaves_nothing_that_is_read(tmp_path):
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     after = start(tmp_path)
-    out, errors = after.communicate(timeout=120)
+    out, errors = after.communicate(timeout=600)
     assert after.returncode == 0, errors
     assert len(out.strip()) == 64

@@ -44,8 +44,12 @@ def test_affine_recovers_what_made_the_points(angle, scale, shear, count, shift)
 def test_homography_recovers_what_made_the_points(angle, scale, tilt_x, tilt_y, count):
     true = similarity(angle, scale) @ np.array([[1, 0, 0], [0, 1, 0], [tilt_x, tilt_y, 1]])
     assume((np.column_stack([SQUARE, np.ones(6)]) @ true[2] > 0.3).all())
-    found = fit_homography(SQUARE[:count], project(true, SQUARE[:count]))
-    np.testing.assert_allclose(project(found, SQUARE), project(true, SQUARE), rtol=1e-6, atol=1e-4)
+    pixels = project(true, SQUARE[:count])
+    found = fit_homography(SQUARE[:count], pixels)
+    # OpenCV reads the points, less their middle, in single precision: each place is off by up to 2**-24 of the largest
+    # distance from it, however near the origin it lies itself. 12,000 maps were off by 0.7 times that, 1.5 at most.
+    rounding = 2.0**-24 * np.abs(pixels - pixels.mean(axis=0)).max()
+    np.testing.assert_allclose(project(found, SQUARE), project(true, SQUARE), rtol=0, atol=4 * rounding)
 
 
 @settings(deadline=None, max_examples=30)

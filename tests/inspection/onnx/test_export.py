@@ -218,7 +218,6 @@ def test_file_of_a_letterbox(tmp_path, view):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "score"), KINDS[1:])
-@pytest.mark.unmeasured
 def test_command(tmp_path, model, score):
     path, _ = write_checkpoint(tmp_path / "best.ckpt", model, score)
     done = run_command("export", f"checkpoint={path}", "out=graphs/a.onnx", cwd=tmp_path, fresh=model == "cae")

@@ -34,7 +34,7 @@ def behind(gate, *groups, batch=8):
     """What becomes of groups that come while the network is busy with another."""
     batcher = Batcher(gate, batch)
     first = batcher.submit(["first"])
-    assert gate.begun.acquire(timeout=30)
+    assert gate.begun.acquire(timeout=300)
     answers = [batcher.submit(group) for group in groups]
     yield answers
     gate.open.set()

@@ -35,7 +35,7 @@ def test_there_are_commands():
 def test_the_commands_work_as_they_stand(service, command):
     command = command.replace("http://127.0.0.1:8000/", f"http://127.0.0.1:{service.port}/")
     result = subprocess.run(
-        ["bash", "-c", f"{command} --fail-with-body"], cwd=service.folder, capture_output=True, text=True, timeout=60
+        ["bash", "-c", f"{command} --fail-with-body"], cwd=service.folder, capture_output=True, text=True, timeout=300
     )
     assert (result.returncode, result.stderr) == (0, ""), result.stdout
     if "/metrics" in command:

@@ -51,7 +51,7 @@ def check(service, right):
     assert status == 200
     for row in answer["predictions"]:
         assert row["scores"] == pytest.approx(right[row["path"]]["scores"], rel=2e-5)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while service.get("/health")[1]["waiting"]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -103,7 +103,7 @@ def test_uploads_that_are_cut_off(service, right):
         with service.connection() as connection:
             connection.sendall(whole[:place])
     check(service, right)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     with_header = sum(place >= whole.index(b"\r\n\r\n") + 4 for place in places)
     while service.metric('solder_vae_requests_total{path="/pictures",status="499"}') < gone + with_header:
         assert time.monotonic() < deadline
@@ -120,7 +120,7 @@ def test_slow_clients_are_sent_away_and_hold_nobody_up(service, right):
         connection.sendall(whole[: sent[index]])
     ended = [False] * 40
     started = time.monotonic()
-    while not all(ended) and time.monotonic() < started + 20:
+    while not all(ended) and time.monotonic() < started + 120:
         for index, connection in enumerate(connections):
             try:
                 connection.sendall(whole[sent[index] : sent[index] + 1])
@@ -272,7 +272,7 @@ def test_the_end_under_load(folder, right):
                 each.result()
         for row in answered:
             assert row["scores"] == pytest.approx(right[row["path"]]["scores"], rel=2e-5)
-        _, errors = service.process.communicate(timeout=60)
+        _, errors = service.process.communicate(timeout=300)
         assert (service.process.returncode, errors) == (0, "")
 
 

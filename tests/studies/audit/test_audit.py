@@ -420,6 +420,7 @@ def test_a_browser_shows_every_section_and_runs_nothing_else(hostile, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_the_command_writes_page_and_json_and_nothing_else(root, tmp_path):
     done = run_command("audit", f"data.root={root}", "data.image_size=16", "out=found", cwd=tmp_path, fresh=True)
     assert done.returncode == 0, done.stderr
@@ -455,6 +456,7 @@ def test_mistakes_get_one_sentence(tmp_path, arguments, message):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_training_warns_of_the_shortcut_before_it_begins(root, tmp_path):
     (root / "normal" / "broken.png").unlink()
     done = run_command(

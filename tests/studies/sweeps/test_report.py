@@ -150,6 +150,7 @@ def test_a_log_without_a_failure_has_no_error(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_a_report_while_the_sweep_goes_on(tmp_path):
     """It reads what is there, and neither it nor the sweep minds the other."""
     sweep = tmp_path / "sweep"
