@@ -49,7 +49,7 @@ mutations: dev ## break what matters in one place at a time: a test must notice 
 	OMP_NUM_THREADS=1 $(BIN)/python tests/support/mutations.py
 
 check: lint ## lint, types and the fast tests, 3 minutes on two idle cores
-	$(PYTEST) -m "not slow"
+	HYPOTHESIS_PROFILE=few_examples $(PYTEST) -m "not slow"
 
 lint: dev ## lint and types alone
 	$(BIN)/ruff check .

@@ -11,6 +11,8 @@ import warm
 
 # How long an example takes says more of what else the machine does than of the code.
 hypothesis.settings.register_profile("new_examples", deadline=None)
+# A few, for make check; a test that says itself how many it needs keeps them.
+hypothesis.settings.register_profile("few_examples", deadline=None, max_examples=20)
 # CI tries the same examples each time, so that a change is not refused for what another one did.
 hypothesis.settings.register_profile("same_examples", deadline=None, derandomize=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "new_examples"))

@@ -110,6 +110,7 @@ def drift(batch, seen):
     return compare(dict(zip(LOOKS, np.array(batch).T, strict=True)), seen, len(batch))
 
 
+@pytest.mark.slow
 def test_held_out_photographs_raise_no_alarm(photographs):
     """200 batches, and 200 more in which a quarter are defects."""
     held_out, seen = photographs

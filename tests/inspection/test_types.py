@@ -26,7 +26,7 @@ OPTIONS = (
     "logger.mode=disabled", "pictures=false",
 )  # fmt: skip
 
-pytestmark = pytest.mark.measured
+pytestmark = [pytest.mark.slow, pytest.mark.measured]
 
 
 def rows_of(path):

@@ -71,6 +71,7 @@ def test_damaged_images_under_the_usual_limit(tmp_path):
     feed("image", 20_000, 100, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "count"), fuzz.CHECKPOINTS)
 def test_damaged_checkpoints(first, count, tmp_path):
     ends = feed("checkpoint", first, count, tmp_path)

@@ -4,11 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bare
 import pytest
-from commands import run_command
 
 PACKAGE = Path(__file__).parents[2] / "solder_vae"
-SLOW = ("torch", "pytorch_lightning", "albumentations")
 
 WITHOUT_TORCH = (
     *(f"utils.{name}" for name in ("errors", "cli", "config", "files", "tables", "text", "labels", "threads")),
@@ -32,11 +31,21 @@ WITHOUT_TORCH = (
 )
 
 
+@pytest.fixture(scope="module")
+def imported():
+    """What each module and all that it imports bring along."""
+    requests = [f"solder_vae.{module}" for module in (*WITHOUT_TORCH, "models.autoencoder")]
+    return dict(zip(requests, bare.answers(requests, Path.cwd()), strict=True))
+
+
 @pytest.mark.parametrize("module", WITHOUT_TORCH)
-def test_modules_without_torch(module):
-    code = f"import sys, solder_vae.{module}; print([name for name in {SLOW} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert found.stdout.strip() == "[]"
+def test_modules_without_torch(module, imported):
+    assert imported[f"solder_vae.{module}"] == (0, "", [])
+
+
+def test_a_module_with_torch_is_noticed(imported):
+    status, said, heavy = imported["solder_vae.models.autoencoder"]
+    assert (status, heavy) == (0, ["torch"]), said
 
 
 def test_an_inspection_does_without_what_only_training_needs():
@@ -46,42 +55,44 @@ def test_an_inspection_does_without_what_only_training_needs():
     assert not heavy & set(found.stdout.split())
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        *([command, "chekpoint=x"] for command in ("predict", "threshold", "export", "crop", "dashboard", "serve")),
-        *([command, "seeed=1"] for command in ("train", "audit", "reproduce")),
-        ["report"],
-        ["report", "nowhere"],
-        ["predict", "checkpoint=no.ckpt", "images=.", "out=new"],
-        ["predict", "checkpoint=a.ckpt", "images=nowhere", "out=new"],
-        ["predict", "checkpoint=a.ckpt", "images=.", "out=."],
-        ["predict", "checkpoint=a.ckpt", "images=.", "out=new", "device=tpu"],
-        ["predict", "checkpoint=a.ckpt", "board=no.png", "pads=no.csv", "out=new"],
-        ["threshold", "checkpoint=no.ckpt", "rule=quantile", "q=0.9"],
-        ["threshold", "checkpoint=a.ckpt", "rule=quantle"],
-        ["threshold", "checkpoint=a.ckpt", "rule=quantile", "q=2"],
-        ["threshold", "checkpoint=a.ckpt", "rule=cost", "escape_cost=2", "prevalence=0.1"],
-        ["export", "checkpoint=no.ckpt", "out=a.onnx"],
-        ["crop", "board=no.png", "pads=no.csv", "out=new"],
-        ["serve", "checkpoint=no.ckpt"],
-        ["serve", "checkpoint=a.ckpt", "pictures=0"],
-        ["train", "model=cea"],
-        ["train", "data=folder", "data.root=nowhere"],
-        ["train", "resume=no.ckpt"],
-        ["audit", "data.root=nowhere", "out=new"],
-        ["audit", "out=new"],
-        ["reproduce", "scale=huge"],
-    ],
-    ids=" ".join,
-)
-def test_mistakes_are_told_without_torch(arguments, tmp_path):
-    (tmp_path / "a.ckpt").touch()
-    result = run_command(*arguments, cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
-    imported = {
-        line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if line.startswith("import time")
-    }
-    assert result.returncode == 2
-    assert "error: " in result.stderr
-    assert "solder_vae" in imported
-    assert not imported & set(SLOW)
+MISTAKES = [
+    *([command, "chekpoint=x"] for command in ("predict", "threshold", "export", "crop", "dashboard", "serve")),
+    *([command, "seeed=1"] for command in ("train", "audit", "reproduce")),
+    ["report"],
+    ["report", "nowhere"],
+    ["predict", "checkpoint=no.ckpt", "images=.", "out=new"],
+    ["predict", "checkpoint=a.ckpt", "images=nowhere", "out=new"],
+    ["predict", "checkpoint=a.ckpt", "images=.", "out=."],
+    ["predict", "checkpoint=a.ckpt", "images=.", "out=new", "device=tpu"],
+    ["predict", "checkpoint=a.ckpt", "board=no.png", "pads=no.csv", "out=new"],
+    ["threshold", "checkpoint=no.ckpt", "rule=quantile", "q=0.9"],
+    ["threshold", "checkpoint=a.ckpt", "rule=quantle"],
+    ["threshold", "checkpoint=a.ckpt", "rule=quantile", "q=2"],
+    ["threshold", "checkpoint=a.ckpt", "rule=cost", "escape_cost=2", "prevalence=0.1"],
+    ["export", "checkpoint=no.ckpt", "out=a.onnx"],
+    ["crop", "board=no.png", "pads=no.csv", "out=new"],
+    ["serve", "checkpoint=no.ckpt"],
+    ["serve", "checkpoint=a.ckpt", "pictures=0"],
+    ["train", "model=cea"],
+    ["train", "data=folder", "data.root=nowhere"],
+    ["train", "resume=no.ckpt"],
+    ["audit", "data.root=nowhere", "out=new"],
+    ["audit", "out=new"],
+    ["reproduce", "scale=huge"],
+]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "a.ckpt").touch()
+    requests = [["-m", f"solder_vae.{command}", *options] for command, *options in MISTAKES]
+    return dict(zip(map(" ".join, MISTAKES), bare.answers(requests, folder), strict=True))
+
+
+@pytest.mark.parametrize("arguments", [" ".join(mistake) for mistake in MISTAKES])
+def test_mistakes_are_told_without_torch(arguments, told):
+    status, said, heavy = told[arguments]
+    assert status == 2, said
+    assert "error: " in said
+    assert heavy == []

@@ -11,7 +11,7 @@ from commands import run_command, train
 from solder_vae import Inspector
 from solder_vae.data.synthetic import render
 
-pytestmark = pytest.mark.measured
+pytestmark = [pytest.mark.slow, pytest.mark.measured]
 
 
 @pytest.fixture(scope="module")

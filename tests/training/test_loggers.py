@@ -95,6 +95,7 @@ class Workspaces(StandIn):
         self.answer(data)
 
 
+@pytest.mark.slow
 def test_the_dashboard_is_saved_where_weights_and_biases_can_be_reached(tmp_path):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Workspaces) as server:
         server.saved = []
@@ -103,7 +104,7 @@ def test_the_dashboard_is_saved_where_weights_and_biases_can_be_reached(tmp_path
         environment = {**os.environ, "WANDB_BASE_URL": address, "WANDB_API_KEY": "k" * 40}
         result = subprocess.run(
             [sys.executable, "-m", "solder_vae.dashboard", "project=line"], cwd=tmp_path, capture_output=True,
-            text=True, env=environment, timeout=100, check=False,
+            text=True, env=environment, timeout=600, check=False,
         )  # fmt: skip
         server.shutdown()
     assert result.returncode == 0, result.stderr

@@ -23,6 +23,7 @@ def rows(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_the_command_writes_images_masks_factors_and_a_sheet(tmp_path):
     done = run_command("data.synthetic", "--out", "out", "-n", "6", "--defect", "bridge", cwd=tmp_path, fresh=True)
     assert done.returncode == 0, done.stderr

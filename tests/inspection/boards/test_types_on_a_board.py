@@ -9,6 +9,8 @@ from commands import run_command
 from solder_vae.data.image_files import read_image
 from solder_vae.data.synthetic.board.__main__ import main as render
 
+pytestmark = pytest.mark.slow
+
 FILES = {"pads": "centroid.csv", "fiducials": "fiducials.csv", "footprints": "footprints.csv"}
 KINDS = ("missing_component", "bridge", "shifted_component")
 
