@@ -78,4 +78,5 @@ def head_blocks(measured: Sequence[MeasuredHead]) -> Iterator[Block]:
 
 
 def _apart(one: Mapping[int, float], other: Mapping[int, float]) -> str:
-    return difference(paired_test([one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]))
+    test = paired_test([one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())])
+    return difference(test).replace(" [", "\n[")  # the interval below, or the table would need sideways scrolling
