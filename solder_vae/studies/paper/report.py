@@ -171,11 +171,17 @@ def lengths(results: Results) -> str:
         return "Whether the validation loss has flattened cannot be told from so few epochs."
     steps = sorted({trend.steps for trend in results.trends})
     span = f"{steps[0]} to {steps[-1]}" if len(steps) > 1 else str(steps[0])
-    still = sum(trend.falling for trend in results.trends)
+    told = [trend.falling for trend in results.trends if trend.falling is not None]
+    end = (
+        f"In {sum(told)} of them it was still falling: by {100 * FALL:.0f} % or more, and not within its scatter."
+        if told
+        else "The learning rate ends with a run, and the fall of its loss with it: only longer runs would show whether "
+        "more steps lower it."
+    )
     return (
         f"Over the last third of a run's epochs its validation loss fell by {100 * median(falls):.1f} % (median over "
         f"{len(falls)} runs of {span} steps; from {100 * min(falls):.1f} % to {100 * max(falls):.1f} %, negative where "
-        f"it rose). In {still} of them it was still falling: by {100 * FALL:.0f} % or more, and not within its scatter."
+        f"it rose). {end}"
     )
 
 

@@ -60,11 +60,14 @@ class TestedComparison(NamedTuple):
 
 
 class Trend(NamedTuple):
-    """How a run's validation loss ended, see :func:`solder_vae.training.verdict.trend`; ``fall`` None: not told."""
+    """How a run's validation loss ended, see :func:`solder_vae.training.verdict.trend`; ``fall`` None: not told.
+
+    ``falling`` is None where the learning rate ended with the run: then so does the fall of the loss.
+    """
 
     steps: int
     fall: float | None
-    falling: bool
+    falling: bool | None
 
 
 class Results(NamedTuple):
@@ -96,7 +99,7 @@ def results(runs: Runs) -> Results:
     """Everything that the tables say of the finished runs."""
     rows = {row: row_result(row, runs) for row in ROWS if runs.of(row)}
     trends = [
-        Trend(found["verdict/steps"], found["verdict/val_loss_fall"], bool(found["verdict/val_loss_falling"]))
+        Trend(found["verdict/steps"], found["verdict/val_loss_fall"], found["verdict/val_loss_falling"])
         for found in (run.metrics for run in runs.finished.values())
         if "verdict/steps" in found  # runs of earlier versions tell nothing
     ]

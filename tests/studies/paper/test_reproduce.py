@@ -184,7 +184,7 @@ def test_words_for_numbers():
 
 
 def test_the_report_says_whether_the_runs_were_long_enough():
-    trends = [Trend(800, 0.01, False), Trend(816, 0.094, True), Trend(800, -0.02, False), Trend(800, None, False)]
+    trends = [Trend(800, 0.01, False), Trend(816, 0.094, True), Trend(800, -0.02, False), Trend(800, None, None)]
     sentence = lengths(SimpleNamespace(trends=trends))
     assert (
         "fell by 1.0 % (median over 3 runs of 800 to 816 steps; from -2.0 % to 9.4 %, negative where it rose)"
@@ -192,6 +192,9 @@ def test_the_report_says_whether_the_runs_were_long_enough():
     )
     assert "In 1 of them it was still falling: by 5 % or more" in sentence
     assert "of 800 steps" in lengths(SimpleNamespace(trends=trends[:1]))
+    ended = lengths(SimpleNamespace(trends=[Trend(1264, 0.1, None)] * 2))
+    assert "The learning rate ends with a run" in ended
+    assert "still falling" not in ended
     assert "cannot be told" in lengths(SimpleNamespace(trends=trends[3:]))
 
 
