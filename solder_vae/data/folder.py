@@ -130,8 +130,7 @@ class FolderSource:
         Raises:
             UserError: there are none, or they don't fit the layout, ``group_regex`` or ``type_regex``.
         """
-        skip = self.on_bad_file == "skip"
-        records = find_records(Path(str(self.root)), self.layout, self.normal, skip=skip)
+        records, skip = self.listed(), self.on_bad_file == "skip"
         apart = {record.path.resolve(): record for record in known_records(self.known, self.normal, skip)}
         records = [record for record in records if not apart or record.path.resolve() not in apart] + [*apart.values()]
         if self.group_regex is not None:
@@ -141,6 +140,10 @@ class FolderSource:
             records = with_types(records, root if root.is_dir() else root.parent, self.type_regex)
             check_found((record.type for record in records), self.type_regex)
         return records
+
+    def listed(self) -> list[Record]:
+        """The images as the layout has them."""
+        return find_records(Path(str(self.root)), self.layout, self.normal, skip=self.on_bad_file == "skip")
 
     def tables(self) -> dict[str, ImageTable]:
         """Find, decode and split the images, each once.

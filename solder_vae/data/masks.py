@@ -1,4 +1,4 @@
-"""Where a defect is in a test image, for layouts that say so as MVTec AD does."""
+"""Where a defect is in a test image, for layouts that say so as MVTec AD, MVTec AD 2 or VisA do."""
 
 from __future__ import annotations
 
@@ -19,12 +19,20 @@ log = logging.getLogger(__name__)
 
 
 def mask_path(image: Path) -> Path | None:
-    """``ROOT/ground_truth/DEFECT/000_mask.png`` (or ``000.png``) of ``ROOT/test/DEFECT/000.png``; None without."""
-    folder = image.parents[2] / "ground_truth" / image.parent.name if len(image.parents) > 2 else image.parent
-    for name in (f"{image.stem}_mask.png", f"{image.stem}.png"):
-        if folder != image.parent and (folder / name).is_file():
-            return folder / name
-    return None
+    """The mask of an image, ``000_mask.png`` or ``000.png`` of ``000.png``; None without.
+
+    MVTec AD has it in ``ground_truth/DEFECT`` for ``test/DEFECT/000.png``, MVTec AD 2 in
+    ``test_public/ground_truth/bad`` for ``test_public/bad/000.png``, VisA in ``Data/Masks/Anomaly`` for
+    ``Data/Images/Anomaly/000.JPG``.
+    """
+    if len(image.parents) < 3:
+        return None
+    defect, split, root = image.parent.name, image.parents[1], image.parents[2]
+    folders = [root / "ground_truth" / defect, split / "ground_truth" / defect]
+    if split.name == "Images":
+        folders.append(split.with_name("Masks") / defect)
+    places = (folder / name for folder in folders for name in (f"{image.stem}_mask.png", f"{image.stem}.png"))
+    return next((path for path in places if path.is_file()), None)
 
 
 def read_masks(
@@ -47,7 +55,7 @@ def read_masks(
         return None
     if missing:
         log.warning(
-            "%d of %d defective test images have no mask in ground_truth (first: %s): anomaly maps are not measured.",
+            "%d of %d defective test images have no mask (first: %s): anomaly maps are not measured.",
             len(missing),
             len(defective),
             printable(str(missing[0])),
@@ -62,7 +70,7 @@ def read_masks(
             log.warning("%s: %s; anomaly maps are not measured.", printable(str(path)), fault)
             return None
         masks[place] = prepare_mask(mask, image_size, crop)
-    log.info("Read %d masks of defects from ground_truth.", len(defective))
+    log.info("Read %d masks of defects.", len(defective))
     return masks
 
 

@@ -55,7 +55,9 @@ _SPLIT_WORDS = {
 }
 _SPLIT_OF = {word: split for split, words in _SPLIT_WORDS.items() for word in words.split()}
 _SET = "(?:data|dataset|set|split|images?|imgs?)"
-_SPLIT = re.compile(rf"(?:\d+[\W_]*)?(?:{_SET}[\W_]+)?({'|'.join(sorted(_SPLIT_OF, key=len)[::-1])})(?:[\W_]*{_SET})?")
+_SPLIT = re.compile(
+    rf"(?:\d+[\W_]*)?(?:{_SET}[\W_]+)?({'|'.join(sorted(_SPLIT_OF, key=len)[::-1])})(?:[\W_]*(?:{_SET}|public))?"
+)
 
 
 def is_system(name: str) -> bool:

@@ -93,6 +93,11 @@ def test_layouts_with_masks(tmp_path):
         tmp_path / "mvtec", "train/good/0.png", "test/good/1.png", "test/bent/2.png", "ground_truth/bent/2_mask.png"
     )
     assert classes(tmp_path / "mvtec") == {"train normal": 1, "test normal": 1, "test bent": 1}
+    pictures(
+        tmp_path / "mvtec2", "train/good/0.png", "test_public/bad/1.png", "test_public/ground_truth/bad/1_mask.png",
+        "test_private/2.png",
+    )  # fmt: skip
+    assert classes(tmp_path / "mvtec2") == {"train normal": 1, "test bad": 1}
     pictures(tmp_path / "dagm", "Train/0.png", "Test/defect/1.PNG", "Test/defect/Label/1_label.PNG")
     assert classes(tmp_path / "dagm") == {"train normal": 1, "test defect": 1}
 

@@ -88,8 +88,8 @@ def test_pictures_that_are_no_masks(stem):
     [
         ("train", "train Training TRAIN train_set trainset trn train-data training_images 01_train images_train"),
         ("val", "val valid Validation validation_set VAL val-images"),
-        ("test", "test Testing test_set TestSet tst test_data 2-test"),
-        (None, "trainer testing_station normal t station tests_failed 7 train_wheel contest"),
+        ("test", "test Testing test_set TestSet tst test_data 2-test test_public"),
+        (None, "trainer testing_station normal t station tests_failed 7 train_wheel contest test_private"),
     ],
 )
 def test_names_of_splits(split, names):

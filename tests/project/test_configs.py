@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import json
 import re
 import shlex
 
@@ -13,6 +14,7 @@ from documented import GROUPS, ROOT, compose_command, config_of
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
+from published import write_mvtec, write_visa
 
 from solder_vae.training.loggers import run_loggers
 from solder_vae.training.trainer import OWN_KEYS, make_trainer
@@ -189,21 +191,28 @@ def test_a_scale_says_how_long_the_runs_of_a_table_are(scale, table):
 
 # every choice trains --------------------------------------------------------------------------------------------------
 
+
+def write_folders(root):
+    write_images(root / "normal", pictures(40))
+    write_images(root / "bridge", pictures(4, seed=1))
+
+
 QUICK = ("trainer.max_epochs=1", "score.latent=mean", "pictures=false")
 NEEDED = {
     "data/folder": ["data.root=images", "few_normals=accept"],
+    "data/mvtec": ["data.root=images", "few_normals=accept"],
+    "data/visa": ["data.root=images", "data.category=pcb1", "few_normals=accept"],
     "score/classifier": ["data.known=6"],
     "threshold/fixed": ["threshold.value=1"],
 }
+ON_DISK = {"data/folder": write_folders, "data/mvtec": write_mvtec, "data/visa": write_visa}
 UNTRAINED = ("model/backbone", "experiment/inspect")  # they take no learning rate
 
 
 def overrides(choice):
     group, name = choice.split("/")
     given = [text for text in TINY if choice not in UNTRAINED or not text.startswith("model.")]
-    tiny = [
-        text for text in given if choice != "data/folder" or text.startswith(("data.image_size", "data.batch_size"))
-    ]
+    tiny = [text for text in given if choice not in ON_DISK or text.startswith(("data.image_size", "data.batch_size"))]
     wandb = [] if group == "logger" else ["logger.mode=disabled"]
     return [f"{group}={name}", *tiny, *QUICK, *wandb, *NEEDED.get(choice, []), "hydra.run.dir=run"]
 
@@ -211,8 +220,10 @@ def overrides(choice):
 @pytest.mark.slow
 @pytest.mark.parametrize("choice", of_group(*GROUPS))
 def test_every_choice_trains(choice, tmp_path):
-    if choice == "data/folder":
-        write_images(tmp_path / "images/normal", pictures(40))
-        write_images(tmp_path / "images/bridge", pictures(4, seed=1))
+    if choice in ON_DISK:
+        ON_DISK[choice](tmp_path / "images")
     result = run_command("train", *overrides(choice), cwd=tmp_path)
     assert (tmp_path / "run/metrics.json").exists(), result.stderr
+    if choice in ("data/mvtec", "data/visa"):
+        numbers = json.loads((tmp_path / "run/metrics.json").read_text())
+        assert {"test/localisation/pixel_auroc", "test/localisation/aupro"} <= set(numbers)
