@@ -239,8 +239,8 @@ def test_prepare_leaves_a_square_of_the_right_size_alone():
 
 
 def test_prepare_averages_over_areas_when_shrinking():
-    image = RNG.integers(0, 256, (128, 150, 3), dtype=np.uint8)
-    blocks = image[:, 11:139].reshape(64, 2, 64, 2, 3).mean(axis=(1, 3))
+    image = RNG.integers(0, 256, (192, 214, 3), dtype=np.uint8)  # three times as large: at twice, bilinear is the same
+    blocks = image[:, 11:203].reshape(64, 3, 64, 3, 3).mean(axis=(1, 3))
     assert np.abs(prepare(image, 64) - blocks).max() <= 0.5
 
 

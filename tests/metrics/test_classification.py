@@ -119,17 +119,17 @@ def test_threshold_numbers_against_torchmetrics(case: Case, threshold: int) -> N
 
 
 def test_a_case_by_hand() -> None:
-    scores = [0.1, 0.2, 0.6, 0.5, 0.7, 0.4, 0.9, 0.3]
-    defects = ["normal", "normal", "normal", "normal", "bridge", "bridge", "bridge/small", "void"]
-    labels = [0, 0, 0, 0, 1, 1, 1, 1]
+    scores = [0.05, 0.1, 0.2, 0.6, 0.5, 0.7, 0.4, 0.9, 0.3]
+    defects = [*["normal"] * 5, "bridge", "bridge", "bridge/small", "void"]
+    labels = [0, 0, 0, 0, 0, 1, 1, 1, 1]
     metrics = evaluate(scores, labels, defects, 0.5)
-    assert [metrics[key] for key in ("tp", "fp", "fn", "tn")] == [2, 1, 2, 3], "0.5 is not above 0.5"
+    assert [metrics[key] for key in ("tp", "fp", "fn", "tn")] == [2, 1, 2, 4], "0.5 is not above 0.5"
     assert metrics["precision"] == 2 / 3
     assert metrics["recall"] == metrics["escape_rate"] == 0.5
     assert metrics["f1"] == pytest.approx(4 / 7)
-    assert metrics["false_call_rate"] == 0.25
-    assert metrics["auroc"] == pytest.approx(12 / 16)
-    assert (metrics["n"], metrics["n_normal"], metrics["n_abnormal"], metrics["prevalence"]) == (8, 4, 4, 0.5)
+    assert metrics["false_call_rate"] == 0.2
+    assert metrics["auroc"] == pytest.approx(16 / 20)
+    assert (metrics["n"], metrics["n_normal"], metrics["n_abnormal"], metrics["prevalence"]) == (9, 5, 4, 4 / 9)
     rows = {row.defect: (row.n, row.caught, row.recall) for row in defect_recalls(metrics)}
     assert rows == {"bridge": (2, 1, 0.5), "bridge/small": (1, 1, 1.0), "void": (1, 0, 0.0)}
 

@@ -160,8 +160,8 @@ TRUST = (
     Mutation(
         "a run resumes after its last epoch",
         "training/resume.py",
-        'if checkpoint["epoch"] + 1 >= max_epochs:',
-        'if checkpoint["epoch"] >= max_epochs:',
+        "or done >= planned:",
+        "or done > planned:",
         "training/test_run.py::test_what_cannot_be_resumed_is_refused",
     ),
     Mutation(
@@ -310,9 +310,9 @@ NUMBERS = (
     ),
     Mutation(
         "the ONNX graph does not cut out the centre",
-        "inspection/onnx/resize.py",
-        "    if crop == SQUARE:\n",
-        "    if False:\n",
+        "data/axes.py",
+        "torch.floor((each - side) / 2)",
+        "torch.zeros_like(side)",
         "inspection/onnx/test_export.py::test_any_shape_is_prepared_as_by_opencv",
     ),
     Mutation(

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from solder_vae.models.networks import Encoder
 from solder_vae.models.precision import FULL
 from solder_vae.models.steps import check_optimization
+from solder_vae.training.resume import check_epochs_left
 from solder_vae.training.run import build_model, build_parts
 from solder_vae.training.trainer import make_trainer
 from solder_vae.utils.cli import check_keys, readable
@@ -167,3 +168,11 @@ def test_images_must_fit_the_stride_of_the_model_at_hand(monkeypatch):
     build_parts(config_of("model=backbone", "criterion=val/pseudo_defect_auroc", "data.image_size=20"))
     monkeypatch.setattr(Encoder, "stride", 16)
     assert "image_size=24 does not fit the network: use a multiple of 16" in refused("data.image_size=24")
+
+
+def test_a_schedule_without_an_end_goes_on_where_epochs_are_left():
+    checkpoint = {"epoch": 1, "hyper_parameters": {"scheduler": None}}
+    check_epochs_left("last.ckpt", checkpoint, 3)
+    for epochs in (1, 2):
+        with pytest.raises(UserError, match=rf"trained for 2 epochs: .* larger trainer.max_epochs than {epochs}"):
+            check_epochs_left("last.ckpt", checkpoint, epochs)
