@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,11 +167,13 @@ def medians(functions: Iterable[Callable[[], Any]], clock: Callable[[], float]) 
     return [statistics.median(taken) for taken in times]
 
 
-def compare(name: str, threads: int) -> dict[str, float]:
+def compare(name: str, threads: int, clocks: Sequence[str] = ("clock", "processor")) -> dict[str, float]:
     """Milliseconds of both and their ratio, for the clock with all threads and for one thread's processor time."""
     build, published_parts, our_parts = PAIRS[name]
     result = {}
     for label, count, clock in (("clock", threads, time.perf_counter), ("processor", 1, time.process_time)):
+        if label not in clocks:
+            continue
         torch.set_num_threads(count)
         theirs, ours = medians(build(), clock)
         theirs, ours = theirs / published_parts, ours / our_parts
@@ -369,9 +371,25 @@ def draw(results: dict[str, Any], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for the clock's column")
-    threads = parser.parse_args().threads
+    parser.add_argument(
+        "--beside", metavar="NAME", help="processor time of one thread, in single precision, kept under this name "
+        "beside the rest: for a machine at work, or a processor that is emulated",
+    )  # fmt: skip
+    options = parser.parse_args()
+    threads = options.threads
     path = HERE / "results.json"
-    results: dict[str, Any] = {
+    results: dict[str, Any]
+    if options.beside:
+        results = json.loads(path.read_text())
+        results.setdefault("beside", {})[options.beside] = measured = {
+            "machine": machine(1) | {"isa": torch.backends.cpu.get_cpu_capability(), "precision": FULL},
+            "figures": {name: compare(name, 1, ["processor"]) for name in PAIRS if name.endswith("single precision")},
+        }
+        with atomic_file(path) as temporary:
+            temporary.write_text(json.dumps(results, indent=2) + "\n")
+        print(json.dumps(measured["figures"], indent=2))
+        return
+    results = {
         "command": f"python -m benchmarks.bench --threads {threads}",
         "machine": machine(threads),
     }

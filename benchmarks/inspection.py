@@ -29,8 +29,8 @@ class Options:
 def run(arguments: list[str]) -> int:
     """Time reading, decoding, preparing and scoring together; the best of a few repeats, as others may be at work."""
     options = parse(Options, arguments, __doc__ or "")
-    torch.set_num_threads(options.threads)
     inspector = Inspector.load(options.checkpoint)
+    inspector.share_out(options.threads)
     joints = list(islice(cycle(find_joints(options.images)), FILES))
     times, processor = [], []
     for _ in range(REPEATS):

@@ -39,6 +39,8 @@ Inspect new joints as a checkpoint says.
   serial=REGEX      finds a board's serial number in a picture's path, in its first parentheses; without it, a board's
                     is its file's name without the ending
   strict=false      true: exit status 4 if the joints do not look like those the model was trained on
+  threads=0         how many threads share the images, each with a core; 0: one for each core (OMP_NUM_THREADS, where it
+                    is set). Scores do not depend on it
   processes=1       how many processes share the images and the cores; the tables stay the same
   device=cpu        or cuda: the network runs on GPUs, one for each process
   plugins=MODULE    of yours, where the checkpoint's model, score or rule is defined; several with commas
@@ -62,6 +64,7 @@ class Options(BoardOptions):
     poll: float = 2.0
     serial: str = ""
     strict: bool = False
+    threads: int = 0
     processes: int = 1
     device: str = "cpu"
     plugins: str = ""
@@ -176,6 +179,8 @@ def check(options: Options) -> None:
     check_regex("serial", options.serial or None, r"(SN\d+)")
     if options.processes < 1:
         raise UserError(f"processes={options.processes} does not fit: use 1 or more.")
+    if options.threads < 0:
+        raise UserError(f"threads={options.threads} does not fit: use 1 or more, or 0 for one a core.")
     if options.device not in ("cpu", "cuda"):
         raise no_device(options.device)
     if sum(map(bool, (options.images, options.board, options.watch))) != 1:
@@ -213,7 +218,10 @@ def load(options: Options) -> Inspector:
     from solder_vae.inspection.inspector import Inspector
 
     import_plugins(options.plugins)
-    return Inspector.load(options.checkpoint, options.device)
+    inspector = Inspector.load(options.checkpoint, options.device)
+    if options.device == "cpu" and options.processes == 1:
+        inspector.share_out(options.threads)
+    return inspector
 
 
 def main() -> None:

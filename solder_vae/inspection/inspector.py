@@ -10,11 +10,12 @@ normals, unit of the anomaly map, reference gradients. docs/use/inspection.md sa
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +45,7 @@ from solder_vae.utils.checks import no_device
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import ABNORMAL, NORMAL
 from solder_vae.utils.text import printable
+from solder_vae.utils.threads import in_threads
 
 UNCALIBRATED = "The checkpoint has no usable calibration: take the best.ckpt of a finished run."
 
@@ -178,7 +180,9 @@ class Inspector:
         self.own = own_thresholds(self.of_types, self.primary)
         self._normals_of = {kind: self.of_types[kind].scores[self.primary].tolist() for kind in self.own}
         self.model = model.eval()
-        self._turn = threading.Lock()
+        self.threads = 1
+        self._idle: SimpleQueue[Detector] = SimpleQueue()  # a model for each; who takes one out has it alone
+        self._idle.put(self.model)
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Inspector:
@@ -251,8 +255,25 @@ class Inspector:
 
         An unreadable picture takes its joint's place in the results.
         """
-        for batch in read_ahead(joints, self.image_size, self.view, self.crop):
-            yield from self.decide(batch)
+        batches = read_ahead(joints, self.image_size, self.view, self.crop)
+        if self.threads == 1:
+            yield from chain.from_iterable(map(self.decide, batches))
+            return
+        decided = in_threads(lambda batch: [*self.decide(batch)], batches, self.threads, 1, self.threads + 2)
+        yield from chain.from_iterable(decided)
+
+    def share_out(self, threads: int = 0) -> None:
+        """Let :meth:`inspect` share batches out over so many threads, with one thread for each of torch's kernels.
+
+        0 is as many as torch has, by default one a core. Scores are those of one thread. Where other programs keep
+        cores busy, threads that share a kernel wait for each other all the time; threads with a batch each do not. One
+        thread a kernel then holds for the whole process.
+        """
+        threads = threads or torch.get_num_threads()
+        torch.set_num_threads(1)
+        for _ in range(threads - self.threads):
+            self._idle.put(self.model.twin())
+        self.threads = max(threads, self.threads)
 
     def decide(self, batch: Sequence[tuple[Joint, Picture | UserError]]) -> Iterator[Verdict | Unreadable]:
         """Verdicts on joints whose pictures are read already, all scored together."""
@@ -268,24 +289,29 @@ class Inspector:
         self, images: Image, types: Sequence[str]
     ) -> list[tuple[Image | None, NDArray[np.float32], dict[str, float], Likeness | None, Any, tuple[Near, ...]]]:
         """Reconstruction, heat map, scores, likeness, features and neighbours of ``(B, S, S, 3)`` prepared images."""
-        with self._turn:
-            (result,) = run_model(self.model, [to_tensor(images)], names=self.thresholds, types=types)
+        model = self._idle.get()
+        try:
+            (result,) = run_model(model, [to_tensor(images)], names=self.thresholds, types=types)
             maps = (output_map(result) / self.map_scale).cpu().numpy()
             columns = {name: finite(values) for name, values in result.scores.items()}
             recons = [None] * len(images) if result.recon is None else list(to_images(result.recon))
-            likeness: Sequence[Likeness | None] = self.model.likeness(result.features) or [None] * len(images)
+            likeness: Sequence[Likeness | None] = model.likeness(result.features) or [None] * len(images)
             features = [None] * len(images) if result.features is None else result.features.detach().cpu().numpy()
-            near = self._near(result.features, columns[self.primary], types)
+            near = self._near(model, result.features, columns[self.primary], types)
+        finally:
+            self._idle.put(model)
         rows = ({name: values[row] for name, values in columns.items()} for row in range(len(images)))
         return list(zip(recons, maps, rows, likeness, features, near, strict=True))
 
-    def _near(self, features: Tensor | None, scores: Sequence[float], types: Sequence[str]) -> list[tuple[Near, ...]]:
+    def _near(
+        self, model: Detector, features: Tensor | None, scores: Sequence[float], types: Sequence[str]
+    ) -> list[tuple[Near, ...]]:
         """What each of B images is shown beside; only the abnormal ones are, and most are not."""
         found: list[tuple[Near, ...]] = [()] * len(scores)
         limits = [self.own.get(kind, self.threshold).value for kind in types]
         rows = [row for row, (score, limit) in enumerate(zip(scores, limits, strict=True)) if score > limit]
         if features is not None and rows:
-            for row, near in zip(rows, self.model.near(features[rows], [types[row] for row in rows]), strict=True):
+            for row, near in zip(rows, model.near(features[rows], [types[row] for row in rows]), strict=True):
                 found[row] = near
         return found
 

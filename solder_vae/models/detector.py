@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -149,6 +150,10 @@ class Detector(nn.Module):
             if isinstance(score, Classifier) and score.tells_types and features is not None:
                 return score.likeness(features)
         return None
+
+    def twin(self) -> Self:
+        """This model for another thread: modules of its own, as GradCon hangs hooks on them, and the same tensors."""
+        return copy.deepcopy(self, {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())})
 
     def near(self, features: Tensor, types: Sequence[str] | None = None) -> list[tuple[Near, ...]]:
         """Which normal and which known defect each of ``(B, D)`` features is nearest to, as far as pictures are kept.

@@ -23,21 +23,34 @@ _TOGETHER = 8  # items a task, as handing over a task costs a third of decoding 
 _AHEAD = 12  # tasks begun before their results are asked for
 
 
-def in_threads(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+def in_threads(
+    work: Callable[[S], T],
+    items: Iterable[S],
+    threads: int | None = None,
+    together: int = _TOGETHER,
+    ahead: int = _AHEAD,
+) -> Iterator[T]:
     """``work`` of each item, in their order, done in threads some hundred items ahead of the caller.
+
+    Args:
+        work: what is done.
+        items: what it is done to; they are taken in the caller's thread.
+        threads: how many; by default one for each core, eight at most.
+        together: how many items a thread takes at once.
+        ahead: how many such parts are begun before their results are asked for.
 
     joblib's generator is as fast, but goes on to the last item even if the caller has stopped.
     """
     source = iter(items)
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1), thread_name_prefix="ahead")
     pending: deque[Future[list[T]]] = deque()
 
     def submit() -> None:
-        if part := list(islice(source, _TOGETHER)):
+        if part := list(islice(source, together)):
             pending.append(pool.submit(lambda: [work(item) for item in part]))
 
     try:
-        for _ in range(_AHEAD):
+        for _ in range(ahead):
             submit()
         while pending:
             results = pending.popleft().result()

@@ -1,4 +1,4 @@
-"""An inspection by several processes: the same files as by one, and an end when one dies."""
+"""An inspection by several threads or processes: the same files as by one, and an end when one dies."""
 
 import os
 import signal
@@ -26,6 +26,23 @@ def inspected(tmp_path_factory):
     return with_looks(write_checkpoint(folder / "best.ckpt")[0], pictures(60, seed=3)), folder / "images"
 
 
+def test_an_inspection_by_several_threads_writes_the_same_files(inspected, tmp_path):
+    checkpoint, images = inspected
+    for threads in (1, 4):
+        options = [f"checkpoint={checkpoint}", f"images={images}", f"out={tmp_path / str(threads)}"]
+        assert predict([*options, f"threads={threads}"]) == 3
+    for name in ("predictions.csv", "predictions.json", "report.html"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "4" / name).read_bytes(), name
+
+
+def test_threads_share_the_weights_and_not_the_hooks(inspected):
+    inspector = Inspector.load(inspected[0])
+    inspector.share_out(2)
+    model, twin = (inspector._idle.get() for _ in range(2))
+    assert [id(each) for each in model.parameters()] == [id(each) for each in twin.parameters()]
+    assert not {id(each) for each in model.modules()} & {id(each) for each in twin.modules()}
+
+
 @pytest.mark.slow
 @pytest.mark.measured
 def test_an_inspection_by_several_processes_writes_the_same_files(inspected, tmp_path):
@@ -50,7 +67,7 @@ def test_a_killed_process_ends_an_inspection(inspected):
         list(rows)
 
 
-@pytest.mark.parametrize("option", ["processes=0", "device=tpu"])
+@pytest.mark.parametrize("option", ["processes=0", "threads=-1", "device=tpu"])
 def test_what_an_inspection_cannot_use_is_refused(option, inspected, tmp_path):
     checkpoint, images = inspected
     with pytest.raises(UserError, match=option):
