@@ -47,7 +47,9 @@ def told(script, *arguments, cwd=None, **environment):
     """What a script of this folder tells of its cases, run in a process of its own."""
     command = [sys.executable, SUPPORT / script, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SUPPORT.parents[1]), **environment}
-    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    result = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=3600, check=False
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(result.stdout)
 

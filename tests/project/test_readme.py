@@ -9,6 +9,7 @@ folder of pictures, ``outputs/...`` the latest run, ``multirun/...`` the latest 
 import os
 import re
 import shutil
+import signal
 import site
 import subprocess
 import sys
@@ -170,11 +171,21 @@ def filled_in(command, checkout):
     return command
 
 
+def killed_in_its_second_epoch(checkout, environment):
+    """A training to go on with."""
+    command = [checkout / ".venv/bin/python", ROOT / "tests/support/faulty.py", "kill", "5"]
+    environment = {**environment, "PYTHONPATH": str(checkout)}
+    result = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [command for command in README if not command.startswith("make test")])
 def test_readme_commands_run_as_written(command, checkout):
     """In the page's order: later ones use what earlier ones left."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "SOLDER_VAE_CACHE": str(checkout / "cache")}
+    if "resume=" in command:
+        killed_in_its_second_epoch(checkout, environment)
     shell = ["bash", "-c", f"set -e; . .venv/bin/activate; {filled_in(command, checkout)}"]
     result = subprocess.run(
         shell, cwd=checkout, env=environment, capture_output=True, text=True, timeout=900, check=False
