@@ -41,6 +41,7 @@ def run(arguments: list[str]) -> int:
         "predict, the folder": ["-m", "solder_vae.predict", checkpoint, f"images={images}"],
         "predict --help": ["-m", "solder_vae.predict", "--help"],
         "a mistyped option": ["-m", "solder_vae.predict", "chekpoint=x"],
+        "train, a value that does not fit": ["-m", "solder_vae.train", "data.view=grey"],
         "a checkpoint that is not there": ["-m", "solder_vae.predict", "checkpoint=no.ckpt", f"images={images}"],
     }
     for name, case in cases.items():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from solder_vae.inspection.records import Records
 
 USAGE = f"""\
-Inspect new joints as a checkpoint says.
+Judge new joints, each alone or all of a board, with a trained checkpoint.
 
   python -m solder_vae.predict checkpoint=PATH images=DIR|FILE|GLOB|CSV out=DIR
   python -m solder_vae.predict checkpoint=PATH board=IMAGE pads=CSV out=DIR
@@ -31,8 +31,8 @@ Inspect new joints as a checkpoint says.
   images=...        a folder (with its sub-folders), one image, a pattern such as 'board7/**/*.png' in quotes, or a CSV
                     file with a column path, relative to that file's folder
   out=DIR           a new folder for predictions.csv, predictions.json and report.html
-  database=PATH     an SQLite database, made if it is not there: a row a joint and a row a board. A picture that the
-                    same checkpoint has judged before is written anew, not twice (docs/use/line.md)
+  database=PATH     an SQLite database, made if it is not there: one row for each joint, one for each board. A picture
+                    that the same checkpoint has judged before is written anew, not twice (docs/use/line.md)
   watch=DIR         instead of images= or board=, and of out=: judge each picture that comes into a folder, until Ctrl-C
                     or SIGTERM; a picture shows a joint, or with pads=CSV a board
   poll=2            seconds between two looks into that folder; a file waits until two looks find it unchanged

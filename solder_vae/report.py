@@ -11,7 +11,11 @@ from pathlib import Path
 from solder_vae.utils.cli import command
 from solder_vae.utils.errors import UserError
 
-USAGE = "usage: python -m solder_vae.report DIR   (the folder of a sweep, such as multirun/2026-01-31_12-00-00)"
+USAGE = """\
+Put the runs of a sweep side by side: a table, plots and report.html in its folder.
+
+  python -m solder_vae.report DIR    the folder of a sweep, such as multirun/2026-01-31_12-00-00, or of one run
+"""
 
 
 def main() -> None:
@@ -21,10 +25,10 @@ def main() -> None:
 def job(arguments: list[str]) -> int:
     """Write the report beside the runs and print its table."""
     if {"--help", "-h"} & set(arguments):
-        print(USAGE)
+        print(USAGE.strip())
         return 0
     if len(arguments) != 1:
-        raise UserError(f"report takes one folder. {USAGE}")
+        raise UserError("report takes one folder, that of a sweep: python -m solder_vae.report multirun/...")
     from solder_vae.studies.sweeps.report import write_report
 
     print(write_report(Path(arguments[0])))

@@ -1,6 +1,6 @@
 """From tables of images to batches.
 
-A *source* makes the tables (:class:`Source`); :class:`SolderDataModule` holds them and deals out batches.
+A *source* makes the tables (:class:`~solder_vae.data.batches.Source`); :class:`SolderDataModule` deals out batches.
 Each ``conf/data/NAME.yaml`` names one function that takes all of the group's keys, so that they stay flat
 for the user (``data.root=PATH data.batch_size=32``), and returns a SolderDataModule with its source:
 :func:`solder_vae.data.folder.folder_data` for images on disk, ``synthetic_data`` for the embedded set.
@@ -13,7 +13,7 @@ interrupted. A run resumed in the middle of an epoch starts that epoch's batches
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -22,23 +22,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from solder_vae.data.batches import Source, check_batches
 from solder_vae.data.table import ImageTable
 from solder_vae.data.transforms import augment, augmentation, to_tensor
-from solder_vae.utils.checks import check_whole_number
 from solder_vae.utils.distributed import rank, world_size
 
 Batch = dict[str, Tensor]
-
-
-class Source(Protocol):
-    """Where images come from."""
-
-    def tables(self) -> dict[str, ImageTable]:
-        """The tables "train", "val" and "test"; "train" and "val" hold normals only.
-
-        A fourth, "known", holds defects that may be learnt from, where there are some.
-        """
-        ...
 
 
 class SampleKey(NamedTuple):
@@ -148,9 +137,7 @@ class SolderDataModule(pl.LightningDataModule):
         transforms: Sequence[Any] | None = None,
     ) -> None:
         super().__init__()
-        check_whole_number("data.batch_size", batch_size, 1)
-        check_whole_number("data.num_workers", num_workers, 0)
-        check_whole_number("data.seed", seed, 0)
+        check_batches(batch_size, num_workers, seed)
         self.source = source
         self.batch_size = batch_size
         self.num_workers = num_workers

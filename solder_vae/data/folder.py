@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from solder_vae.data.batches import check_batches
 from solder_vae.data.component_types import check_found, check_regex, with_types
-from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.framing import SQUARE, check_crop
 from solder_vae.data.image_files import MIN_SIDE, Image
 from solder_vae.data.known import check_known, known_records, set_aside, with_known
@@ -28,6 +28,9 @@ from solder_vae.utils.checks import check_whole_number, is_number
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.text import printable
+
+if TYPE_CHECKING:
+    from solder_vae.data.datamodule import SolderDataModule
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +48,11 @@ def folder_data(
     **source: Any,
 ) -> SolderDataModule:
     """What ``conf/data/folder.yaml`` makes; :class:`FolderSource` takes the keys not listed here."""
-    return SolderDataModule(FolderSource(seed=seed, **source), batch_size, num_workers, seed, transforms)
+    made = FolderSource(seed=seed, **source)
+    check_batches(batch_size, num_workers, seed)
+    from solder_vae.data.datamodule import SolderDataModule  # here, since it brings torch
+
+    return SolderDataModule(made, batch_size, num_workers, seed, transforms)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,6 @@ from solder_vae.data.transforms import to_tensor
 from solder_vae.evaluation.run_model import run_model
 from solder_vae.models.detector import Detector
 
-PSEUDO_DEFECT_AUROC = "val/pseudo_defect_auroc"
-
 _AREA = (0.02, 0.15)  # of the image, as in CutPaste
 _ASPECT = (0.3, 3.3)
 _SCORED_AT_ONCE = 64

@@ -228,7 +228,7 @@ class FalseCallRate(Rule, name="false_call_rate"):
 
 @dataclass(frozen=True)
 class Fixed(Rule, name="fixed"):
-    """This threshold, in the primary score's own units."""
+    """This threshold, in units of the score that decides."""
 
     value: float
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from solder_vae.utils.errors import UserError
 
 FULL, MIXED, DOUBLE = "32-true", "bf16-mixed", "64-true"
@@ -48,10 +46,14 @@ def resolve_precision(precision: Any, accelerator: str = "cpu") -> Any:
 
 def is_cpu(accelerator: str) -> bool:
     """Whether Lightning's name of an accelerator leads to a CPU on this machine."""
+    import torch  # here, so that an unknown name is told without it
+
     other = torch.cuda.is_available() or torch.backends.mps.is_available()
     return accelerator == "cpu" or (accelerator == "auto" and not other)
 
 
 def computes_in_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 itself: AMX (Intel since 2023), AVX512_BF16 (AMD since Zen 4)."""
+    import torch
+
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

@@ -1,4 +1,7 @@
-"""Checks of a whole config that no single part can make, before anything is read or trained."""
+"""Checks of a whole config that no single part can make, before anything is read or trained.
+
+Those that need no torch are in :mod:`solder_vae.training.first_checks`.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,14 @@ from omegaconf import DictConfig
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.synthetic.source import SyntheticSource
 from solder_vae.evaluation.fit_scores import FEW_NORMALS
-from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC
 from solder_vae.metrics.threshold import Rule, fit_threshold
 from solder_vae.models.checkpoint import Checkpoint
 from solder_vae.models.detector import Detector
 from solder_vae.models.precision import check_precision, resolve_precision
 from solder_vae.models.scores import Score
-from solder_vae.utils.checks import check_whole_number
-from solder_vae.utils.config import build
+from solder_vae.training.first_checks import ACCEPT, REFUSE, threshold_rule
+from solder_vae.training.schema import PSEUDO_DEFECT_AUROC
 from solder_vae.utils.errors import UserError
-
-REFUSE, ACCEPT = FEW_NORMALS_CHOICES = ("refuse", "accept")
 
 log = logging.getLogger(__name__)
 
@@ -56,20 +56,6 @@ def check_run(config: DictConfig, model: Detector) -> None:
         raise UserError(
             f"data.batch_size=1 with data.image_size={size} leaves batch norm a single pixel, which has no variance: "
             "use 2 images or more."
-        )
-    if config.criterion not in ("val/loss", PSEUDO_DEFECT_AUROC):
-        raise UserError(f"criterion={config.criterion} is unknown: use val/loss or {PSEUDO_DEFECT_AUROC}.")
-    if config.few_normals not in FEW_NORMALS_CHOICES:
-        raise UserError(f"few_normals={config.few_normals} is unknown: use {' or '.join(FEW_NORMALS_CHOICES)}.")
-    check_precision(config.trainer.precision)
-    if config.trainer.get("accumulate_grad_batches", 1) != 1:
-        raise UserError(
-            "trainer.accumulate_grad_batches is not supported, since batch norm and the gradient constraint need "
-            "whole batches: raise data.batch_size instead, with trainer=ddp where one device cannot hold it."
-        )
-    if config.beta is not None and "beta" not in config.model:
-        raise UserError(
-            f"The model chosen has no KL divergence to weigh: drop beta={config.beta}, or use model=beta_vae."
         )
     rank_count(config)
 
@@ -144,43 +130,13 @@ def check_known(model: Detector, data: SolderDataModule) -> None:
         )
 
 
-def threshold_rule(config: DictConfig) -> Rule:
-    """The rule that ``config.threshold`` names.
-
-    Raises:
-        UserError: it names none, a parameter does not fit, or the rule needs defective joints.
-    """
-    rule = build(config.threshold)
-    if not isinstance(rule, Rule):
-        raise UserError(
-            f"threshold={config.threshold} is not a threshold rule: "
-            "its _target_ must be a subclass of solder_vae.metrics.threshold.Rule."
-        )
-    if rule.needs_labelled:
-        raise UserError(
-            f"threshold={rule.name} needs good and bad joints, and a run sets its threshold by good ones alone: "
-            f"train with another rule, then use python -m solder_vae.threshold rule={rule.name} labelled=PATH."
-        )
-    return rule
-
-
 def rank_count(config: DictConfig) -> int:
     """How many processes train.
 
     Raises:
-        UserError: that number does not fit the strategy, the batch or the machine.
+        UserError: there are fewer GPUs.
     """
-    strategy, batch = config.trainer.strategy, config.data.batch_size
     devices: int = config.trainer.devices
-    check_whole_number("trainer.devices", devices, 1)
-    if strategy not in ("auto", "ddp"):
-        raise UserError(f"trainer.strategy={strategy} is unknown: use auto (one device) or ddp (several).")
-    if devices > 1 and strategy == "auto":
-        raise UserError(f"trainer.devices={devices} needs data parallelism: add trainer=ddp, or use 1.")
-    if batch % devices:
-        raise UserError(
-            f"data.batch_size={batch} cannot be shared out evenly among trainer.devices={devices}: use a multiple."
-        )
     if devices > 1 and on_gpu(config) and devices > torch.cuda.device_count():
         raise UserError(
             f"trainer.devices={devices}, but there are {torch.cuda.device_count()} GPUs: "

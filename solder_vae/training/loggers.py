@@ -13,7 +13,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -38,7 +38,6 @@ os.environ.setdefault("WANDB_FINISH_TIMEOUT", "60")
 
 log = logging.getLogger(__name__)
 
-MODES = ("offline", "online", "disabled")
 CHOICES = ("model", "score", "data", "threshold")  # groups whose chosen names are logged
 TAGGED = ("model", "score", "data")  # those of them that dashboards filter by most
 
@@ -54,20 +53,6 @@ def best_of(scores: Iterable[str]) -> dict[str, str]:
     for part in ("test", *(f"test/{score}" for score in scores)):
         best |= {f"{part}/{key}": "max" for key in _UP} | {f"{part}/{key}": "min" for key in _DOWN}
     return best
-
-
-def check_logging(mode: str, project: str, tags: Sequence[str]) -> None:
-    """Check ``conf/logger``.
-
-    Raises:
-        UserError: an unknown mode, or a name or a tag that is empty.
-    """
-    if mode not in MODES:
-        raise UserError(f"logger.mode={mode} is unknown: use {', '.join(MODES)}.")
-    if not project:
-        raise UserError("logger.project is empty: use a name.")
-    if not all(tags):
-        raise UserError("logger.tags has an empty one: use words, such as [night,line3].")
 
 
 @contextmanager

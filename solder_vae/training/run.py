@@ -21,7 +21,7 @@ from solder_vae.data.table import describe
 from solder_vae.data.view import CONTROLLED
 from solder_vae.evaluation.baselines import shortcut_warning, trivial_scores
 from solder_vae.evaluation.evaluate import Evaluation, evaluate_model
-from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC, pseudo_defect_auroc
+from solder_vae.evaluation.pseudo_defects import pseudo_defect_auroc
 from solder_vae.evaluation.rule_sentence import threshold_entry
 from solder_vae.evaluation.tables import localisation_table, result_table
 from solder_vae.metrics.by_type import types_sentence
@@ -36,15 +36,16 @@ from solder_vae.training.checks import (
     check_run,
     check_tables,
     check_untrained,
-    threshold_rule,
     training_precision,
 )
 from solder_vae.training.data_parallel import fit_on_ranks
+from solder_vae.training.first_checks import check_first, threshold_rule
 from solder_vae.training.log import trained_entry
-from solder_vae.training.loggers import CHOICES, check_logging, run_loggers
+from solder_vae.training.loggers import CHOICES, run_loggers
 from solder_vae.training.next_steps import RunCommands, shortest
 from solder_vae.training.resume import carry_over, check_epochs_left, check_resumable, ends_with_run
 from solder_vae.training.run_files import log_artefacts, read_history, run_metrics, write_artefacts
+from solder_vae.training.schema import PSEUDO_DEFECT_AUROC
 from solder_vae.training.shared_training import take_over
 from solder_vae.training.trainer import device_of, fit, make_trainer, quiet_lightning, with_epochs
 from solder_vae.training.verdict import Verdict, verdict_of
@@ -129,15 +130,12 @@ def build_parts(config: DictConfig) -> tuple[Detector, SolderDataModule]:
     Raises:
         UserError: one does not fit.
     """
-    if not 0 <= config.seed < 1 << 32:
-        raise UserError(f"seed={config.seed} does not fit: use a whole number from 0 to {(1 << 32) - 1}.")
+    check_first(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     model = build_model(config)
     if isinstance(model, Autoencoder):
         check_optimization(model)
     data: SolderDataModule = build(config.data)
-    threshold_rule(config)
-    check_logging(**config.logger)
     check_run(config, model)
     return model, data
 

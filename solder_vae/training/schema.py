@@ -17,6 +17,9 @@ from omegaconf import MISSING, OmegaConf
 
 Group = dict[str, Any]
 
+VALIDATION_LOSS, PSEUDO_DEFECT_AUROC = CRITERIA = ("val/loss", "val/pseudo_defect_auroc")
+"""What a run may return to a sweeper."""
+
 EPOCHS = 20
 """Of a run whose ``trainer.max_epochs`` is null, unless ``trainer.min_steps`` needs more."""
 

@@ -18,10 +18,9 @@ from pytorch_lightning.loggers import Logger
 from solder_vae.data.datamodule import SolderDataModule, images_dealt
 from solder_vae.models.steps import TrainingModule
 from solder_vae.training.callbacks import EpochLog, StopOnNaN, TrainingBar, checkpoints, plain_fit_errors
+from solder_vae.training.first_checks import check_trainer
 from solder_vae.training.schema import EPOCHS
-from solder_vae.utils.checks import check_whole_number
 from solder_vae.utils.config import build
-from solder_vae.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +69,7 @@ def make_trainer(config: DictConfig, directory: Path, **options: Any) -> pl.Trai
         UserError: an option does not fit.
     """
     epochs = EPOCHS if config.trainer.max_epochs is None else config.trainer.max_epochs
-    check_whole_number("trainer.max_epochs", epochs, 1)
-    check_whole_number("trainer.min_steps", config.trainer.min_steps, 0)
-    clip = config.trainer.gradient_clip_val
-    if clip is not None and not 0 < clip < float("inf"):
-        raise UserError(f"trainer.gradient_clip_val={clip} does not fit: use a number above 0, or null.")
+    check_trainer(config)
     others = config.trainer.copy()
     for key in OWN_KEYS:
         del others[key]

@@ -7,6 +7,7 @@ Anything else is a bug: status 1, with the traceback.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import logging
 import math
@@ -124,7 +125,7 @@ def readable(error: Exception) -> str:
     """The error's message; Hydra's and OmegaConf's without their search paths, type names and hints to developers."""
     if isinstance(error, UserError):
         return str(error)
-    if mistake := mistake_of_schema(error):
+    if mistake := unknown_choice(error) or mistake_of_schema(error):
         return mistake
     technical = (
         "Config search path",
@@ -138,6 +139,25 @@ def readable(error: Exception) -> str:
     return " ".join(line for line in lines if not line.startswith(technical))
 
 
+def unknown_choice(error: Exception) -> str | None:
+    """What to choose instead of a config that a group does not have; None for other errors."""
+    from hydra.errors import MissingConfigException
+
+    if not isinstance(error, MissingConfigException) or not error.missing_cfg_file or not error.options:
+        return None
+    group, _, name = error.missing_cfg_file.rpartition("/")
+    close = difflib.get_close_matches(name, error.options, n=1)
+    hint = f"did you mean {group}={close[0]}?" if close else f"use {', '.join(error.options)}."
+    return f"{group}={name} is unknown: {hint}"
+
+
+def choices_with(key: str) -> list[str]:
+    """The choices of a group that have a key, such as ``data=folder`` for ``data.root``."""
+    group, _, name = key.partition(".")
+    files = sorted((CONF / group).glob("*.yaml")) if name else []
+    return [f"{group}={file.stem}" for file in files if re.search(rf"(?m)^{re.escape(name)}:", file.read_text("utf-8"))]
+
+
 def mistake_of_schema(error: Exception) -> str | None:
     """What OmegaConf refused: an unknown key, or a value of another type than the schema's; None for other errors."""
     from hydra.errors import HydraException
@@ -148,6 +168,8 @@ def mistake_of_schema(error: Exception) -> str | None:
         return None
     where = f"{file[1]}: " if (file := re.match(r"In '(.+)': ", str(error))) else ""
     if isinstance(refused, errors.ConfigKeyError | errors.ConfigAttributeError):
+        if having := choices_with(refused.full_key):
+            return f"{where}{refused.full_key} is an option of {' and '.join(having)}: add that."
         return where + unknown_key(refused.full_key, [str(name) for name in refused.parent_node if name != "hydra"])
     if isinstance(refused, errors.InterpolationResolutionError):
         return f"{refused.full_key} does not fit: {str(refused).splitlines()[0]}."
@@ -228,7 +250,9 @@ def parse(schema: type[T], arguments: list[str], usage: str) -> T:
     for argument in arguments:
         key, equals, text = argument.partition("=")
         if not equals:
-            raise UserError(f"{argument!r} is not key=value: the keys are {', '.join(fields)} (--help explains them).")
+            named = f"write checkpoint={argument}" if argument.endswith(".ckpt") and "checkpoint" in fields else ""
+            hint = named or f"the keys are {', '.join(fields)}"
+            raise UserError(f"{argument!r} is not key=value: {hint} (--help explains the keys).")
         if key not in fields:
             raise UserError(unknown_key(key, fields))
         if key in values:

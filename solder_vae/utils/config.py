@@ -34,13 +34,12 @@ def build(config: DictConfig, **options: Any) -> Any:
     try:
         return instantiate(config, **options, _convert_="all")
     except InstantiationException as error:
-        # Here, since it brings torch, and reading a sweep's folder has no use for that.
-        from lightning_fabric.utilities.exceptions import MisconfigurationException
-
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from None
-        if isinstance(cause, TypeError | ValueError | MisconfigurationException):
+        # By name: to import it would bring torch, which whoever mistyped a value need not wait for.
+        of_lightning = type(cause).__name__ == "MisconfigurationException"
+        if isinstance(cause, TypeError | ValueError) or of_lightning:
             found = re.search(r"unexpected keyword argument '(.+)'", str(cause))
             if found and found[1] in config:  # else it is of a part's own parts
                 raise UserError(unknown_parameter(config, found[1])) from error

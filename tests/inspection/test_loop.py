@@ -150,6 +150,7 @@ def test_keys_filters_and_width(seen):
     for width in (400, 1280):
         with opened(seen / "seen/report.html", width) as page:
             assert sideways(page) <= 0
+            assert page.evaluate("document.querySelector('header').offsetHeight") < 500, "half a phone's screen"
 
 
 def test_undecided_joints_and_mistakes(seen, tmp_path):

@@ -15,6 +15,10 @@ WITHOUT_TORCH = (
     *(f"metrics.{name}" for name in ("intervals", "threshold", "trade_off", "paired", "disentanglement")),
     "metrics.latent_separation",
     "data.layouts",
+    "data.folder",
+    "data.synthetic.data",
+    "data.view",
+    "training.first_checks",
     "data.image_files",
     "data.splits",
     "data.synthetic.__main__",
@@ -75,11 +79,25 @@ MISTAKES = [
     ["serve", "checkpoint=a.ckpt", "pictures=0"],
     ["train", "model=cea"],
     ["train", "data=folder", "data.root=nowhere"],
+    ["train", "data=folder", "data.root=.", "data.layout=x"],
+    ["train", "data=folder", "data.root=.", "data.known=nowhere"],
     ["train", "resume=no.ckpt"],
+    *(
+        ["train", option]
+        for option in (
+            "seed=-1", "seed=x", "model.lrr=1", "threshold.q=2", "threshold=fixed", "few_normals=maybe",
+            "criterion=val/los", "logger.mode=on", "plugins=[no_such_module]", "trainer.max_epochs=0",
+            "trainer.precision=16", "trainer.devices=3", "trainer.gradient_clip_val=-1", "data.batch_size=0",
+            "data.image_size=0", "data.view=grey", "data.crop=round", "data.severity=[2,3]", "data.defects=[bridg]",
+            "data.known=-1", "data.root=x", "score=gradcam",
+        )
+    ),
+    ["train", "model=cae", "score=recon", "beta=3"],
     ["audit", "data.root=nowhere", "out=new"],
     ["audit", "out=new"],
+    ["audit", "data.root=.", "out=new", "data.view=grey"],
     ["reproduce", "scale=huge"],
-]
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,15 @@ def test_mistakes(arguments, message):
         parse(Options, arguments, "")
 
 
+def test_a_checkpoint_given_bare_is_told_its_key():
+    @dataclass
+    class Needs:
+        checkpoint: str
+
+    with pytest.raises(UserError, match=r"'a\.ckpt' is not key=value: write checkpoint=a\.ckpt"):
+        parse(Needs, ["a.ckpt"], "")
+
+
 def test_help_comes_before_mistakes(capsys):
     with pytest.raises(SystemExit) as ended:
         parse(Options, ["nonsense", "--help"], "\nhow to use it\n")

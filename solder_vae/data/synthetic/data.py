@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from solder_vae.data.datamodule import SolderDataModule
+from solder_vae.data.batches import check_batches
 from solder_vae.data.synthetic.source import SyntheticSource
+
+if TYPE_CHECKING:
+    from solder_vae.data.datamodule import SolderDataModule
 
 
 def synthetic_data(
@@ -17,4 +20,8 @@ def synthetic_data(
     **source: Any,
 ) -> SolderDataModule:
     """What ``conf/data/synthetic.yaml`` makes; :class:`~.source.SyntheticSource` takes the keys not listed here."""
-    return SolderDataModule(SyntheticSource(seed=seed, **source), batch_size, num_workers, seed, transforms)
+    made = SyntheticSource(seed=seed, **source)
+    check_batches(batch_size, num_workers, seed)
+    from solder_vae.data.datamodule import SolderDataModule  # here, since it brings torch
+
+    return SolderDataModule(made, batch_size, num_workers, seed, transforms)

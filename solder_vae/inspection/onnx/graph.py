@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from solder_vae.data.view import CONTROLLED, controlled_batch
+from solder_vae.data.controlled import controlled_batch
+from solder_vae.data.view import CONTROLLED
 from solder_vae.evaluation.anomaly_map import output_map
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.onnx.resize import prepare_batch

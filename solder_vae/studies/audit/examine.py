@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from solder_vae.data.controlled import RESOLUTION
 from solder_vae.data.folder import FolderSource, split_photos
 from solder_vae.data.framing import SQUARE
 from solder_vae.data.image_files import Image
@@ -18,7 +19,7 @@ from solder_vae.data.photos import Photo, PhotoImages
 from solder_vae.data.splits import SPLITS, TEST, TRAIN, VAL
 from solder_vae.data.synthetic.source import SyntheticSource
 from solder_vae.data.table import Images
-from solder_vae.data.view import CONTROLLED, PLAIN, RESOLUTION, VIEWS
+from solder_vae.data.view import CONTROLLED, PLAIN, VIEWS
 from solder_vae.evaluation.baselines import (
     MEAN_COLOUR,
     SHARPNESS,

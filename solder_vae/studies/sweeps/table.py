@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from solder_vae.evaluation.baselines import BASELINES
-from solder_vae.evaluation.pseudo_defects import PSEUDO_DEFECT_AUROC
 from solder_vae.metrics.paired import TestImages, bootstrap_intervals
 from solder_vae.studies.sweeps.runs import Run
+from solder_vae.training.schema import PSEUDO_DEFECT_AUROC
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.tables import read_table
 
