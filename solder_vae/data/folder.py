@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +15,23 @@ from solder_vae.data.component_types import check_found, check_regex, with_types
 from solder_vae.data.framing import SQUARE, check_crop
 from solder_vae.data.image_files import MIN_SIDE, Image
 from solder_vae.data.known import check_known, known_records, set_aside, with_known
-from solder_vae.data.layouts import LAYOUTS, Record, check_root, find_records, normal_names
+from solder_vae.data.layouts import LAYOUTS, Record, check_root, find_records, normal_names, with_group
 from solder_vae.data.masks import read_masks
 from solder_vae.data.names import NORMAL_NAMES
 from solder_vae.data.photos import Photo, PhotoImages, decode_all
 from solder_vae.data.similarity import SIDE, lookalikes, unit_pictures
-from solder_vae.data.splits import KNOWN, PAPER_FRACTIONS, SPLITS, TEST, TRAIN, VAL, assign, leaks, straddling
+from solder_vae.data.splits import (
+    KNOWN,
+    PAPER_FRACTIONS,
+    SPLITS,
+    TEST,
+    TRAIN,
+    VAL,
+    assign,
+    leaks,
+    straddling,
+    three_fractions,
+)
 from solder_vae.data.table import ImageTable
 from solder_vae.data.view import PLAIN, check_view
 from solder_vae.utils.checks import check_whole_number, is_number
@@ -120,7 +130,7 @@ class FolderSource:
             raise UserError(
                 f"data.lookalike_correlation={self.lookalike_correlation} does not fit: use a number above 0, up to 1."
             )
-        object.__setattr__(self, "fractions", _three_fractions(self.fractions))
+        object.__setattr__(self, "fractions", three_fractions(self.fractions))
         object.__setattr__(self, "normal", normal_names(self.normal, "data.normal"))
         check_regex("data.group_regex", self.group_regex, r"^(b\d+)_")
         check_regex("data.type_regex", self.type_regex, r"([RC]\d{4})")
@@ -141,7 +151,7 @@ class FolderSource:
         apart = {record.path.resolve(): record for record in known_records(self.known, self.normal, skip)}
         records = [record for record in records if not apart or record.path.resolve() not in apart] + [*apart.values()]
         if self.group_regex is not None:
-            records = [_with_group(record, self.group_regex) for record in records]
+            records = [with_group(record, self.group_regex) for record in records]
         if self.type_regex is not None:
             root = Path(str(self.root))
             records = with_types(records, root if root.is_dir() else root.parent, self.type_regex)
@@ -331,26 +341,3 @@ def _warn_of_contradictions(photos: Sequence[Photo]) -> None:
             one.name,
             other.name,
         )
-
-
-def _with_group(record: Record, regex: str) -> Record:
-    """The record with the group that its file's name tells; a manifest's own group comes first."""
-    if record.group is not None:
-        return record
-    match = re.search(regex, record.path.name)
-    if match is None or match[1] is None:
-        raise UserError(f"{record.name}: doesn't match data.group_regex={regex}; mend that or rename the file.")
-    return replace(record, group=match[1])
-
-
-def _three_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
-    try:
-        train, val, test = (float(fraction) for fraction in fractions)
-    except (TypeError, ValueError):
-        train = val = test = np.nan
-    if not (train > 0 and val > 0 and test >= 0 and np.isfinite(train + val + test)):
-        raise UserError(
-            f"data.fractions={fractions} is wrong: give three numbers for training, validation and test, "
-            "such as [80,15,5]; only the last may be 0."
-        )
-    return train, val, test

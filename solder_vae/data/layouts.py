@@ -11,8 +11,9 @@ Nothing is decoded here, and no torch is imported.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -271,3 +272,17 @@ def _manifest_row(folder: Path, row: Row, normal: Collection[str]) -> Record:
     if defect != NORMAL and split_name in (TRAIN, VAL):
         raise UserError(f"{name} is labelled {label}, but only normal images train and validate; use test")
     return Record(path, defect, split_name, group or None, type=row.get("type", ""))
+
+
+def with_group(record: Record, regex: str) -> Record:
+    """The record with the group that its file's name tells; a manifest's own group comes first.
+
+    Raises:
+        UserError: the name does not match.
+    """
+    if record.group is not None:
+        return record
+    match = re.search(regex, record.path.name)
+    if match is None or match[1] is None:
+        raise UserError(f"{record.name}: doesn't match data.group_regex={regex}; mend that or rename the file.")
+    return replace(record, group=match[1])

@@ -177,3 +177,21 @@ def straddling(groups: Sequence[str | None], splits: Sequence[str]) -> dict[str,
         if group is not None:
             seen[group].add(split)
     return {group: [name for name in SPLITS if name in found] for group, found in seen.items() if len(found) > 1}
+
+
+def three_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
+    """``data.fractions`` as three numbers.
+
+    Raises:
+        UserError: they are none, or only the test's may be 0.
+    """
+    try:
+        train, val, test = (float(fraction) for fraction in fractions)
+    except (TypeError, ValueError):
+        train = val = test = np.nan
+    if not (train > 0 and val > 0 and test >= 0 and np.isfinite(train + val + test)):
+        raise UserError(
+            f"data.fractions={fractions} is wrong: give three numbers for training, validation and test, "
+            "such as [80,15,5]; only the last may be 0."
+        )
+    return train, val, test
