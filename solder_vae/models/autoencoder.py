@@ -15,7 +15,7 @@ from torch import Tensor
 from solder_vae.models.detector import Detector
 from solder_vae.models.gradcon import GradCon
 from solder_vae.models.losses import squared_error
-from solder_vae.models.networks import HEADS, LATENT_CHANNELS, WIDTH, Decoder, Encoder, make_network
+from solder_vae.models.networks import HEADS, LATENT_CHANNELS, WIDTH, Decoder, Encoder, log_scale, make_network
 from solder_vae.models.scores import (
     FEATURES,
     GRADIENTS,
@@ -35,7 +35,9 @@ from solder_vae.utils.errors import UserError
 log = logging.getLogger(__name__)
 
 MIRRORS = ((3,), (2,), (2, 3))  # axes of a batch that are turned round
-BLOCKS, CODE = FEATURE_KINDS = ("blocks", "code")
+LOG_BLOCKS, BLOCKS, CODE = FEATURE_KINDS = ("log_blocks", "blocks", "code")
+LOG_UNIT = 0.01
+"""Of the logarithmic scale: a thirtieth of a channel's typical mean and deviation."""
 
 TRAINING, VALIDATION = 0, 1  # streams of the reparameterisation noise
 
@@ -60,7 +62,8 @@ class Autoencoder(GradCon, Detector):
         width: channels of the first convolution, 16 in the paper.
         head: "block" or "conv", see :class:`~solder_vae.models.networks.Encoder`.
         features: what the scores that compare features read: "blocks", channel means and deviations of the encoder's
-            blocks (see :meth:`Network.with_features`), or "code", the code or posterior mean itself.
+            blocks (see :meth:`Network.with_features`), "log_blocks", the same on a logarithmic scale, or "code", the
+            code or posterior mean itself.
         flips: average the blocks' features over an image and its three mirror images. A joint is as good in a mirror,
             so neighbours are found in every orientation that a part may be mounted in.
         fast: compute layers by the CPU kernels of :mod:`solder_vae.models.layers`; False for the plain layers.
@@ -181,7 +184,7 @@ class Autoencoder(GradCon, Detector):
         if self.flips:
             mirrored = [self.encoder.with_features(x.flip(axes))[1] for axes in MIRRORS]
             features = torch.stack([features, *mirrored]).mean(0)
-        return code, features
+        return code, log_scale(features, LOG_UNIT) if self.features == LOG_BLOCKS else features
 
     @torch.no_grad()
     def describe(self, x: Tensor) -> Tensor:

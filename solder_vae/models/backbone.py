@@ -1,7 +1,7 @@
 """A pretrained network that stays as it is: good joints are told from bad ones by its features alone.
 
-With means over positions, the squared distance from the nearest normal is the mean over positions of a map, so each
-score says where in the image it comes from (:meth:`Backbone.maps_of`).
+Features are means and deviations over positions, so the squared distance from the nearest normal is the mean over
+positions of a map, and each score says where in the image it comes from (:meth:`Backbone.anomaly`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from solder_vae.models.detector import Detector
 from solder_vae.models.efficientnet_lite import EfficientNetLite0
 from solder_vae.models.neighbours import Knn
+from solder_vae.models.networks import channel_statistics, log_scale
 from solder_vae.models.scores import FEATURES, ModelOutput, Score, score_with
 from solder_vae.utils.checks import check_whole_number, is_number
 from solder_vae.utils.errors import UserError
@@ -28,11 +29,20 @@ from solder_vae.utils.plugins import is_named
 _FETCHING = {"pretrained": False, "weights": None}
 
 
+STATISTICS, MEANS = FEATURE_KINDS = ("statistics", "means")
+
+LOG_UNIT = 1.0
+"""Of the logarithmic scale: half of a channel's typical mean and deviation in EfficientNet-Lite0."""
+
+_CLOSE = 1e-3
+
+
 class Backbone(Detector, name="backbone"):
     """A frozen network and what normals look like to it.
 
-    Its features are the means over positions of some layers' maps, each averaged over neighbouring positions before,
-    and behind them their maxima. Scores that compare neighbours read the means.
+    Its features are means and deviations over positions of some layers' maps, each averaged over neighbouring
+    positions before, on a logarithmic scale, and behind them the maxima. Scores that compare neighbours do not read
+    the maxima.
 
     Args:
         score: the primary score: the one whose threshold decides.
@@ -42,6 +52,7 @@ class Backbone(Detector, name="backbone"):
         layers: numbers of the blocks of EfficientNet-Lite0, or places in what another network returns; ascending.
         size: pixels a side that smaller images are enlarged to.
         pooling: side of the average over neighbouring positions, odd; 1 for none.
+        features: "statistics", or "means": means as they are, as in earlier versions, whose checkpoints don't say so.
         mean: of each channel in [0, 1], which the network was trained with ...
         std: ... and its deviation.
         seed: of the run, for its files: nothing here is drawn.
@@ -62,6 +73,7 @@ class Backbone(Detector, name="backbone"):
         layers: Sequence[int] = (4, 10),
         size: int = 128,
         pooling: int = 3,
+        features: str = MEANS,
         mean: Sequence[float] = (0.498, 0.498, 0.498),
         std: Sequence[float] = (0.502, 0.502, 0.502),
         seed: int = 0,
@@ -71,6 +83,8 @@ class Backbone(Detector, name="backbone"):
         check_whole_number("model.pooling", pooling, 1)
         if pooling % 2 == 0:
             raise UserError(f"model.pooling={pooling} does not fit: use an odd number.")
+        if features not in FEATURE_KINDS:
+            raise UserError(f"model.features={features} is unknown: use {' or '.join(FEATURE_KINDS)}.")
         for key, values in (("model.mean", mean), ("model.std", std)):
             if len(values) != 3 or not all(map(is_number, values)) or (key == "model.std" and 0 in values):
                 raise UserError(f"{key}={list(values)} does not fit: use a number for each of the three channels.")
@@ -80,7 +94,8 @@ class Backbone(Detector, name="backbone"):
         if isinstance(network, str):
             network = self.hparams["network"] = str(Path(network).resolve())
         self.hparams |= {"layers": list(layers), "mean": list(mean), "std": list(std)}
-        self.layers, self.size, self.pooling, self.seed = list(layers), size, pooling, seed
+        self.layers, self.size, self.pooling, self.features = list(layers), size, pooling, features
+        self.seed = seed
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
         self.network = self._frozen(make_network(network, layers, fetch=False))
@@ -134,15 +149,19 @@ class Backbone(Detector, name="backbone"):
     def neighbour_features(self) -> int:
         with torch.no_grad():
             blank = torch.zeros(1, 3, self.size, self.size, device=self.device)
-            return sum(values.shape[1] for values in self.maps_of(blank))
+            channels = sum(values.shape[1] for values in self.maps_of(blank))
+        return channels if self.features == MEANS else 2 * channels
 
     @torch.no_grad()
     def describe(self, x: Tensor) -> Tensor:
         return self.summary_of(self.maps_of(x))
 
     def summary_of(self, maps: Sequence[Tensor]) -> Tensor:
-        """Features ``(B, 2 * sum C_i)`` of maps: their means, then their maxima."""
-        return torch.cat([*(values.mean((2, 3)) for values in maps), *(values.amax((2, 3)) for values in maps)], 1)
+        """Features ``(B, D)`` of maps: each one's means, with their deviations behind them; at last all maxima."""
+        maxima = [values.amax((2, 3)) for values in maps]
+        if self.features == MEANS:
+            return torch.cat([*(values.mean((2, 3)) for values in maps), *maxima], 1)
+        return torch.cat([log_scale(channel_statistics(maps), LOG_UNIT), *maxima], 1)
 
     # scoring ----------------------------------------------------------------------------------------------------
 
@@ -175,17 +194,37 @@ class Backbone(Detector, name="backbone"):
 
         The distance is that of :attr:`explaining`. The mean over positions is its square: with means f of values f_p
         over positions p, and the distance's weights w at f, the sum over channels of (f - n) w is the mean over p of
-        that of (f_p - n) w.
+        that of (f_p - n) w. Deviations are shared out by their squares, which are means of (f_p - f)^2, and a scale by
+        its slope between f and n.
         """
         origin, weights = self.explaining.parts(output)
         finest = maps[0].shape[-2:]
         layers, first = [], 0
         for values in maps:
             part = slice(first, first := first + values.shape[1])
-            away = values - origin[:, part, None, None]
-            of_layer = (away * weights[:, part, None, None]).sum(1)
+            of, weight = origin[:, part], weights[:, part]
+            mean = values.mean((2, 3))
+            if self.features == STATISTICS:
+                of, weight = unscaled(of, weight, mean)
+            of_layer = ((values - of[:, :, None, None]) * weight[:, :, None, None]).sum(1)
+            if self.features == STATISTICS:
+                part = slice(first, first := first + values.shape[1])
+                squares = (values - mean[:, :, None, None]).square()
+                deviation = squares.mean((2, 3)).sqrt()
+                of, weight = unscaled(origin[:, part], weights[:, part], deviation)
+                of, weight = of.square(), weight / (deviation + of).clamp_min(1e-9)
+                of_layer = of_layer + ((squares - of[:, :, None, None]) * weight[:, :, None, None]).sum(1)
             layers.append(spread(of_layer, finest))
         return torch.stack(layers).sum(0)
+
+
+def unscaled(origin: Tensor, weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Of statistics ``(B, C)``: o and w so that (value - o) w is what it is on the logarithmic scale."""
+    of = torch.sinh(origin) * LOG_UNIT
+    away = values - of
+    close = away.abs() < _CLOSE * (values.abs() + LOG_UNIT)
+    slope = (log_scale(values, LOG_UNIT) - origin) / torch.where(close, 1.0, away)
+    return of, weights * torch.where(close, 1 / (values.square() + LOG_UNIT**2).sqrt(), slope)
 
 
 def spread(values: Tensor, shape: Sequence[int]) -> Tensor:

@@ -83,7 +83,7 @@ class Combined(Score, name="combined"):
     The threshold comes from this score's own values of the normals, so it promises what any score's does.
 
     Args:
-        k: see :class:`~solder_vae.models.neighbours.Knn`.
+        k, whiten: see :class:`~solder_vae.models.neighbours.Knn`.
         strength: see :class:`~solder_vae.models.classifier.Classifier`.
         thumbnails: see both.
     """
@@ -94,7 +94,7 @@ class Combined(Score, name="combined"):
     exportable = True
     leaves_one_out = True
 
-    def __init__(self, k: int = 1, strength: float | None = None, thumbnails: bool = True) -> None:
+    def __init__(self, k: int = 1, whiten: bool = True, strength: float | None = None, thumbnails: bool = True) -> None:
         self.surprises: dict[str, Surprise] = {}
 
     @classmethod

@@ -24,6 +24,10 @@ decide alone."""
 OF_A_TYPE = 20
 """So many training normals of a component type are enough to compare an image of that type with these alone."""
 
+RIDGE, FOR_FEW = 3.0, 10.0
+"""What is added to each variance before features are whitened, in mean variances: the first, and D / N times the second
+for N normals with D features, since few normals' covariance says little about other normals."""
+
 TYPE_MARK = "type:"  # marks a type in the state
 
 _AT_ONCE = 1024
@@ -72,8 +76,51 @@ class Standard:
         mean, deviation = self.on(standardised.device)
         return standardised * deviation + mean
 
+    def weigh(self, away: Tensor) -> Tensor:
+        """What differences of standardised features ``(B, D)`` weigh: times those of the features themselves, they
+        add up to the squared distance."""
+        return away / self.on(away.device)[1]
+
     def state(self) -> dict[str, Tensor]:
         return {"mean": self.mean, "deviation": self.deviation}
+
+
+class Whitened(Standard):
+    """Features standardised by the normals, then whitened in part: what many features say alike counts for less.
+
+    Along each axis of the standardised normals' covariance, of variance v, features are scaled by
+    sqrt((1 + r) m / (v + r m)), m being the mean variance and r the ridge, :data:`RIDGE` + :data:`FOR_FEW` D / N.
+
+    Attributes:
+        whitening: ``(D, D)``, its columns at right angles.
+    """
+
+    def __init__(self, mean: Tensor, deviation: Tensor, whitening: Tensor) -> None:
+        super().__init__(mean, deviation)
+        self.whitening = whitening
+
+    @classmethod
+    def of(cls, normals: Tensor) -> Whitened:
+        standard = Standard.of(normals)
+        points = standard(normals).double()
+        count, features = points.shape
+        variances, axes = torch.linalg.eigh(points.T @ points / count)
+        least = variances.mean().clamp_min(1e-12) * (RIDGE + FOR_FEW * features / count)
+        scales = ((variances.mean() + least) / (variances.clamp_min(0) + least)).sqrt()
+        return cls(standard.mean, standard.deviation, (axes * scales).float())
+
+    def __call__(self, features: Tensor) -> Tensor:
+        return super().__call__(features) @ self.whitening.to(features.device)
+
+    def undo(self, standardised: Tensor) -> Tensor:
+        whitening = self.whitening.to(standardised.device)
+        return super().undo(standardised @ (whitening / whitening.square().sum(0)).T)
+
+    def weigh(self, away: Tensor) -> Tensor:
+        return super().weigh(away @ self.whitening.to(away.device).T)
+
+    def state(self) -> dict[str, Tensor]:
+        return {**super().state(), "whitening": self.whitening}
 
 
 class Knn(Score, name="knn"):
@@ -82,6 +129,7 @@ class Knn(Score, name="knn"):
 
     Args:
         k: number of neighbours.
+        whiten: whether the features are whitened in part, see :class:`Whitened`; otherwise only standardised.
         thumbnails: whether small pictures of the normals are kept, to be shown beside what is near them.
     """
 
@@ -92,9 +140,9 @@ class Knn(Score, name="knn"):
     has_parts = True
     leaves_one_out = True
 
-    def __init__(self, k: int = 1, thumbnails: bool = True) -> None:
+    def __init__(self, k: int = 1, whiten: bool = True, thumbnails: bool = True) -> None:
         check_whole_number("score.k", k, 1)
-        self.k, self.thumbnails = k, thumbnails
+        self.k, self.whiten, self.thumbnails = k, whiten, thumbnails
         self.pictures = NO_PICTURES  # (N, s, s, 3), or none
         self.standard = Standard(torch.zeros(0), torch.ones(0))
         self.memory = torch.empty(0, 0)  # (N, D), standardised
@@ -121,7 +169,7 @@ class Knn(Score, name="knn"):
             raise UserError(
                 f"score.k={self.k} does not fit {len(normals)} training normals: use {len(normals)} or less."
             )
-        self.standard = Standard.of(normals) if standard is None else standard
+        self.standard = standard or (Whitened if self.whiten else Standard).of(normals)
         self.memory = self.standard(normals)
         self.pictures = NO_PICTURES if pictures is None else pictures
         self.kinds = of_types(types, max(OF_A_TYPE, self.k + 1))
@@ -136,7 +184,10 @@ class Knn(Score, name="knn"):
         return {**self.standard.state(), "memory": self.memory, **places, **pictures}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.standard, self.memory = Standard(state["mean"], state["deviation"]), state["memory"]
+        by = state["mean"], state["deviation"]
+        # Memories of earlier versions are not whitened.
+        self.standard = Whitened(*by, state["whitening"]) if "whitening" in state else Standard(*by)
+        self.memory = state["memory"]
         self.pictures = state.get("thumbnails", NO_PICTURES)
         self.kinds = {name.removeprefix(TYPE_MARK): each for name, each in state.items() if name.startswith(TYPE_MARK)}
 
@@ -175,8 +226,7 @@ class Knn(Score, name="knn"):
         assert output.features is not None
         device = output.features.device
         normal = self.memory.to(device)[self.neighbours(output.features, output.types)[1][:, 0]]
-        away = (self.standard(output.features) - normal) / self.standard.on(device)[1]
-        return self.standard.undo(normal), away
+        return self.standard.undo(normal), self.standard.weigh(self.standard(output.features) - normal)
 
     def leave_one_out(self, data: FitData) -> Tensor:
         return self.among_themselves()
@@ -184,7 +234,7 @@ class Knn(Score, name="knn"):
     def among_themselves(self) -> Tensor:
         """The score ``(N,)`` of each normal in the memory, compared with all the others (of its type).
 
-        Mean and deviation are those of all.
+        Mean, deviation and whitening are those of all.
         """
         scores = self._among(self.memory)
         for places in self.kinds.values():

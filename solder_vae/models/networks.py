@@ -89,6 +89,11 @@ def channel_statistics(maps: Sequence[Tensor]) -> Tensor:
     return torch.cat(columns, 1)
 
 
+def log_scale(features: Tensor, unit: float) -> Tensor:
+    """Features on a scale that has both signs and is logarithmic for those well above a unit: asinh(feature / unit)."""
+    return torch.asinh(features / unit)
+
+
 def make_network(spec: Mapping[str, Any] | None, default: Network | None, key: str) -> Network:
     """Make the network that a config or a checkpoint names.
 

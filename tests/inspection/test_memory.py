@@ -84,6 +84,9 @@ def test_scores_and_memory_are_those_of_loops():
     found = renew(model, scored(model, given), given, [""] * 40, "add")
     normals = torch.cat([given, features(300, 0)]).double()
     standard = ((normals - normals.mean(0)) / normals.std(0, correction=0)).numpy()
+    covariance, ridge = standard.T @ standard / 340, 3 + 10 * WIDTH / 340
+    root = np.linalg.cholesky(np.linalg.inv((covariance + ridge * np.eye(WIDTH)) / (1 + ridge)))
+    standard = standard @ root  # distances by the inverse of the covariance with its ridge
     for row, value in enumerate(found["knn"]):
         others = np.delete(standard, row, axis=0)
         assert value == pytest.approx(np.linalg.norm(others - standard[row], axis=1).min(), rel=1e-4)
@@ -149,12 +152,14 @@ def shown(tmp_path_factory):
     return path, good, bad, [bad[3], bad[8], bad[0]]
 
 
-def nearest_by_hand(model, joints, images):
+def nearest_by_hand(model, joints, images, whitened=False):
     """The picture among images that is nearest to each joint by the features' deviations over the good joints."""
     seen, joints = (model.describe(to_tensor(each)).double().numpy() for each in (images, np.stack(joints)))
     standard = model.scores["knn"].standard
     unit = standard.deviation.double().numpy()
-    return [images[np.square((seen[:, : len(unit)] - joint[: len(unit)]) / unit).sum(1).argmin()] for joint in joints]
+    axes = standard.whitening.double().numpy() if whitened else np.eye(len(unit))
+    away = [(seen[:, : len(unit)] - joint[: len(unit)]) / unit @ axes for joint in joints]
+    return [images[np.square(each).sum(1).argmin()] for each in away]
 
 
 def test_an_abnormal_joint_is_shown_beside_what_it_is_nearest_to(shown):
@@ -164,7 +169,7 @@ def test_an_abnormal_joint_is_shown_beside_what_it_is_nearest_to(shown):
     assert [each[0].caption for each in near] == ["nearest good joint"] * 3
     assert [each[1].caption.rpartition(": ")[2] for each in near] == ["short", "void", "short"]
     for column, images in enumerate((good, bad)):
-        pictures_by_hand = nearest_by_hand(inspector.model, joints, images)
+        pictures_by_hand = nearest_by_hand(inspector.model, joints, images, whitened=column == 0)
         for each, picture in zip(near, pictures_by_hand, strict=True):
             assert torch.equal(each[column].picture, thumbnails([picture])[0])
     assert inspector.score(good[7])[0].near == ()  # a normal joint is not compared
@@ -193,7 +198,7 @@ def test_new_normals_bring_their_pictures(shown, tmp_path, how):
     assert torch.equal(inspector.model.scores["knn"].pictures, thumbnails(among))
     joints = [*joints, *(255 - new[:2])]
     near = [inspector.model.near(torch.from_numpy(each.features)[None])[0] for each in inspector.score(joints)]
-    for each, picture in zip(near, nearest_by_hand(inspector.model, joints, among), strict=True):
+    for each, picture in zip(near, nearest_by_hand(inspector.model, joints, among, whitened=True), strict=True):
         assert torch.equal(each[0].picture, thumbnails([picture])[0])
 
 

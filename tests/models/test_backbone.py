@@ -47,7 +47,7 @@ def named():
     plugins.import_plugins(["small_networks"])
 
 
-def test_features_are_the_means_of_pooled_maps_and_their_maxima_behind_them():
+def test_features_are_statistics_of_pooled_maps_and_their_maxima_behind_them():
     model = made(size=16, mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4])
     x = images(3)
     pixels = ((x + 1) / 2 - torch.tensor([0.4, 0.5, 0.6])[:, None, None]) / torch.tensor([0.2, 0.3, 0.4])[:, None, None]
@@ -55,10 +55,17 @@ def test_features_are_the_means_of_pooled_maps_and_their_maxima_behind_them():
     expected = [part.mean((2, 3)) for part in maps] + [part.amax((2, 3)) for part in maps]
     torch.testing.assert_close(model.describe(x), torch.cat(expected, 1))
     assert model.neighbour_features == 11
+    model = made(size=16, mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4], features="statistics")
+    both = [
+        np.asarray(values.detach()) for part in maps for values in (part.mean((2, 3)), part.std((2, 3), correction=0))
+    ]
+    expected = [*map(torch.from_numpy, map(np.arcsinh, both)), *expected[-2:]]
+    torch.testing.assert_close(model.describe(x), torch.cat(expected, 1).detach(), rtol=1e-4, atol=1e-6)
+    assert model.neighbour_features == 22
 
 
-def test_neighbours_are_told_by_the_means_alone():
-    model = fitted()
+def test_neighbours_are_not_told_by_the_maxima():
+    model = fitted(scores={"knn": {"whiten": False}})
     x = images(4, seed=1)
     normals, other = (model.describe(batch)[:, :11].double().numpy() for batch in (images(30), x))
     deviation = normals.std(0)
@@ -70,8 +77,9 @@ def test_neighbours_are_told_by_the_means_alone():
 @pytest.mark.parametrize("score", ["knn", "mahalanobis"])
 @pytest.mark.parametrize("size", [32, 36])  # 36: one map has 18 positions a side, the other 9
 @pytest.mark.parametrize("pooling", [1, 3])
-def test_the_squared_distance_is_the_mean_of_the_map(score, size, pooling):
-    output = fitted(score, size=size, pooling=pooling).score(images(5, seed=2))
+@pytest.mark.parametrize("features", ["statistics", "means"])
+def test_the_squared_distance_is_the_mean_of_the_map(score, size, pooling, features):
+    output = fitted(score, size=size, pooling=pooling, features=features).score(images(5, seed=2))
     assert output.anomaly.shape == (5, size // 2, size // 2)
     torch.testing.assert_close(output.anomaly.mean((1, 2)), output.scores[score].square(), rtol=1e-4, atol=1e-4)
     assert output.recon is output.error is output.code is None
@@ -82,12 +90,18 @@ def test_of_sides_that_do_not_divide_too():
     torch.testing.assert_close(output.anomaly.mean((1, 2)), output.scores["knn"].square(), rtol=1e-4, atol=1e-4)
 
 
-def test_the_map_points_at_what_differs():
-    model = fitted(size=16, pooling=1)
+@pytest.mark.parametrize("features", ["statistics", "means"])
+def test_the_map_points_at_what_differs(features):
+    model = fitted(size=16, pooling=1, features=features)
     x = images(1)  # the first of the normals, so that it is its own neighbour
     x[:, :, 9:15, 9:15] = 1
     found = model.score(x).anomaly[0]
-    assert found[4:, 4:].mean() > 3 * found.mean()  # of a quarter of the image
+    assert found[4:, 4:].mean() > (3 if features == "means" else 2.5) * found.mean()  # of a quarter of the image
+
+
+def test_a_normal_of_the_memory_has_an_empty_map():
+    output = fitted(features="statistics").score(images(30))
+    torch.testing.assert_close(output.anomaly, torch.zeros_like(output.anomaly), rtol=0, atol=1e-3)
 
 
 def test_the_network_stays_as_it_is():
@@ -159,6 +173,7 @@ def test_a_single_map_is_a_list_of_one():
         ({"layers": [0, -1]}, "whole numbers in ascending order"),
         ({"pooling": 2}, "odd"),
         ({"size": 4}, "model.size=4"),
+        ({"features": "maxima"}, "model.features=maxima is unknown: use statistics or means"),
         ({"std": [1, 0, 1]}, "model.std"),
         ({"mean": [1, 0]}, "model.mean"),
         ({"score": "gradcon"}, "score=gradcon does not fit model=backbone"),

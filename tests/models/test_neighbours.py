@@ -45,12 +45,47 @@ def table(images):
 @pytest.mark.parametrize("k", [1, 3])
 def test_the_distances_are_those_of_loops(k):
     normals, images = torch.randn(30, 7) * torch.linspace(0.1, 9, 7) + 4, torch.randn(5, 7) + 4
-    score = fitted(Knn(k), normals)
+    score = fitted(Knn(k, whiten=False), normals)
     mean, deviation = normals.double().mean(0), normals.double().std(0, correction=0)
     for row, image in enumerate(images.double()):
         distances = sorted(float(((image - normal) / deviation).norm()) for normal in normals.double())
         assert float(score(output_of(images))[row]) == pytest.approx(np.mean(distances[:k]), rel=1e-5)
     assert torch.allclose(score.standard.mean.double(), mean)
+
+
+def test_whitened_the_distance_is_scipys_with_the_inverse_of_the_covariance_and_its_ridge():
+    normals, images = torch.randn(60, 6) @ torch.randn(6, 6) + 2, torch.randn(5, 6) + 2
+    score = fitted(Knn(), normals)
+    standard = Standard.of(normals)
+    points = standard(normals).double().numpy()
+    covariance, ridge = points.T @ points / 60, 3 + 10 * 6 / 60
+    mean = np.trace(covariance) / 6
+    inverse = (1 + ridge) * mean * np.linalg.inv(covariance + ridge * mean * np.eye(6))
+    again = Knn()
+    again.load_state(score.state())
+    for each in (score, again):
+        output = output_of(images)
+        ours, (origin, weights) = each(output), each.parts(output)
+        for row, image in enumerate(standard(images).double().numpy()):
+            assert float(ours[row]) == pytest.approx(min(mahalanobis(image, one, inverse) for one in points), rel=1e-4)
+        torch.testing.assert_close(((images - origin) * weights).sum(1).sqrt(), ours)
+        torch.testing.assert_close(each.standard.undo(each.memory), normals, rtol=1e-4, atol=1e-4)
+
+
+def test_few_normals_with_many_features_are_hardly_whitened():
+    normals = torch.randn(20, 400, generator=torch.Generator().manual_seed(0))
+    plain, whitened = fitted(Knn(whiten=False), normals), fitted(Knn(), normals)
+    # Otherwise each normal would be nearer to the others than a joint of tomorrow is.
+    ratio = whitened.among_themselves() / plain.among_themselves()
+    assert 0.95 < float(ratio.min()) <= float(ratio.max()) < 1
+
+
+def test_a_memory_of_an_earlier_version_is_not_whitened():
+    normals, images = torch.randn(40, 5) @ torch.randn(5, 5), torch.randn(3, 5)
+    earlier, now = fitted(Knn(whiten=False), normals), Knn()
+    assert "whitening" not in earlier.state()
+    now.load_state(earlier.state())
+    assert torch.equal(now(output_of(images)), earlier(output_of(images)))
 
 
 def test_a_training_normal_is_at_distance_zero_from_itself_and_the_nearest_place_is_its_own():
@@ -63,7 +98,7 @@ def test_a_training_normal_is_at_distance_zero_from_itself_and_the_nearest_place
 
 def test_left_out_each_normal_is_compared_with_all_others():
     normals = torch.randn(40, 5)
-    score = fitted(Knn(2), normals)
+    score = fitted(Knn(2, whiten=False), normals)
     standard = ((normals - normals.mean(0)) / normals.std(0, correction=0)).double()
     for row, value in enumerate(score.among_themselves()):
         others = sorted(float((standard[row] - other).norm()) for at, other in enumerate(standard) if at != row)
@@ -137,7 +172,7 @@ def test_more_neighbours_than_normals_are_refused():
 
 
 @pytest.mark.parametrize("model", ["cae", "beta_vae"])
-@pytest.mark.parametrize("features", ["blocks", "code"])
+@pytest.mark.parametrize("features", ["blocks", "log_blocks", "code"])
 def test_the_features_are_the_encoders_own(model, features):
     network = Autoencoder.registry[model](
         score="knn", scores={"knn": {}}, features=features, flips=False, fast=False
@@ -157,7 +192,10 @@ def test_the_features_are_the_encoders_own(model, features):
     for maps in blocks[1:]:
         columns += [maps.mean((2, 3)), maps.flatten(2).std(2, correction=0)]
     assert output.features.shape == (3, 2 * (32 + 64 + 128 + 256))
-    torch.testing.assert_close(output.features, torch.cat(columns, 1), atol=1e-6, rtol=1e-5)
+    expected = torch.cat(columns, 1)
+    if features == "log_blocks":
+        expected = torch.from_numpy(np.arcsinh(100 * expected.detach().numpy()))
+    torch.testing.assert_close(output.features, expected, atol=1e-4 if features == "log_blocks" else 1e-6, rtol=1e-5)
 
 
 def test_the_fast_layers_give_the_same_features_and_the_same_code():
@@ -172,7 +210,7 @@ def test_the_fast_layers_give_the_same_features_and_the_same_code():
 
 
 def test_mirror_images_have_the_same_features_the_mean_of_all_four():
-    network = Autoencoder.registry["cae"](score="knn", scores={"knn": {}}).eval()
+    network = Autoencoder.registry["cae"](score="knn", scores={"knn": {}}, features="blocks").eval()
     x = to_tensor(pictures(3))
     features = network.describe(x)
     for axes in ((3,), (2,), (2, 3)):

@@ -139,7 +139,7 @@ def test_the_real_weights_export_with_their_memory_inside(tmp_path):
     result = run_command("train", "model=backbone", *small, "hydra.run.dir=run", "pictures=false", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     memory = torch.load(tmp_path / "run/best.ckpt", weights_only=True)["scores"]["knn"]["memory"]
-    assert memory.shape == (48, 152)
+    assert memory.shape == (48, 304)
     exported = run_command("export", "checkpoint=run/best.ckpt", "out=a.onnx", cwd=tmp_path)
     assert exported.returncode == 0, exported.stderr
     assert "0 labels differ" in exported.stdout
