@@ -129,7 +129,7 @@ def test_what_only_training_could_do_is_refused(overrides, message, tmp_path):
     result = run(*overrides, "hydra.run.dir=run", "logger.mode=disabled", cwd=tmp_path)
     assert result.returncode == 2
     assert message in result.stderr
-    assert result.stderr.count("\n") <= 2
+    assert result.stderr.count("\n") <= 3  # what it was about to do, then why not
     assert not (tmp_path / "run/metrics.json").exists()
 
 
