@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from torchmetrics.functional.classification import binary_auroc
@@ -38,6 +37,7 @@ from solder_vae.data.transforms import to_tensor
 from solder_vae.models.autoencoder import CAE, TRAINING, VALIDATION, Autoencoder
 from solder_vae.models.precision import MIXED, resolve_precision
 from solder_vae.models.vae import BetaVAE
+from solder_vae.utils.files import file_lock
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 IMAGES = 2513  # of the embedded set's training part
@@ -197,7 +197,7 @@ def work(plans: list[str], device: str, share: int, processes: int, until: float
             loaded[run.seed] = load(run.seed, device)
         result = train(run, *loaded[run.seed], until)
         if result is not None:
-            with FileLock(f"{RESULTS}.lock"), RESULTS.open("a") as file:
+            with file_lock(RESULTS), RESULTS.open("a") as file:
                 file.write(json.dumps(result) + "\n")
             print(f"{result['best']:.5f}  {settings(run)}", flush=True)
 

@@ -120,8 +120,14 @@ class TrainingModule(pl.LightningModule):
         else:
             spec = dict(hparams["scheduler"])
             interval = spec.pop("interval", "epoch")
-            if "total_steps" in spec and spec["total_steps"] is None:
-                spec["total_steps"] = int(self.trainer.estimated_stepping_batches)
+            if "total_steps" in spec:
+                steps = int(self.trainer.estimated_stepping_batches)
+                spec["total_steps"] = given = steps if spec["total_steps"] is None else spec["total_steps"]
+                if isinstance(given, int) and given < steps:
+                    raise UserError(
+                        f"model.scheduler.total_steps={given} ends before the run's {steps} steps: "
+                        "use null, which is as many as the run has."
+                    )
             scheduler = named(spec, "model.scheduler")(optimizer)
         self.steps_by_epoch = interval == "epoch"
         return {

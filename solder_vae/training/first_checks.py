@@ -75,7 +75,7 @@ def check_trainer(config: DictConfig) -> None:
             "trainer.accumulate_grad_batches is not supported, since batch norm and the gradient constraint need "
             "whole batches: raise data.batch_size instead, with trainer=ddp where one device cannot hold it."
         )
-    strategy, devices, batch = options.strategy, options.devices, config.data.batch_size
+    strategy, devices, batch = config.trainer.strategy, options.devices, config.data.batch_size
     check_whole_number("trainer.devices", devices, 1)
     check_whole_number("data.batch_size", batch, 1)
     if strategy not in ("auto", "ddp"):

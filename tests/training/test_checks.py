@@ -1,7 +1,9 @@
 """Options that cannot be right are refused before anything is read, in one sentence."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from solder_vae.models.networks import Encoder
 from solder_vae.models.precision import FULL
-from solder_vae.models.steps import check_optimization
+from solder_vae.models.steps import TrainingModule, check_optimization
 from solder_vae.training.resume import check_epochs_left
 from solder_vae.training.run import build_model, build_parts
 from solder_vae.training.trainer import make_trainer
@@ -159,6 +161,15 @@ def test_optimizer_and_schedule_are_tried_before_the_data_are_read(options, mess
     (config,) = compose_command("solder_vae.train", options)
     with pytest.raises(UserError, match=message):
         check_optimization(build_model(config))
+
+
+@pytest.mark.parametrize("steps", [30, 31])
+def test_a_schedule_that_ends_before_the_run_is_refused(steps):
+    (config,) = compose_command("solder_vae.train", [f"model.scheduler.total_steps={steps}"])
+    module = TrainingModule(build_model(config))
+    module._trainer = SimpleNamespace(estimated_stepping_batches=31)
+    with pytest.raises(UserError, match="=30 ends before the run's 31 steps") if steps < 31 else nullcontext():
+        module.configure_optimizers()
 
 
 @pytest.mark.parametrize("options", [[], ["optimizer=adamw"], ["scheduler=plateau"]])
