@@ -68,7 +68,7 @@ def epoch_seconds(folder: Path) -> list[float]:
     """Of the epochs that a run has logged so far."""
     log = folder / "train.log"
     text = log.read_text() if log.exists() else ""
-    return [float(seconds) for seconds in re.findall(r"epoch +\d+/\d+ .*  ([\d.]+) s$", text, re.MULTILINE)]
+    return [float(seconds) for seconds in re.findall(r"epoch +\d+/\d+ .*  ([\d.]+) s(?:,.*)?$", text, re.MULTILINE)]
 
 
 def commands(part: Part) -> None:

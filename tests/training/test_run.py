@@ -154,9 +154,9 @@ def test_sweep_goes_on_past_a_failing_job(tmp_path):
     [
         (["model=vae", "beta=3"], "model=beta_vae beta=3"),
         (["model=cae", "score=elbo"], "use one of score=recon, score=gradcon"),
-        (["model=resnet"], "beta_vae cae vae"),
-        (["score=f1"], "blend classifier combined elbo gradcon knn mahalanobis pixels recon"),
-        (["threshold=best"], "false_call_rate fixed quantile sigma"),
+        (["model=resnet"], "beta_vae, cae, vae"),
+        (["score=f1"], "blend, classifier, combined, elbo, gradcon, knn, mahalanobis, pixels, recon"),
+        (["threshold=best"], "false_call_rate, fixed, quantile, sigma"),
         (["threshold.q=1.5"], "rule quantile needs q=NUMBER, a number from 0 to 1, got 1.5"),
         (["betta=3"], "betta"),
         (["data=folder"], "data.root"),
