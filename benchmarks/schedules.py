@@ -229,34 +229,35 @@ def draw() -> None:
     import matplotlib.pyplot as plt
 
     results = {settings(run): run for run in done()}
-    figure, panels = plt.subplots(2, 2, figsize=(9, 6.5), layout="constrained")
-    print(
-        f"{'model':9} {'alpha':>5} {'Table I':>9} {'epochs':>7} {'ours':>9} {'epochs':>7} {'seconds':>15} {'ratio':>6}"
-    )
-    for row, alpha in zip(panels, (0.0, ALPHA), strict=True):
-        published_step, our_step = step_seconds(alpha, chosen("cae").batch)
-        for panel, model in zip(row, ("cae", "beta_vae"), strict=True):
-            pair = [results.get(settings(run)) for run in (Run(model, alpha=alpha), chosen(model, alpha=alpha))]
-            title = {"cae": "CAE", "beta_vae": "β-VAE, β = 3"}[model] + (", with the constraint" if alpha else "")
-            panel.set(title=title, xlabel="seconds on one core", ylabel="validation loss", yscale="log")
-            if pair[0] is None or pair[1] is None:
-                continue
-            theirs, ours = pair
-            epochs = [math.ceil(IMAGES / BATCH) * published_step, math.ceil(IMAGES / 32) * our_step]
-            for run, seconds, label in zip(pair, epochs, ("as published, Table I", "ours"), strict=True):
-                assert run is not None
-                panel.plot(np.arange(1, len(run["curve"]) + 1) * seconds, run["curve"], label=label)
-            panel.axhline(theirs["best"], color="grey", linewidth=0.8, linestyle="--", label="Table I's best")
-            panel.set_xscale("log")
-            reached = next((i + 1 for i, loss in enumerate(ours["curve"]) if loss <= theirs["best"]), None)
-            at_best = theirs["curve"].index(theirs["best"]) + 1
-            taken = at_best * epochs[0], (reached or len(ours["curve"])) * epochs[1]
-            print(
-                f"{model:9} {alpha:5g} {theirs['best']:9.5f} {at_best:7} {ours['best']:9.5f} "
-                f"{reached or '(' + str(len(ours['curve'])) + ')':>7} {taken[0]:7.0f} {taken[1]:7.0f} "
-                f"{taken[0] / taken[1]:5.1f}x"
-            )
-    panels[0, 0].legend(frameon=False)
+    pairs = [
+        (model, alpha, results[settings(Run(model, alpha=alpha))], results[settings(chosen(model, alpha=alpha))])
+        for alpha in (0.0, ALPHA)
+        for model in ("cae", "vae", "beta_vae")
+        if settings(Run(model, alpha=alpha)) in results and settings(chosen(model, alpha=alpha)) in results
+    ]
+    if not pairs:
+        raise SystemExit("there are no runs yet: python -m benchmarks.schedules paper chosen")
+    steps = {alpha: step_seconds(alpha, chosen("cae").batch) for alpha in {alpha for _, alpha, *_ in pairs}}
+    figure, panels = plt.subplots(1, len(pairs), figsize=(4.5 * len(pairs), 3.6), layout="constrained", squeeze=False)
+    print("model     alpha   Table I  epochs      ours  epochs         seconds  ratio")
+    for panel, (model, alpha, theirs, ours) in zip(panels[0], pairs, strict=True):
+        title = {"cae": "CAE", "vae": "VAE", "beta_vae": "β-VAE, β = 3"}[model] + (", constraint" if alpha else "")
+        panel.set(title=title, xlabel="seconds on one core", ylabel="validation loss", xscale="log", yscale="log")
+        epochs = [
+            math.ceil(IMAGES / batch) * step
+            for batch, step in zip((BATCH, chosen(model).batch), steps[alpha], strict=True)
+        ]
+        for run, seconds, label in zip((theirs, ours), epochs, ("as published, Table I", "ours"), strict=True):
+            panel.plot(np.arange(1, len(run["curve"]) + 1) * seconds, run["curve"], label=label)
+        panel.axhline(theirs["best"], color="grey", linewidth=0.8, linestyle="--", label="Table I's best")
+        reached = next((i + 1 for i, loss in enumerate(ours["curve"]) if loss <= theirs["best"]), None)
+        at_best = int(np.argmin(theirs["curve"])) + 1
+        taken = at_best * epochs[0], (reached or len(ours["curve"])) * epochs[1]
+        print(
+            f"{model:9} {alpha:5g} {theirs['best']:9.5f} {at_best:7} {ours['best']:9.5f} {reached or 'never':>7} "
+            f"{taken[0]:7.0f} {taken[1]:7.0f} {taken[0] / taken[1]:5.1f}x"
+        )
+    panels[0, -1].legend(frameon=False)
     figure.savefig(RESULTS.with_suffix(".png"), dpi=110)
 
 
