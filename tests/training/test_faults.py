@@ -268,7 +268,8 @@ def test_worker_process_killed(whole, tmp_path):
         FAULTY, "worker-kill", str(IN_EPOCH_2), *TINY, *COMMON, "data.num_workers=2", cwd=tmp_path, fresh=True
     )  # the fault finds the workers by the command that started them
     error = error_of(result)
-    assert "is killed by signal: Killed" in error
+    # torch words it by who notices first: its signal handler or the queue that stays empty
+    assert "is killed by signal: Killed" in error or "exited unexpectedly" in error
     assert "resume=PATH" in error
     go_on(cwd=tmp_path)
     assert_same(tmp_path / "run", whole)
