@@ -76,14 +76,16 @@ def trained_model(alpha: float) -> BetaVAE:
     return model
 
 
-def bare_step(model: Autoencoder, precision: str = "auto") -> Callable[[Tensor], None]:
-    """One step of training without Lightning."""
-    optimizer = torch.optim.Adam(model.parameters(), 1e-4, weight_decay=1e-4, fused=True)
+def bare_step(
+    model: Autoencoder, precision: str = "auto", optimizer: torch.optim.Optimizer | None = None
+) -> Callable[[Tensor], None]:
+    """One step of training without Lightning, with the noise of ``model.step``."""
+    optimizer = optimizer or torch.optim.Adam(model.parameters(), 1e-4, weight_decay=1e-4, fused=True)
     mixed = resolve_precision(precision, "auto") == MIXED
 
     def step(x: Tensor) -> None:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
-            terms, _ = model.loss_terms(x, model.noise(x, TRAINING, 0))
+            terms, _ = model.loss_terms(x, model.noise(x, TRAINING, model.step))
             objective = terms["loss"]
             if model.alpha:
                 objective = objective + model.alpha * model.gradient_constraint(terms["recon"])

@@ -27,15 +27,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
-from torchmetrics.functional.classification import binary_auroc
 
-from benchmarks.bench import BATCH, training_pair
+from benchmarks.bench import BATCH, bare_step, random_images, training_pair
 from solder_vae.data.synthetic.source import SyntheticSource
 from solder_vae.data.transforms import to_tensor
-from solder_vae.models.autoencoder import CAE, TRAINING, VALIDATION, Autoencoder
-from solder_vae.models.precision import MIXED, resolve_precision
+from solder_vae.models.autoencoder import CAE, VALIDATION, Autoencoder
+from solder_vae.models.precision import FULL
 from solder_vae.models.vae import BetaVAE
 from solder_vae.utils.files import file_lock
 
@@ -117,7 +117,7 @@ def train(run: Run, images: dict[str, Tensor], labels: Tensor, until: float) -> 
     options = {"pct_start": run.rise, "cycle_momentum": run.momentum}
     one_cycle = OneCycleLR(optimizer, run.lr, steps, **options) if run.schedule == "one_cycle" else None
     plateau = ReduceLROnPlateau(optimizer, factor=0.1, patience=10) if one_cycle is None else None
-    mixed = device == "cpu" and resolve_precision("auto", "auto") == MIXED
+    step = bare_step(model, "auto" if device == "cpu" else FULL, optimizer)
     curve: list[float] = []
     best: dict[str, Tensor] = {}
     for _ in range(run.epochs):
@@ -129,15 +129,7 @@ def train(run: Run, images: dict[str, Tensor], labels: Tensor, until: float) -> 
             x = torch.where(turned[chunk][:, None, None, None], x.flip(3), x).contiguous(
                 memory_format=torch.channels_last
             )
-            with torch.autocast(device, torch.bfloat16, enabled=mixed):
-                terms, _ = model.loss_terms(x, model.noise(x, TRAINING, model.step))
-                objective = terms["loss"]
-                if run.alpha:
-                    objective = objective + run.alpha * model.gradient_constraint(terms["recon"])
-            optimizer.zero_grad()
-            objective.backward()
-            model.update_reference()
-            optimizer.step()
+            step(x)
             model.step += 1
             if one_cycle is not None and model.step < steps:
                 one_cycle.step()
@@ -168,8 +160,7 @@ def aurocs(model: Autoencoder, images: Tensor, labels: Tensor) -> dict[str, floa
     found = {}
     for name in outputs[0]:
         scores = torch.cat([output[name] for output in outputs]).detach().cpu()
-        ranks = torch.unique(scores, return_inverse=True)[1].double()
-        found[name] = float(binary_auroc(ranks / ranks.max().clamp_min(1), labels))
+        found[name] = float(roc_auc_score(labels, scores))
     return found
 
 
@@ -209,9 +200,7 @@ def step_seconds(alpha: float, batch: int, repetitions: int = 7) -> tuple[float,
     """A step of the published network in batches of 64 and one of ours, by the processor time of one thread."""
     torch.set_num_threads(1)
     as_published, _ = training_pair(alpha)
-    _, ours = training_pair(
-        alpha, "auto", to_tensor(np.random.default_rng(0).integers(0, 256, (batch, 64, 64, 3), np.uint8))
-    )
+    _, ours = training_pair(alpha, "auto", to_tensor(random_images(batch)))
     taken: tuple[list[float], list[float]] = ([], [])
     for _ in range(repetitions + 1):
         for step, times in zip((as_published, ours), taken, strict=True):
