@@ -20,15 +20,12 @@ def job(config: DictConfig, directory: Path) -> None:
     """Audit as the config says; ``directory`` is not used, since everything goes to ``out``."""
     from hydra.utils import to_absolute_path
 
-    from solder_vae.data.layouts import check_root
     from solder_vae.training.first_checks import check_data
     from solder_vae.utils.config import build
     from solder_vae.utils.files import atomic_directory, check_new
 
     out = Path(to_absolute_path(config.out))
     check_new(out)
-    if "root" in config.data:
-        check_root(config.data.root)
     check_data(config.data)
 
     from solder_vae.utils.threads import busy

@@ -47,6 +47,7 @@ def run(arguments: list[str]) -> int:
     if out.is_dir():
         raise UserError(f"out={out} is a folder: name a file.")
     check_there(Path(options.checkpoint))
+    import_plugins(options.plugins)
     from solder_vae.utils.threads import busy
 
     with busy("Loading"):
@@ -57,7 +58,6 @@ def run(arguments: list[str]) -> int:
         from solder_vae.inspection.onnx.parity import compare, load_onnx
         from solder_vae.utils.files import atomic_file
 
-        import_plugins(options.plugins)
         # Pictures pass one by one: several threads would spend ten times the processor time on waiting for each other.
         torch.set_num_threads(1)
         inspector = Inspector.load(options.checkpoint)

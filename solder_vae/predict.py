@@ -82,6 +82,7 @@ def run(arguments: list[str]) -> int:
 
     check(options)
     check_there(Path(options.checkpoint))
+    import_plugins(options.plugins)
     if options.watch:
         return follow(options)
     out = Path(options.out)
@@ -217,7 +218,6 @@ def load(options: Options) -> Inspector:
     """The inspector on its device."""
     from solder_vae.inspection.inspector import Inspector
 
-    import_plugins(options.plugins)
     inspector = Inspector.load(options.checkpoint, options.device)
     if options.device == "cpu" and options.processes == 1:
         inspector.share_out(options.threads)

@@ -66,15 +66,16 @@ def run(arguments: list[str]) -> int:
     check_there(Path(options.checkpoint))
     if not all(map(find_spec, ("starlette", "uvicorn", "python_multipart", "prometheus_client"))):
         raise UserError("The service needs Starlette and uvicorn: pip install -c constraints.txt '.[serve]' adds them.")
+    from solder_vae.inspection.service.server import listener, serve
+
+    bound = listener(options.host, options.port)
+    import_plugins(options.plugins)
     # Otherwise torch's threads keep the cores busy while they wait for each other, and requests find none.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     from solder_vae.inspection.service.app import Limits, Service
     from solder_vae.inspection.service.origin import load
-    from solder_vae.inspection.service.server import listener, serve
 
-    bound = listener(options.host, options.port)
-    import_plugins(options.plugins)
     inspector, origin = load(options.checkpoint, options.device)
     limits = Limits(int(options.body_mb * 2**20), options.pictures, options.waiting, options.timeout)
     serve(Service(inspector, origin, limits, options.batch), bound)

@@ -126,6 +126,7 @@ def run(arguments: list[str]) -> int:
     # Imported where they are needed, so that --help and mistakes are answered at once: first those without torch.
     from solder_vae.data.layouts import normal_names
     from solder_vae.data.names import NORMAL_NAMES
+    from solder_vae.inspection.joints import check_labelled, check_named
     from solder_vae.models.checkpoint_archive import check_there
 
     if rule is None:
@@ -138,6 +139,10 @@ def run(arguments: list[str]) -> int:
     normal = normal_names(NORMAL_NAMES if options.normal is None else options.normal.split(","), "normal")
     check_new(out)
     check_there(Path(options.checkpoint))
+    if options.normals is not None:
+        check_named("normals", options.normals)
+    if options.labelled is not None:
+        check_labelled(options.labelled)
 
     from solder_vae.utils.threads import busy
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 def job(config: DictConfig, directory: Path) -> float:
     """Do one run; returns the best validation loss, or the criterion, for sweepers."""
-    from solder_vae.data.layouts import check_root
-    from solder_vae.models.checkpoint_archive import check_there
     from solder_vae.training.finished import finished
     from solder_vae.training.first_checks import check_data, check_first
     from solder_vae.training.shared_training import shared_training
@@ -33,12 +31,8 @@ def job(config: DictConfig, directory: Path) -> float:
 
         # Mistakes are told at once, before torch is imported.
         check_first(config)
-        if "root" in config.data:
-            check_root(config.data.root)
-        if config.resume is not None:
-            check_there(Path(config.resume))
-        logging.getLogger("solder_vae").info("%s", beginning(config, directory))
         check_data(config.data)
+        logging.getLogger("solder_vae").info("%s", beginning(config, directory))
 
         with shared_training(config, directory) as trained:
             from solder_vae.training.run import run

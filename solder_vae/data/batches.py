@@ -6,6 +6,7 @@ from typing import Protocol
 
 from solder_vae.data.table import ImageTable
 from solder_vae.utils.checks import check_whole_number
+from solder_vae.utils.errors import UserError
 
 
 class Source(Protocol):
@@ -28,3 +29,13 @@ def check_batches(batch_size: int, num_workers: int, seed: int) -> None:
     check_whole_number("data.batch_size", batch_size, 1)
     check_whole_number("data.num_workers", num_workers, 0)
     check_whole_number("data.seed", seed, 0)
+
+
+def check_transforms(transforms: object, kinds: tuple[type, ...]) -> None:
+    """Check that augmentations are a list of things of these kinds.
+
+    Raises:
+        UserError: they are not.
+    """
+    if not isinstance(transforms, list | tuple) or not all(isinstance(each, kinds) for each in transforms):
+        raise UserError(f"data.transforms={transforms} does not fit: use a list of albumentations.")

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from solder_vae.data.batches import check_transforms
 from solder_vae.data.framing import ROUND_UP, SQUARE, edge_colour, fitted
 from solder_vae.data.image_files import Image
 from solder_vae.utils.errors import UserError
@@ -128,8 +129,7 @@ def augmentation(transforms: Sequence[Any] | None = None) -> A.Compose:
 
     transforms = [A.HorizontalFlip(p=0.5)] if transforms is None else transforms
     kinds = (A.BasicTransform, A.BaseCompose)
-    if not isinstance(transforms, Sequence) or not all(isinstance(each, kinds) for each in transforms):
-        raise UserError(f"data.transforms={transforms} does not fit: use a list of albumentations.")
+    check_transforms(transforms, kinds)
     compose = A.Compose(list(transforms))
     before = np.zeros((97, 97, 3), np.uint8)  # a size that no transform asks for
     after = compose(image=before)["image"]

@@ -21,7 +21,7 @@ from solder_vae.evaluation.evaluate import Scores
 from solder_vae.evaluation.fit_scores import thumbnails
 from solder_vae.evaluation.looks import Looks, looks_of
 from solder_vae.inspection.inspector import Inspector, Unreadable
-from solder_vae.inspection.joints import Joint
+from solder_vae.inspection.joints import Joint, check_labelled
 from solder_vae.inspection.memory import ADD, renew
 from solder_vae.metrics.by_type import OfType, limits, own_thresholds
 from solder_vae.metrics.intervals import clopper_pearson
@@ -171,8 +171,7 @@ def remember_false_calls(inspector: Inspector, truth: LabelledSet, labelled: str
 
 def labelled_records(root: str, normal: Collection[str], listing: Listing) -> list[Record]:
     """The joints of a labelled set."""
-    if not Path(root).exists():
-        raise UserError(f"labelled={root} does not exist: give a folder with good and bad joints, or a CSV file.")
+    check_labelled(root)
     listed = Listing()
     try:
         records = find_records(Path(root), normal=normal, skip=True, listing=listed)

@@ -63,6 +63,26 @@ class Joint(NamedTuple):
     source: Source | None = None
 
 
+def check_named(key: str, images: str) -> None:
+    """Check that there is what an option for images names, which may be a pattern.
+
+    Raises:
+        UserError: there is nothing.
+    """
+    if not Path(images).exists() and not glob.has_magic(images):
+        raise UserError(f"{key}={images} does not exist: give a folder, an image, a pattern in quotes or a CSV file.")
+
+
+def check_labelled(root: str) -> None:
+    """The same of a labelled set.
+
+    Raises:
+        UserError: there is nothing.
+    """
+    if not Path(root).exists():
+        raise UserError(f"labelled={root} does not exist: give a folder with good and bad joints, or a CSV file.")
+
+
 def find_joints(images: str, key: str = "images", listing: Listing | None = None) -> list[Joint]:
     """The joints that ``images=`` names, each a file by its path; the log says what was left out.
 
@@ -75,6 +95,7 @@ def find_joints(images: str, key: str = "images", listing: Listing | None = None
     Raises:
         UserError: nothing is there.
     """
+    check_named(key, images)
     path = Path(images)
     root, told = path.parent, dict[Path, tuple[str, str]]()
     listing = Listing() if listing is None else listing
@@ -87,11 +108,9 @@ def find_joints(images: str, key: str = "images", listing: Listing | None = None
         listing.images += [file for file, *_ in rows]
     elif path.is_file():
         listing.images.append(path)
-    elif glob.has_magic(images):
+    else:
         root = fixed_part(path)
         _match(images, listing)
-    else:
-        raise UserError(f"{key}={images} does not exist: give a folder, an image, a pattern in quotes or a CSV file.")
     listing.tell()
     if not listing.images:
         left_out = "".join(f" {sentence}" for sentence in listing.sentences())

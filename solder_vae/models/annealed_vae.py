@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from solder_vae.models.losses import kl_divergence, reparameterize, squared_error
+from solder_vae.models.options import ANNEALED_VAE, Rules
 from solder_vae.models.scores import Code
 from solder_vae.models.vae import BetaVAE
-from solder_vae.utils.errors import UserError
 
 
 class AnnealedVAE(BetaVAE, name="annealed_vae"):
@@ -24,12 +24,10 @@ class AnnealedVAE(BetaVAE, name="annealed_vae"):
         **others: as for :class:`~solder_vae.models.vae.BetaVAE`; ``reduction`` must be "sum".
     """
 
+    rules: ClassVar[Rules] = ANNEALED_VAE
+
     def __init__(self, beta: float = 30.0, capacity: float = 25.0, capacity_steps: int = 1000, **others: Any) -> None:
         super().__init__(beta, **others)
-        if self.reduction != "sum":
-            raise UserError("model=annealed_vae holds the sum over the latents: drop model.reduction.")
-        if capacity < 0 or capacity_steps < 1:
-            raise UserError("model.capacity must be 0 or more nats, model.capacity_steps 1 or more steps.")
         self.capacity, self.capacity_steps = capacity, capacity_steps
 
     @property

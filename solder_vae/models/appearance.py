@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from solder_vae.models.combined import Combined
+from solder_vae.models.options import BLEND, check_options
 from solder_vae.models.scores import FitData, ModelOutput, Score, score_class
 from solder_vae.utils.errors import UserError
 
@@ -140,9 +142,8 @@ class Blend(Score, name="blend"):
     @classmethod
     def beside_of(cls, given: Mapping[str, object]) -> tuple[str, ...]:
         of = given.get("of", PAIR)
-        if isinstance(of, str) or not isinstance(of, Sequence) or len({*map(str, of)}) < 2:
-            raise UserError(f"score.of={of} does not fit: name two scores or more, such as [recon,pixels].")
-        names = tuple(map(str, of))
+        check_options(BLEND, {"of": of}, "score")
+        names = tuple(map(str, cast(Sequence[object], of)))
         for name in names:
             if issubclass(score_class(name), Combined | Blend):
                 raise UserError(f"score.of={list(names)} does not fit: {name} is made of other scores itself.")

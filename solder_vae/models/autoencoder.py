@@ -15,27 +15,33 @@ from torch import Tensor
 from solder_vae.models.detector import Detector
 from solder_vae.models.gradcon import GradCon
 from solder_vae.models.losses import squared_error
-from solder_vae.models.networks import HEADS, LATENT_CHANNELS, WIDTH, Decoder, Encoder, log_scale, make_network
+from solder_vae.models.networks import Decoder, Encoder, log_scale, make_network
+from solder_vae.models.options import (
+    AUTOENCODER,
+    CODE,
+    FEATURE_KINDS,
+    HEADS,
+    LATENT_CHANNELS,
+    LOG_BLOCKS,
+    RECONSTRUCTS,
+    WIDTH,
+    Rules,
+)
 from solder_vae.models.scores import (
     FEATURES,
     GRADIENTS,
-    NOISES,
     PER_IMAGE,
-    RECONSTRUCTION,
     SHARED,
     Code,
     GradConScore,
     ModelOutput,
-    average_draws,
     score_with,
 )
-from solder_vae.utils.checks import check_whole_number, is_number
 from solder_vae.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
 MIRRORS = ((3,), (2,), (2, 3))  # axes of a batch that are turned round
-LOG_BLOCKS, BLOCKS, CODE = FEATURE_KINDS = ("log_blocks", "blocks", "code")
 LOG_UNIT = 0.01
 """Of the logarithmic scale: a thirtieth of a channel's typical mean and deviation."""
 
@@ -81,7 +87,8 @@ class Autoencoder(GradCon, Detector):
         UserError: a value does not fit the model.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({RECONSTRUCTION, GRADIENTS, FEATURES})
+    provides: ClassVar[frozenset[str]] = RECONSTRUCTS
+    rules: ClassVar[Rules] = AUTOENCODER
     heads: ClassVar[int] = 1  # of the paper's encoder
 
     def __init__(
@@ -110,38 +117,6 @@ class Autoencoder(GradCon, Detector):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if latent not in ("mean", "sample"):
-            raise UserError(f"score.latent={latent} is unknown: use mean or sample.")
-        if features not in FEATURE_KINDS:
-            raise UserError(f"model.features={features} is unknown: use {' or '.join(FEATURE_KINDS)}.")
-        if noise not in NOISES:
-            raise UserError(f"score.noise={noise} is unknown: use {' or '.join(NOISES)}.")
-        for key, value, least in (
-            ("score.draws", draws, 1),
-            ("model.latent_channels", latent_channels, 1),
-            ("model.width", width, 1),
-            ("model.lr_patience", lr_patience, 0),
-            ("model.seed", seed, 0),
-        ):
-            check_whole_number(key, value, least)
-        for key, number in {
-            "score.alpha": alpha,
-            "score.gamma": gamma,
-            "model.lr": lr,
-            "model.weight_decay": weight_decay,
-        }.items():
-            if not is_number(number):
-                raise UserError(f"{key} must be a number, 0 or more, got {number!r}.")
-        if not is_number(lr_factor) or not 0 < lr_factor < 1:
-            raise UserError(f"model.lr_factor={lr_factor} does not fit: use a number between 0 and 1.")
-        for key, part in {
-            "model.encoder": encoder,
-            "model.decoder": decoder,
-            "model.optimizer": optimizer,
-            "model.scheduler": scheduler,
-        }.items():
-            if not isinstance(part, Mapping | None):
-                raise UserError(f"{key}={part} does not fit: use a _target_ and its arguments, or null.")
         self.alpha = alpha
         self.latent, self.draws = latent, draws if latent == "sample" else 1
         self.own_noise = latent == "sample" and noise == PER_IMAGE
@@ -278,6 +253,23 @@ class Autoencoder(GradCon, Detector):
         recon = self.score(x, names=()).recon
         assert recon is not None
         return recon
+
+
+def average_draws(outputs: list[ModelOutput]) -> ModelOutput:
+    """The mean of the outputs of several latent draws."""
+    if len(outputs) == 1:
+        return outputs[0]
+
+    def mean(values: list[Tensor | None]) -> Tensor:
+        return torch.stack([value for value in values if value is not None]).mean(0)
+
+    first = outputs[0]
+    return first._replace(
+        recon=mean([output.recon for output in outputs]),
+        error=mean([output.error for output in outputs]),
+        grad_loss=None if first.grad_loss is None else mean([output.grad_loss for output in outputs]),
+        scores={name: mean([output.scores[name] for output in outputs]) for name in first.scores},
+    )
 
 
 class CAE(Autoencoder, name="cae"):

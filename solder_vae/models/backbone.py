@@ -20,16 +20,14 @@ from solder_vae.models.detector import Detector
 from solder_vae.models.efficientnet_lite import EfficientNetLite0
 from solder_vae.models.neighbours import Knn
 from solder_vae.models.networks import channel_statistics, log_scale
-from solder_vae.models.scores import FEATURES, ModelOutput, Score, score_with
-from solder_vae.utils.checks import check_whole_number, is_number
+from solder_vae.models.options import BACKBONE, COMPARES, MEANS, STATISTICS, Rules
+from solder_vae.models.scores import ModelOutput, Score, score_with
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.plugins import is_named
 
 #: Arguments of other libraries that fetch weights; a checkpoint has them already.
 _FETCHING = {"pretrained": False, "weights": None}
 
-
-STATISTICS, MEANS = FEATURE_KINDS = ("statistics", "means")
 
 LOG_UNIT = 1.0
 """Of the logarithmic scale: half of a channel's typical mean and deviation in EfficientNet-Lite0."""
@@ -61,7 +59,8 @@ class Backbone(Detector, name="backbone"):
         UserError: a value does not fit.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({FEATURES})
+    provides: ClassVar[frozenset[str]] = COMPARES
+    rules: ClassVar[Rules] = BACKBONE
     mean: Tensor
     std: Tensor
 
@@ -79,18 +78,6 @@ class Backbone(Detector, name="backbone"):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_whole_number("model.size", size, 8)
-        check_whole_number("model.pooling", pooling, 1)
-        if pooling % 2 == 0:
-            raise UserError(f"model.pooling={pooling} does not fit: use an odd number.")
-        if features not in FEATURE_KINDS:
-            raise UserError(f"model.features={features} is unknown: use {' or '.join(FEATURE_KINDS)}.")
-        for key, values in (("model.mean", mean), ("model.std", std)):
-            if len(values) != 3 or not all(map(is_number, values)) or (key == "model.std" and 0 in values):
-                raise UserError(f"{key}={list(values)} does not fit: use a number for each of the three channels.")
-        whole = all(type(layer) is int and layer >= 0 for layer in layers)
-        if not layers or not whole or sorted({*layers}) != list(layers):
-            raise UserError(f"model.layers={list(layers)} does not fit: use whole numbers in ascending order.")
         if isinstance(network, str):
             network = self.hparams["network"] = str(Path(network).resolve())
         self.hparams |= {"layers": list(layers), "mean": list(mean), "std": list(std)}

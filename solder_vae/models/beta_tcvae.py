@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from solder_vae.models.losses import kl_divergence, kl_term, reparameterize, squared_error
+from solder_vae.models.options import BETA_TCVAE, Rules
 from solder_vae.models.scores import Code
 from solder_vae.models.vae import BetaVAE
 from solder_vae.utils.distributed import world_size
@@ -55,10 +56,10 @@ class BetaTCVAE(BetaVAE, name="beta_tcvae"):
         **others: as for :class:`~solder_vae.models.vae.BetaVAE`; ``reduction`` must be "sum".
     """
 
+    rules: ClassVar[Rules] = BETA_TCVAE
+
     def __init__(self, beta: float = 6.0, images: int | None = None, **others: Any) -> None:
         super().__init__(beta, **others)
-        if self.reduction != "sum":
-            raise UserError("model=beta_tcvae weighs sums over the latents: drop model.reduction.")
         self.images = images
 
     def start_training(self, images: int) -> None:

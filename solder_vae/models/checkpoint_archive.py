@@ -33,13 +33,15 @@ _OTHER_IMPORTS = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", 
 
 
 def check_there(path: Path) -> None:
-    """Check, before anything slow is imported, that there is a file.
+    """Check, before anything slow is imported, that there is a file, and that it is an archive.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is none.
     """
     if not path.is_file():
         raise UserError(f"No checkpoint at {path}: give the path of a .ckpt file that a run wrote.")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is not a readable checkpoint (damaged or cut off?): train again.")
 
 
 def checked_archive(path: Path) -> io.BytesIO:

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solder_vae.models.neighbours import NO_PICTURES, Near, Standard, nearest
+from solder_vae.models.options import CLASSIFIER, check_options
 from solder_vae.models.scores import FEATURES, FitData, ModelOutput, Score
-from solder_vae.utils.checks import is_number
-from solder_vae.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +72,7 @@ class Classifier(Score, name="classifier"):
     leaves_one_out = True
 
     def __init__(self, strength: float | None = None, thumbnails: bool = True) -> None:
-        if strength is not None and (not is_number(strength) or strength <= 0):
-            raise UserError(f"score.strength={strength} does not fit: use a number above 0, or null to choose it.")
+        check_options(CLASSIFIER, {"strength": strength, "thumbnails": thumbnails}, "score")
         self.strength, self.thumbnails = strength, thumbnails
         self.chosen: float | None = None  # strength of the fit
         self.pictures = NO_PICTURES  # (K, s, s, 3), or none

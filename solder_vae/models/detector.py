@@ -18,8 +18,9 @@ from solder_vae.models import appearance, combined, mahalanobis  # noqa: F401  #
 from solder_vae.models.classifier import Classifier, Likeness
 from solder_vae.models.history import Entry, entries
 from solder_vae.models.neighbours import Knn, Near
+from solder_vae.models.options import Rules, check_admitted, check_options
 from solder_vae.models.precision import FULL
-from solder_vae.models.scores import PAPER_SCORES, Code, ModelOutput, Score, make_score, score_class
+from solder_vae.models.scores import Code, ModelOutput, Score, make_score, paper_scores, score_class
 from solder_vae.utils.errors import UserError
 
 
@@ -28,6 +29,7 @@ class Detector(nn.Module):
 
     Attributes:
         provides: to scores, see :attr:`solder_vae.models.scores.Score.needs`.
+        rules: what its arguments may be, see :mod:`solder_vae.models.options`; checked before it is made.
         stride: heights and widths of images must be multiples of it.
         hparams: what makes the model anew from a checkpoint: plain values only.
         scores: those that it is tested under, by name.
@@ -43,6 +45,7 @@ class Detector(nn.Module):
     registry: ClassVar[dict[str, type[Detector]]] = {}
     name: ClassVar[str]
     provides: ClassVar[frozenset[str]] = frozenset()
+    rules: ClassVar[Rules] = {}
     stride: int = 1
     hparams: dict[str, Any]
     scores: dict[str, Score]
@@ -59,6 +62,7 @@ class Detector(nn.Module):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         model = super().__new__(cls)
         model.hparams = arguments(cls, args, kwargs)
+        check_options(cls.rules, model.hparams)
         return model
 
     def __init__(self) -> None:
@@ -86,7 +90,7 @@ class Detector(nn.Module):
         Raises:
             UserError: one does not fit the model, or the primary one is not among them.
         """
-        wanted = dict.fromkeys(kind.name for kind in PAPER_SCORES if kind.needs <= provides)
+        wanted = dict.fromkeys(paper_scores(provides))
         given = {name: dict(parameters) for name, parameters in extra.items()}
         for name, parameters in extra.items():
             kind = score_class(name)
@@ -94,11 +98,7 @@ class Detector(nn.Module):
             wanted |= dict.fromkeys((*beside, name))
             for other in beside:
                 given[other] = {**kind.parameters_beside(other, parameters), **given.get(other, {})}
-        if primary not in wanted:
-            raise UserError(
-                f"score={primary} does not fit model={self.name}: "
-                f"use one of {', '.join(f'score={name}' for name in wanted)}."
-            )
+        check_admitted(self.name, primary, wanted)
         self.scores = {name: make_score(name, {**own.get(name, {}), **given.get(name, {})}) for name in wanted}
         for name, score in self.scores.items():
             if missing := score.needs - provides:

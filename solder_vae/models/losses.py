@@ -1,4 +1,4 @@
-"""The objective of Eq. 1 as pure functions: reconstruction error, KL divergence and how the two are reduced.
+"""The objective of Eq. 1 as pure functions: reconstruction error, KL divergence, how the two are reduced; noise.
 
 The reduction matters more than beta. Eq. 1 sums the squared error over the pixels and the divergence over the
 latents. Averaging both instead, as the authors' published code does, multiplies the divergence's weight by
@@ -12,27 +12,11 @@ unit-variance Gaussian: the decoder's likelihood is a Gaussian of variance 1/2, 
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import hashlib
 
+import numpy as np
 import torch
 from torch import Tensor
-
-from solder_vae.utils.errors import UserError
-
-Reduction = Literal["sum", "mean"]
-
-
-def check_reduction(reduction: str) -> Reduction:
-    """Return ``reduction`` if it is known.
-
-    Raises:
-        UserError: it is neither "sum" nor "mean".
-    """
-    if reduction not in get_args(Reduction):
-        raise UserError(
-            f"model.reduction={reduction} is unknown: use sum (Eq. 1) or mean (the authors' published code)."
-        )
-    return reduction  # type: ignore[return-value]
 
 
 def squared_error(x: Tensor, recon: Tensor) -> Tensor:
@@ -61,7 +45,7 @@ def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
 
 
-def kl_term(kl: Tensor, pixels: int, reduction: Reduction) -> Tensor:
+def kl_term(kl: Tensor, pixels: int, reduction: str) -> Tensor:
     """Each image's divergence as it enters the objective, before the weight beta.
 
     Args:
@@ -79,3 +63,25 @@ def kl_term(kl: Tensor, pixels: int, reduction: Reduction) -> Tensor:
 def reparameterize(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
     """z = mu + sigma * noise, with noise drawn from N(0, I); ``noise`` may broadcast over the batch."""
     return mu + torch.exp(0.5 * logvar) * noise
+
+
+def latent_noise(shape: torch.Size, draws: int, device: torch.device) -> Tensor:
+    """Standard normal noise ``(draws, 1, *shape)``, the same at every call."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn((draws, 1, *shape), generator=generator).to(device)
+
+
+def image_noise(images: Tensor, shape: torch.Size, draws: int) -> Tensor:
+    """Standard normal noise ``(draws, B, *shape)``, another one for each image.
+
+    It depends on the image's pixels alone, not on its place, its batch or the call.
+
+    Args:
+        images: ``(B, 3, H, W)`` in [-1, 1], made of bytes.
+        shape: of an image's latent.
+        draws: how many.
+    """
+    pixels = images.add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().contiguous().numpy()
+    seeds = (hashlib.sha256(image.tobytes()).digest() for image in pixels)
+    noise = [np.random.default_rng([*seed]).standard_normal((draws, *shape), np.float32) for seed in seeds]
+    return torch.from_numpy(np.stack(noise, axis=1)).to(images.device)

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from solder_vae.models.options import KNN, check_options
 from solder_vae.models.scores import FEATURES, FitData, ModelOutput, Score
-from solder_vae.utils.checks import check_whole_number
 from solder_vae.utils.errors import UserError
 
 LEAST_DEVIATION = 1e-2
@@ -141,7 +141,7 @@ class Knn(Score, name="knn"):
     leaves_one_out = True
 
     def __init__(self, k: int = 1, whiten: bool = True, thumbnails: bool = True) -> None:
-        check_whole_number("score.k", k, 1)
+        check_options(KNN, {"k": k, "whiten": whiten, "thumbnails": thumbnails}, "score")
         self.k, self.whiten, self.thumbnails = k, whiten, thumbnails
         self.pictures = NO_PICTURES  # (N, s, s, 3), or none
         self.standard = Standard(torch.zeros(0), torch.ones(0))

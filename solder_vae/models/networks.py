@@ -29,12 +29,9 @@ from torch import Tensor, nn
 
 from solder_vae.models.layers.blocks import BicubicUpsample2x, conv_block
 from solder_vae.models.layers.forward import fast_forward, plain_forward
+from solder_vae.models.options import HEADS, LATENT_CHANNELS, STRIDE, WIDTH
+from solder_vae.utils.checks import check_choice
 from solder_vae.utils.errors import UserError
-
-LATENT_CHANNELS = 10
-WIDTH = 16  # channels of the first convolution; the deepest has 16 times as many
-STRIDE = 8  # three poolings by 2: height and width must be multiples of it
-HEADS = ("block", "conv")
 
 
 class Network(nn.Module):
@@ -136,8 +133,7 @@ class Encoder(Network):
         self, heads: int, latent_channels: int = LATENT_CHANNELS, width: int = WIDTH, head: str = "block"
     ) -> None:
         super().__init__()
-        if head not in HEADS:
-            raise UserError(f"model.head={head} is unknown: use {' or '.join(HEADS)}.")
+        check_choice("model.head", head, HEADS)
         self.latent_channels = latent_channels
         self.features = nn.Sequential(
             conv_block(3, width),  # 16 x 64 x 64

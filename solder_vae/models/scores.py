@@ -8,18 +8,16 @@ pixels; either way it is the same at every call, so that a score depends on the 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Protocol
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from solder_vae.utils.errors import UserError
 
-Code = tuple[Tensor, ...]  # the encoder's output for a batch: (z,) or (mu, logvar)
+if TYPE_CHECKING:  # a run's options are checked with the help of this module, before torch is imported
+    from torch import Tensor
+
+Code = tuple["Tensor", ...]  # the encoder's output for a batch: (z,) or (mu, logvar)
 
 SHARED, PER_IMAGE = NOISES = ("shared", "per_image")  # noise of sampled latents
 
@@ -240,6 +238,11 @@ PAPER_SCORES: tuple[type[Score], ...] = (Recon, Elbo, GradConScore)
 SCORES = tuple(kind.name for kind in PAPER_SCORES)
 
 
+def paper_scores(provides: frozenset[str]) -> list[str]:
+    """The names of the paper's scores that a model admits which provides so much."""
+    return [kind.name for kind in PAPER_SCORES if kind.needs <= provides]
+
+
 def score_class(name: str) -> type[Score]:
     """The class of a score's name.
 
@@ -272,42 +275,3 @@ def score_with(output: ModelOutput, scores: Mapping[str, Score]) -> ModelOutput:
     for name, score in scores.items():
         output = output._replace(scores={**output.scores, name: score(output)})
     return output
-
-
-def average_draws(outputs: list[ModelOutput]) -> ModelOutput:
-    """The mean of the outputs of several latent draws."""
-    if len(outputs) == 1:
-        return outputs[0]
-
-    def mean(values: list[Tensor | None]) -> Tensor:
-        return torch.stack([value for value in values if value is not None]).mean(0)
-
-    first = outputs[0]
-    return first._replace(
-        recon=mean([output.recon for output in outputs]),
-        error=mean([output.error for output in outputs]),
-        grad_loss=None if first.grad_loss is None else mean([output.grad_loss for output in outputs]),
-        scores={name: mean([output.scores[name] for output in outputs]) for name in first.scores},
-    )
-
-
-def latent_noise(shape: torch.Size, draws: int, device: torch.device) -> Tensor:
-    """Standard normal noise ``(draws, 1, *shape)``, the same at every call."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn((draws, 1, *shape), generator=generator).to(device)
-
-
-def image_noise(images: Tensor, shape: torch.Size, draws: int) -> Tensor:
-    """Standard normal noise ``(draws, B, *shape)``, another one for each image.
-
-    It depends on the image's pixels alone, not on its place, its batch or the call.
-
-    Args:
-        images: ``(B, 3, H, W)`` in [-1, 1], made of bytes.
-        shape: of an image's latent.
-        draws: how many.
-    """
-    pixels = images.add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().contiguous().numpy()
-    seeds = (hashlib.sha256(image.tobytes()).digest() for image in pixels)
-    noise = [np.random.default_rng([*seed]).standard_normal((draws, *shape), np.float32) for seed in seeds]
-    return torch.from_numpy(np.stack(noise, axis=1)).to(images.device)

@@ -10,12 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solder_vae.models.autoencoder import Autoencoder, log
-from solder_vae.models.losses import check_reduction, kl_divergence, kl_term, reparameterize, squared_error
+from solder_vae.models.losses import (
+    image_noise,
+    kl_divergence,
+    kl_term,
+    latent_noise,
+    reparameterize,
+    squared_error,
+)
+from solder_vae.models.options import BETA_VAE, VAE_OPTIONS, Rules
 from solder_vae.models.posterior import COLLAPSED_BELOW, EARLY_STEPS, PosteriorStatistics
-from solder_vae.models.scores import POSTERIOR, Code, image_noise, latent_noise
-from solder_vae.utils.checks import is_number
+from solder_vae.models.scores import POSTERIOR, Code
 from solder_vae.utils.distributed import rank, world_size
-from solder_vae.utils.errors import UserError
 
 
 class BetaVAE(Autoencoder, name="beta_vae"):
@@ -28,23 +34,19 @@ class BetaVAE(Autoencoder, name="beta_vae"):
     """
 
     provides: ClassVar[frozenset[str]] = Autoencoder.provides | {POSTERIOR}
+    rules: ClassVar[Rules] = BETA_VAE
     heads: ClassVar[int] = 2
 
     def __init__(self, beta: float = 3.0, reduction: str = "sum", **others: Any) -> None:
-        self.check_beta(beta)
         super().__init__(**others)
         self.beta = beta
-        self.reduction = check_reduction(reduction)
+        self.reduction = reduction
         self.posterior = PosteriorStatistics()
         # Of the latest validation: divergence (nats) and activity of each unit, and whether the posterior collapsed.
         self.kl_per_unit: Tensor | None = None
         self.active_units: Tensor | None = None
         self.collapsed = False
         self.told_early = False  # of the collapse, but not yet what to do about it
-
-    def check_beta(self, beta: float | None) -> None:
-        if not is_number(beta):
-            raise UserError(f"model={self.name} needs a number of 0 or more for beta, got beta={beta}.")
 
     def noise(self, x: Tensor, stream: int, step: int) -> Tensor:
         """Standard normal noise ``(B, C, H/8, W/8)`` that depends on seed, stream and step alone.
@@ -117,9 +119,7 @@ class BetaVAE(Autoencoder, name="beta_vae"):
 class VAE(BetaVAE, name="vae"):
     """VAE: the beta-VAE with beta = 1."""
 
+    rules: ClassVar[Rules] = VAE_OPTIONS
+
     def __init__(self, beta: float = 1.0, **others: Any) -> None:
         super().__init__(beta, **others)
-
-    def check_beta(self, beta: float | None) -> None:
-        if beta != 1:
-            raise UserError(f"model=vae is beta = 1: for another weight type model=beta_vae beta={beta}.")

@@ -19,8 +19,7 @@ from solder_vae.models.checkpoint import Checkpoint
 from solder_vae.models.detector import Detector
 from solder_vae.models.precision import check_precision, resolve_precision
 from solder_vae.models.scores import Score
-from solder_vae.training.first_checks import ACCEPT, REFUSE, threshold_rule
-from solder_vae.training.schema import PSEUDO_DEFECT_AUROC
+from solder_vae.training.first_checks import ACCEPT, REFUSE, check_size, threshold_rule
 from solder_vae.utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -49,33 +48,8 @@ def check_run(config: DictConfig, model: Detector) -> None:
     Raises:
         UserError: a value does not fit another one, or this package cannot train so.
     """
-    size, batch = config.data.image_size, config.data.batch_size
-    if size % model.stride:
-        raise UserError(f"data.image_size={size} does not fit the network: use a multiple of {model.stride}.")
-    if batch == 1 and size == model.stride:
-        raise UserError(
-            f"data.batch_size=1 with data.image_size={size} leaves batch norm a single pixel, which has no variance: "
-            "use 2 images or more."
-        )
+    check_size(config, model.stride)
     rank_count(config)
-
-
-def check_untrained(config: DictConfig, model: Detector) -> None:
-    """Check that nothing is asked for that only training could do.
-
-    Raises:
-        UserError: something is.
-    """
-    if config.resume is not None:
-        raise UserError(
-            f"model={model.name} is not trained, so there is nothing to resume: drop resume={config.resume}."
-        )
-    if config.trainer.devices > 1:
-        raise UserError(f"model={model.name} is not trained, so one process does it all: use trainer.devices=1.")
-    if config.score.get("alpha", 0) > 0:
-        raise UserError(f"model={model.name} is not trained, so score.alpha={config.score.alpha} has no effect: use 0.")
-    if config.criterion != PSEUDO_DEFECT_AUROC:
-        raise UserError(f"model={model.name} is not trained, so it has no loss: use criterion={PSEUDO_DEFECT_AUROC}.")
 
 
 def check_tables(data: SolderDataModule, config: DictConfig) -> None:

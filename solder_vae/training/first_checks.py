@@ -1,29 +1,41 @@
 """What can be told of a run's options before torch is imported, which takes seconds.
 
-What only a model, an optimizer or Lightning knows of its values they tell themselves, a little later.
+What only somebody's own class, an optimizer or Lightning knows of its values they tell themselves, a little later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from solder_vae.data.batches import check_transforms
+from solder_vae.data.layouts import check_root
 from solder_vae.metrics.threshold import Rule
+from solder_vae.models.checkpoint_archive import check_there
+from solder_vae.models.options import EVERY_SCORE, OF_MODELS, OF_SCORES, check_admitted, check_options, own_class
 from solder_vae.models.precision import check_precision
-from solder_vae.training.schema import CRITERIA
-from solder_vae.utils.checks import check_whole_number
+from solder_vae.models.scores import paper_scores
+from solder_vae.training.schema import CRITERIA, PSEUDO_DEFECT_AUROC
+from solder_vae.utils.checks import check_choice, check_whole_number
 from solder_vae.utils.config import build
-from solder_vae.utils.errors import UserError
+from solder_vae.utils.errors import UserError, unknown_key
 from solder_vae.utils.plugins import import_plugins
 
 REFUSE, ACCEPT = FEW_NORMALS_CHOICES = ("refuse", "accept")
+
+#: What every ``conf/score`` file has; other keys are the parameters of its ``_target_``.
+SHARED_SCORE_KEYS = ("_target_", "name", *EVERY_SCORE)
+
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")  # Lightning's names of what this package can use
 
 MODES = ("offline", "online", "disabled")  # of Weights & Biases
 
 
 def check_first(config: DictConfig) -> None:
-    """Check all options of a run but its model's and its data's.
+    """Check all options of a run but its data's, which :func:`check_data` checks.
 
     Raises:
         UserError: one does not fit, or this package cannot train so.
@@ -33,15 +45,92 @@ def check_first(config: DictConfig) -> None:
     import_plugins(config.plugins)
     threshold_rule(config)
     check_logging(**config.logger)
-    if config.criterion not in CRITERIA:
-        raise UserError(f"criterion={config.criterion} is unknown: use {' or '.join(CRITERIA)}.")
-    if config.few_normals not in FEW_NORMALS_CHOICES:
-        raise UserError(f"few_normals={config.few_normals} is unknown: use {' or '.join(FEW_NORMALS_CHOICES)}.")
+    check_choice("criterion", config.criterion, CRITERIA)
+    check_choice("few_normals", config.few_normals, FEW_NORMALS_CHOICES)
     if config.beta is not None and "beta" not in config.model:
         raise UserError(
             f"The model chosen has no KL divergence to weigh: drop beta={config.beta}, or use model=beta_vae."
         )
     check_trainer(config)
+    check_model(config)
+    if config.resume is not None:
+        check_there(Path(config.resume))
+
+
+def check_model(config: DictConfig) -> None:
+    """Check what this package knows of its own models' and scores' options; other classes do so when they are made.
+
+    Raises:
+        UserError: one does not fit.
+    """
+    score, model = plain(config.score), plain(config.model)
+    rules = OF_SCORES.get(own_class(score["_target_"])) if "_target_" in score else {}
+    if rules is not None:
+        check_known_keys("score", score, {*rules, *SHARED_SCORE_KEYS}, f"score={score['name']}")
+    check_options({**EVERY_SCORE, **(rules or {})}, score, "score")
+    if "lr" not in model and (given := {"optimizer", "scheduler"} & {*model}):
+        raise UserError(f"This model is not trained, so it takes no {' and no '.join(sorted(given))}: leave that out.")
+    kind = OF_MODELS.get(own_class(model["_target_"]))
+    if kind is None:
+        return
+    check_known_keys("model", model, {*kind.rules, "score", "_target_", "_recursive_"}, model["_target_"])
+    check_options(kind.rules, model)
+    if "_target_" not in score and model.get("decoder") is None:  # another decoder may not have what GradCon needs
+        check_admitted(kind.name, score["name"], [*paper_scores(kind.provides), *kind.scores])
+    if "lr" not in kind.rules:
+        check_untrained(config, kind.name)
+    if model.get("encoder") is None:
+        check_size(config, kind.stride)
+
+
+def plain(node: Any) -> Any:
+    """A group or a list of a config in plain values."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def check_known_keys(group: str, given: Iterable[str], known: Collection[str], target: str) -> None:
+    """Check that a group has no key that its class does not take.
+
+    Raises:
+        UserError: it has one.
+    """
+    for key in given:
+        if key not in known:
+            keys = sorted(name for name in known if not name.startswith("_"))
+            raise UserError(unknown_key(f"{group}.{key}", keys, target))
+
+
+def check_untrained(config: DictConfig, name: str) -> None:
+    """Check that nothing is asked of the model of this name that only training could do.
+
+    Raises:
+        UserError: something is.
+    """
+    if config.resume is not None:
+        raise UserError(f"model={name} is not trained, so there is nothing to resume: drop resume={config.resume}.")
+    if config.trainer.devices > 1:
+        raise UserError(f"model={name} is not trained, so one process does it all: use trainer.devices=1.")
+    if config.score.get("alpha", 0) > 0:
+        raise UserError(f"model={name} is not trained, so score.alpha={config.score.alpha} has no effect: use 0.")
+    if config.criterion != PSEUDO_DEFECT_AUROC:
+        raise UserError(f"model={name} is not trained, so it has no loss: use criterion={PSEUDO_DEFECT_AUROC}.")
+
+
+def check_size(config: DictConfig, stride: int) -> None:
+    """Check that images fit a network of this stride.
+
+    Raises:
+        UserError: they do not.
+    """
+    size, batch = config.data.image_size, config.data.batch_size
+    check_whole_number("data.image_size", size, 1)
+    if size % stride:
+        raise UserError(f"data.image_size={size} does not fit the network: use a multiple of {stride}.")
+    if batch == 1 and size == stride:
+        raise UserError(
+            f"data.batch_size=1 with data.image_size={size} leaves batch norm a single pixel, which has no variance: "
+            "use 2 images or more."
+        )
 
 
 def check_data(data: DictConfig) -> None:
@@ -53,7 +142,14 @@ def check_data(data: DictConfig) -> None:
     Raises:
         UserError: one does not fit.
     """
-    build(data, **({"transforms": []} if "transforms" in data else {}))
+    if "root" in data:
+        check_root(data.root)
+    if "transforms" in data:
+        if data.transforms is not None:
+            check_transforms(plain(data.transforms), (dict,))
+        build(data, transforms=[])
+    else:
+        build(data)
 
 
 def check_trainer(config: DictConfig) -> None:
@@ -75,6 +171,7 @@ def check_trainer(config: DictConfig) -> None:
             "trainer.accumulate_grad_batches is not supported, since batch norm and the gradient constraint need "
             "whole batches: raise data.batch_size instead, with trainer=ddp where one device cannot hold it."
         )
+    check_choice("trainer.accelerator", options.accelerator, ACCELERATORS)
     strategy, devices, batch = config.trainer.strategy, options.devices, config.data.batch_size
     check_whole_number("trainer.devices", devices, 1)
     check_whole_number("data.batch_size", batch, 1)
@@ -94,8 +191,7 @@ def check_logging(mode: str, project: str, tags: Sequence[str]) -> None:
     Raises:
         UserError: an unknown mode, or a name or a tag that is empty.
     """
-    if mode not in MODES:
-        raise UserError(f"logger.mode={mode} is unknown: use {', '.join(MODES)}.")
+    check_choice("logger.mode", mode, MODES)
     if not project:
         raise UserError("logger.project is empty: use a name.")
     if not all(tags):

@@ -35,11 +35,10 @@ from solder_vae.training.checks import (
     check_known,
     check_run,
     check_tables,
-    check_untrained,
     training_precision,
 )
 from solder_vae.training.data_parallel import fit_on_ranks
-from solder_vae.training.first_checks import check_first, threshold_rule
+from solder_vae.training.first_checks import SHARED_SCORE_KEYS, check_first, check_untrained, threshold_rule
 from solder_vae.training.log import trained_entry
 from solder_vae.training.loggers import CHOICES, run_loggers
 from solder_vae.training.next_steps import RunCommands, shortest
@@ -56,9 +55,6 @@ from solder_vae.utils.plugins import import_plugins
 from solder_vae.utils.threads import busy
 
 log = logging.getLogger(__name__)
-
-#: What every ``conf/score`` file has; other keys are the parameters of its ``_target_``.
-SHARED_SCORE_KEYS = ("_target_", "name", "alpha", "gamma", "latent", "draws", "noise")
 
 
 def run(config: DictConfig, directory: Path, trained: Path | None = None) -> float:
@@ -78,7 +74,7 @@ def run(config: DictConfig, directory: Path, trained: Path | None = None) -> flo
     quiet_lightning()
     model, data = build_parts(config)
     if not isinstance(model, Autoencoder):
-        check_untrained(config, model)
+        check_untrained(config, model.name)
     make_trainer(config, directory, precision=FULL, logger=False, callbacks=[])
     resumed = check_resumable(config.resume, model, config.trainer.max_epochs) if config.resume is not None else None
     if isinstance(model, Autoencoder):
@@ -149,8 +145,6 @@ def build_model(config: DictConfig) -> Detector:
         UserError: a class cannot be imported, or a value does not fit.
     """
     import_plugins(config.plugins)
-    if "lr" not in config.model and (given := {"optimizer", "scheduler"} & {*config.model}):
-        raise UserError(f"This model is not trained, so it takes no {' and no '.join(sorted(given))}: leave that out.")
     for node in (config.model.get("encoder"), config.model.get("decoder"), config.score):
         if OmegaConf.is_dict(node) and "_target_" in node:
             import_target(node._target_)

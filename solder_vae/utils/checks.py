@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from solder_vae.utils.errors import UserError
 
 
@@ -13,6 +15,26 @@ def check_whole_number(key: str, value: object, least: int) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UserError(f"{key}={value} does not fit: use a whole number, {least} or more.")
+
+
+def check_number(key: str, value: object, above_0: bool = False) -> None:
+    """Check an option that measures something.
+
+    Raises:
+        UserError: it is not a finite number, or below 0 (not above it).
+    """
+    if not is_number(value) or (above_0 and value == 0):
+        raise UserError(f"{key}={value} does not fit: use a number{' above 0' if above_0 else ', 0 or more'}.")
+
+
+def check_choice(key: str, value: object, choices: Sequence[str]) -> None:
+    """Check an option that is one of some words.
+
+    Raises:
+        UserError: it is none of them.
+    """
+    if value not in choices:
+        raise UserError(f"{key}={value} is unknown: use {' or '.join(choices)}.")
 
 
 def no_device(device: str) -> UserError:

@@ -10,8 +10,7 @@ from torch.utils.data import DataLoader
 from solder_vae.data.transforms import to_tensor
 from solder_vae.models.autoencoder import CAE, Autoencoder
 from solder_vae.models.checkpoint import load_model, read_checkpoint
-from solder_vae.models.losses import kl_divergence, squared_error
-from solder_vae.models.scores import image_noise
+from solder_vae.models.losses import image_noise, kl_divergence, squared_error
 from solder_vae.models.steps import TrainingModule
 from solder_vae.models.vae import VAE, BetaVAE
 from solder_vae.training.resume import check_resumable
@@ -206,10 +205,10 @@ def test_noise_depends_on_seed_stream_and_step():
             r"score=elbo does not fit model=cae: use one of score=recon, score=gradcon",
         ),
         (lambda: BetaVAE(score="f1"), r"score=f1 does not fit"),
-        (lambda: BetaVAE(beta=-1), r"0 or more for beta"),
-        (lambda: BetaVAE(beta=float("nan")), r"0 or more for beta"),
-        (lambda: BetaVAE(beta="abc"), r"0 or more for beta"),
-        (lambda: BetaVAE(lr="fast"), r"model\.lr must be a number"),
+        (lambda: BetaVAE(beta=-1), r"^beta=-1 does not fit: use a number, 0 or more"),
+        (lambda: BetaVAE(beta=float("nan")), r"^beta=nan does not fit"),
+        (lambda: BetaVAE(beta="abc"), r"^beta=abc does not fit"),
+        (lambda: BetaVAE(lr="fast"), r"model\.lr=fast does not fit: use a number, 0 or more"),
         (lambda: BetaVAE(reduction="median"), r"use sum .* or mean"),
         (lambda: VAE(latent="mode"), r"use mean or sample"),
         (lambda: VAE(noise="own"), r"score.noise=own is unknown: use shared or per_image"),

@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 from torch.distributions import Independent, Normal
 from torch.distributions import kl_divergence as distributions_kl
 
-from solder_vae.models.losses import check_reduction, kl_divergence, kl_term, reparameterize, squared_error
-from solder_vae.models.scores import Elbo, GradConScore, ModelOutput, latent_noise
+from solder_vae.models.losses import kl_divergence, kl_term, latent_noise, reparameterize, squared_error
+from solder_vae.models.scores import Elbo, GradConScore, ModelOutput
 from solder_vae.models.vae import BetaVAE
-from solder_vae.utils.errors import UserError
 
 
 def draw(seed, *shape):
@@ -85,8 +84,3 @@ def test_latent_noise_is_the_same_at_every_call():
     assert torch.equal(first, second)
     assert first.shape == (3, 1, 10, 8, 8)
     assert not torch.equal(first[0], first[1])
-
-
-def test_unknown_reduction():
-    with pytest.raises(UserError, match=r"model\.reduction=median is unknown: use sum .* or mean"):
-        check_reduction("median")

@@ -109,7 +109,7 @@ def test_they_train_save_and_load(kind, tmp_path):
 
 def test_what_does_not_fit_is_refused():
     for kind in (BetaTCVAE, AnnealedVAE):
-        with pytest.raises(UserError, match=r"drop model\.reduction"):
+        with pytest.raises(UserError, match=r"model\.reduction=mean does not fit"):
             kind(reduction="mean")
-    with pytest.raises(UserError, match="0 or more nats"):
+    with pytest.raises(UserError, match=r"model\.capacity=-1 does not fit: use a number, 0 or more"):
         AnnealedVAE(capacity=-1)

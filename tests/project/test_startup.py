@@ -1,11 +1,14 @@
 """What starts at once: by what is imported, not by the clock."""
 
+import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import bare
 import pytest
+import refused
 
 PACKAGE = Path(__file__).parents[2] / "solder_vae"
 
@@ -73,10 +76,16 @@ MISTAKES = [
     ["threshold", "checkpoint=a.ckpt", "rule=quantle"],
     ["threshold", "checkpoint=a.ckpt", "rule=quantile", "q=2"],
     ["threshold", "checkpoint=a.ckpt", "rule=cost", "escape_cost=2", "prevalence=0.1"],
+    ["threshold", "checkpoint=a.ckpt", "rule=quantile", "q=0.9", "normals=nowhere"],
+    ["threshold", "checkpoint=a.ckpt", "rule=quantile", "q=0.9", "labelled=nowhere"],
+    ["threshold", "checkpoint=torn.ckpt", "show=true"],
+    ["predict", "checkpoint=a.ckpt", "images=a.png", "out=new", "plugins=no_such_module"],
     ["export", "checkpoint=no.ckpt", "out=a.onnx"],
+    ["export", "checkpoint=a.ckpt", "out=a.onnx", "plugins=no_such_module"],
     ["crop", "board=no.png", "pads=no.csv", "out=new"],
     ["serve", "checkpoint=no.ckpt"],
     ["serve", "checkpoint=a.ckpt", "pictures=0"],
+    ["serve", "checkpoint=a.ckpt", "port=0", "plugins=no_such_module"],
     ["train", "model=cea"],
     ["train", "data=folder", "data.root=nowhere"],
     ["train", "data=folder", "data.root=.", "data.layout=x"],
@@ -89,21 +98,24 @@ MISTAKES = [
             "criterion=val/los", "logger.mode=on", "plugins=[no_such_module]", "trainer.max_epochs=0",
             "trainer.precision=16", "trainer.devices=3", "trainer.gradient_clip_val=-1", "data.batch_size=0",
             "data.image_size=0", "data.view=grey", "data.crop=round", "data.severity=[2,3]", "data.defects=[bridg]",
-            "data.known=-1", "data.root=x", "score=gradcam",
+            "data.known=-1", "data.root=x", "score=gradcam", "beta=-1", "+model.foo=1", "data.transforms=[3]",
+            "resume=torn.ckpt",
         )
     ),
     ["train", "model=cae", "score=recon", "beta=3"],
     ["audit", "data.root=nowhere", "out=new"],
     ["audit", "out=new"],
     ["audit", "data.root=.", "out=new", "data.view=grey"],
-    ["reproduce", "scale=huge"],
+    *(["reproduce", option] for option in ("scale=huge", "heads=[x]", "model.width=0", "data.image_size=60")),
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mistakes")
-    (folder / "a.ckpt").touch()
+    zipfile.ZipFile(folder / "a.ckpt", "w").close()
+    for name in ("torn.ckpt", "a.png"):
+        (folder / name).touch()
     requests = [["-m", f"solder_vae.{command}", *options] for command, *options in MISTAKES]
     return dict(zip(map(" ".join, MISTAKES), bare.answers(requests, folder), strict=True))
 
@@ -114,3 +126,58 @@ def test_mistakes_are_told_without_torch(arguments, told):
     assert status == 2, said
     assert "error: " in said
     assert heavy == []
+
+
+def test_every_option_of_a_run_is_refused_without_torch():
+    """And before its import: what stands for no class, no path and no word of the user's own has wrong values."""
+    done = subprocess.run(
+        [sys.executable, refused.__file__], capture_output=True, text=True, timeout=300, check=True, cwd=Path.cwd()
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len({option for _, option, _ in answers}) > 80
+    assert [answer for answer in answers if answer[2] is None] == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model=cae", "score=elbo"], "score=elbo does not fit model=cae: use one of score=recon, score=gradcon."),
+        (
+            ["model=backbone", "score=recon"],
+            "score=recon does not fit model=backbone: use one of score=mahalanobis, score=knn.",
+        ),
+        (["data.image_size=60"], "data.image_size=60 does not fit the network: use a multiple of 8."),
+        (["model=backbone", "resume=a.ckpt"], "model=backbone is not trained, so there is nothing to resume"),
+        (["model=backbone", "score.alpha=1"], "model=backbone is not trained, so score.alpha=1 has no effect"),
+        (["+score.foo=1"], "'score.foo' is no option of score=gradcon: the keys are "),
+        (["score=knn", "+score.foo=1"], "'score.foo' is no option of score=knn: the keys are "),
+    ],
+)
+def test_what_does_not_go_together_is_told_without_torch(overrides, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    zipfile.ZipFile("a.ckpt", "w").close()
+    (config,) = refused.compose_command("solder_vae.train", overrides)
+    sys.meta_path.insert(0, blocker := refused.NoTorch())
+    try:
+        with pytest.raises(refused.UserError) as error:
+            refused.check_first(config)
+    finally:
+        sys.meta_path.remove(blocker)
+    assert str(error.value).startswith(message)
+
+
+def test_what_is_known_of_a_model_without_its_class_is_what_the_class_says():
+    from solder_vae import models
+    from solder_vae.models.options import OF_MODELS, OF_SCORES
+    from solder_vae.models.scores import Score
+
+    assert set(OF_MODELS) == set(models._MODULES)
+    for name, known in OF_MODELS.items():
+        kind = getattr(models, name)
+        assert (kind.name, kind.rules, kind.provides) == (known.name, known.rules, known.provides)
+        model = kind()
+        taken = {*model.hparams} - {"score", "scores"}
+        assert (model.stride, taken) == (known.stride, {*known.rules})
+        assert set(known.scores) <= set(model.scores)
+    targets = {type_.__name__ for type_ in Score.registry.values() if type_.__module__.startswith("solder_vae.")}
+    assert {*OF_SCORES, "Recon", "Elbo", "GradConScore"} == targets

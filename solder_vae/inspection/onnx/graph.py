@@ -18,12 +18,12 @@ from solder_vae.data.view import CONTROLLED
 from solder_vae.evaluation.anomaly_map import output_map
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.onnx.resize import prepare_batch
-from solder_vae.models.autoencoder import Autoencoder
+from solder_vae.models.autoencoder import Autoencoder, average_draws
 from solder_vae.models.layers.blocks import BicubicUpsample2x, bicubic_matrix
 from solder_vae.models.losses import squared_error
 from solder_vae.models.networks import Decoder
 from solder_vae.models.per_image_gradients import weight_gradient_cosine
-from solder_vae.models.scores import FEATURES, GRADIENTS, ModelOutput, Score, average_draws, score_with
+from solder_vae.models.scores import FEATURES, GRADIENTS, ModelOutput, Score, score_with
 
 OUTPUTS = ("score", "label", "heat_map")
 

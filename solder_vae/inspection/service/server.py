@@ -9,14 +9,16 @@ import signal
 import socket
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from solder_vae.inspection.service.app import Service
 from solder_vae.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from solder_vae.inspection.service.app import Service
 
 _GRACE = 60  # seconds that answers may take after the signal to end
 

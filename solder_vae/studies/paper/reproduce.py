@@ -55,10 +55,10 @@ def training_overrides(task: Sequence[str]) -> list[str]:
 
 
 def check_values(config: DictConfig) -> None:
-    """Check the command's own numbers.
+    """Check the command's options, and those of its runs.
 
     Raises:
-        UserError: one is out of range.
+        UserError: one does not fit.
     """
     for key in ("seeds", "jobs", "embeddings"):
         value = config[key]
@@ -67,16 +67,19 @@ def check_values(config: DictConfig) -> None:
         check_whole_number(key, value, 1)
     check_whole_number("sampled_tests", config.sampled_tests, 0)
     from solder_vae.studies.paper.plan import FURTHER, OWN_HEAD
+    from solder_vae.training.first_checks import check_data, check_first
 
     if unknown := [name for name in config.further if name not in FURTHER]:
         raise UserError(f"further={unknown[0]} is no model that reproduce adds: use {', '.join(FURTHER)}.")
     if config.heads:
-        from solder_vae.models.networks import HEADS
+        from solder_vae.models.options import HEADS
 
         if unknown := [name for name in config.heads if name not in HEADS]:
             raise UserError(f"heads={unknown[0]} is no head of the encoder: use {' or '.join(HEADS)}.")
         if config.model.head != OWN_HEAD:
             raise UserError(f"model.head={config.model.head} does not fit heads=[...], which compares them: drop one.")
+    check_first(config)
+    check_data(config.data)
 
 
 def data_of_seed(config: DictConfig, seed: int) -> SolderDataModule:
