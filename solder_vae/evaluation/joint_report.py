@@ -49,9 +49,10 @@ def facts(file: Path | None, truth: str) -> dict[str, str]:
 
     Args:
         file: its picture; the path is made absolute, so that a table of verdicts may be saved anywhere.
-        truth: "normal", a type of defect, or "".
+        truth: "normal", a type of defect, "undecided" or "".
     """
-    return {**({"file": str(file.absolute())} if file is not None else {}), **({"truth": truth} if truth else {})}
+    known = {"truth": truth} if truth not in ("", UNDECIDED) else {}
+    return {**({"file": str(file.absolute())} if file is not None else {}), **known}
 
 
 def overlay(image: NDArray[np.uint8], heat_map: NDArray[np.float32]) -> NDArray[np.uint8]:

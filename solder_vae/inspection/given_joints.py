@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,10 @@ from solder_vae.metrics.threshold import Labelled, Threshold
 from solder_vae.models.scores import MEMORY
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
+from solder_vae.utils.text import printable
 from solder_vae.utils.threads import tracked
+
+log = logging.getLogger(__name__)
 
 _MAPS_FOR_SCALE = 1000
 
@@ -112,6 +117,31 @@ def called(truth: LabelledSet, primary: str, overall: Threshold, of_types: Mappi
     scores = truth.scores[primary]
     above: NDArray[np.bool_] = scores > limits(overall, own, truth.types, len(scores))
     return above
+
+
+def good_joints(joints: list[Joint], normals: str) -> list[Joint]:
+    """The joints but for those of which a folder or a label says that they are not good; the log says how many.
+
+    Args:
+        joints: given as normals.
+        normals: where, as the user gave it.
+
+    Raises:
+        UserError: none is left.
+    """
+    other = Counter(joint.truth for joint in joints if joint.truth not in ("", NORMAL))
+    if not other:
+        return joints
+    kinds = ", ".join(f"{count} {printable(kind)}" for kind, count in sorted(other.items()))
+    if other.total() == len(joints):
+        raise UserError(
+            f"normals={normals}: none of its {len(joints)} joints is good by its folder or label ({kinds}): give good "
+            "joints, or say what the good ones are called by normal=NAME."
+        )
+    log.warning(
+        "normals=%s: %d of its %d joints are not good and left out (%s)", normals, other.total(), len(joints), kinds
+    )
+    return [joint for joint in joints if joint.truth in ("", NORMAL)]
 
 
 def score_normals(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,7 +49,8 @@ class Joint(NamedTuple):
         image: its picture as a file's path or as ``(H, W, 3)`` uint8 RGB; or why there is none.
         type: of its component, as a table tells it.
         place: the path in which a type may be looked for, relative to what was given.
-        truth: what it really is, "normal" or a type of defect, where its path or a table tells it; else "".
+        truth: what it really is, "normal" or a type of defect, where its path or a table tells it; "undecided" where a
+            table says so; else "".
         file: of a picture that is given as pixels, the file that has them, too, if there is one.
         source: where its picture comes from, if that is recorded.
     """
@@ -83,7 +84,9 @@ def check_labelled(root: str) -> None:
         raise UserError(f"labelled={root} does not exist: give a folder with good and bad joints, or a CSV file.")
 
 
-def find_joints(images: str, key: str = "images", listing: Listing | None = None) -> list[Joint]:
+def find_joints(
+    images: str, key: str = "images", listing: Listing | None = None, normal: Collection[str] = NORMAL_NAMES
+) -> list[Joint]:
     """The joints that ``images=`` names, each a file by its path; the log says what was left out.
 
     Args:
@@ -91,6 +94,7 @@ def find_joints(images: str, key: str = "images", listing: Listing | None = None
             as an image; or a pattern with ``*``, ``?``, ``[...]`` or ``**``, of which only images count.
         key: the option's name, for messages.
         listing: what to fill with what was found and left out.
+        normal: names of the normal class, in lower case.
 
     Raises:
         UserError: nothing is there.
@@ -103,7 +107,7 @@ def find_joints(images: str, key: str = "images", listing: Listing | None = None
         root = path
         list_images(path, listing)
     elif path.suffix.lower() == ".csv" and path.is_file():
-        rows = listed(path)
+        rows = listed(path, normal)
         told = {file: (kind, truth) for file, kind, truth in rows}
         listing.images += [file for file, *_ in rows]
     elif path.is_file():
@@ -116,7 +120,7 @@ def find_joints(images: str, key: str = "images", listing: Listing | None = None
         left_out = "".join(f" {sentence}" for sentence in listing.sentences())
         raise UserError(f"{key}={images} has no images ({' '.join(sorted(SUFFIXES))}).{left_out}")
     places = [relative(path, root) for path in listing.images]
-    truths = classes(places, root.absolute().name) if not told else [""] * len(places)
+    truths = classes(places, root.absolute().name, normal) if not told else [""] * len(places)
     return [
         Joint(cell_safe(printable(str(path))), path, kind, place, truth)
         for path, place, by_path in zip(listing.images, places, truths, strict=True)
@@ -124,7 +128,7 @@ def find_joints(images: str, key: str = "images", listing: Listing | None = None
     ]
 
 
-def classes(places: Sequence[str], root: str) -> list[str]:
+def classes(places: Sequence[str], root: str, normal: Collection[str] = NORMAL_NAMES) -> list[str]:
     """What images are by their folders, "" where these do not say.
 
     They say it as in :func:`~solder_vae.data.names.class_of`, below a folder that has one for good joints in it.
@@ -132,16 +136,17 @@ def classes(places: Sequence[str], root: str) -> list[str]:
     Args:
         places: their paths relative to the folder that was given.
         root: that folder's name.
+        normal: names of the normal class, in lower case.
     """
     folders = [tuple(place.split("/")[:-1]) for place in places]
     sorted_below = {
-        parts[:depth] for parts in set(folders) for depth in range(len(parts)) if parts[depth].lower() in NORMAL_NAMES
+        parts[:depth] for parts in set(folders) for depth in range(len(parts)) if parts[depth].lower() in normal
     }
     told = {
-        parts: class_of(parts) if any(parts[:depth] in sorted_below for depth in range(len(parts))) else ""
+        parts: class_of(parts, normal) if any(parts[:depth] in sorted_below for depth in range(len(parts))) else ""
         for parts in set(folders)
     }
-    given = NORMAL if root.lower() in NORMAL_NAMES else ""
+    given = NORMAL if root.lower() in normal else ""
     return [told[parts] or given for parts in folders]
 
 
@@ -206,7 +211,7 @@ def serial_of(path: Path, regex: str, default: str = "") -> str:
     raise UserError(f"{printable(str(path))}: doesn't match serial={regex}; mend that or rename the file.")
 
 
-def listed(table: Path) -> list[tuple[Path, str, str]]:
+def listed(table: Path, normal: Collection[str] = NORMAL_NAMES) -> list[tuple[Path, str, str]]:
     """The files that a CSV table's column ``path`` names, absolute or below the table's folder, with types and truths.
 
     The columns may be missing: ``type``, of the component; ``label``, normal or the type of defect. What predict itself
@@ -219,7 +224,7 @@ def listed(table: Path) -> list[tuple[Path, str, str]]:
     for line, row in read_table(table, ["path"]):
         try:
             truth = "" if by_a_model(row) else row.get("label", "")
-            truth = NORMAL if truth.lower() in NORMAL_NAMES else "" if truth.lower() == UNDECIDED else truth
+            truth = NORMAL if truth.lower() in normal else UNDECIDED if truth.lower() == UNDECIDED else truth
             files.append((path_to_read(table.parent, row["path"]), row.get("type", ""), truth))
         except UserError as error:
             raise UserError(f"{table}, line {line}: {error}.") from error

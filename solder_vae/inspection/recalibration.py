@@ -27,6 +27,7 @@ from solder_vae.inspection.given_joints import (
     LabelledSet,
     Seen,
     called,
+    good_joints,
     labelled_records,
     remember_false_calls,
     score_labelled,
@@ -148,7 +149,8 @@ def recalibrate(
     Args:
         path: the checkpoint.
         rule: how to set the threshold.
-        normals: good joints to calibrate on instead of the checkpoint's; as ``images=`` of solder_vae.predict.
+        normals: good joints to calibrate on instead of the checkpoint's; as ``images=`` of solder_vae.predict, without
+            those that a folder or label calls bad.
         labelled: good and bad joints, as ``data.root`` of a run, for a rule that needs them and to count escapes.
         normal: names of its normal class, in lower case, as ``data.normal``.
         memory: "keep" what the scores compare with, or "add" the normals to it, or "replace" it by them. Without
@@ -171,7 +173,7 @@ def recalibrate(
     scale, readable, listing = inspector.map_scale, 0, Listing()
     looks = checkpoint["calibration"].get("looks")
     if normals is not None:
-        joints = find_joints(normals, "normals", listing)
+        joints = good_joints(find_joints(normals, "normals", listing, normal), normals)
         joints = joints if memory == KEEP else at_most(joints)
         seen: list[Looks] = []
         known, features, types, pictures, scale, skipped = score_normals(inspector, joints, shown, seen)

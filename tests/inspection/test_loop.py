@@ -201,6 +201,6 @@ def test_what_paths_and_tables_say_of_a_joint(tmp_path):
         (tmp_path / "table.csv").write_text("\n".join([f"path,{header}", *rows]))
         return [joint.truth for joint in find_joints(str(tmp_path / "table.csv"))]
 
-    assert truths("label", "good", "void", "undecided", "") == ["normal", "void", "", ""]
+    assert truths("label", "good", "void", "undecided", "") == ["normal", "void", "undecided", ""]
     assert truths("score,threshold,label,rank", *["1,2,abnormal,0.5"] * 4) == [""] * 4
     assert truths("type", *"RRRR") == [""] * 4
