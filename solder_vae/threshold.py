@@ -24,8 +24,8 @@ Set the threshold of a trained checkpoint anew, without training, and show what 
 
   score=NAME        the score that decides from now on, if another of the checkpoint's
   normals=PATH      good joints of today (folder, pattern or CSV with a column path) to calibrate on instead of the
-                    validation normals in the checkpoint: for another camera, light or board; joints that a folder beside
-                    normal/ or the column label calls bad are left out
+                    validation normals in the checkpoint: for another camera, light or board; joints that a folder
+                    beside normal/ or the column label calls bad are left out
   memory=keep       what knn, mahalanobis and combined compare with: keep it, add the normals to it (so that what looks
                     like them is no longer called), or replace it by them; their thresholds then come from comparing
                     each normal with all others; add without normals= takes the good joints of labelled=, such as false
