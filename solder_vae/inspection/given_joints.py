@@ -24,7 +24,7 @@ from solder_vae.evaluation.fit_scores import thumbnails
 from solder_vae.evaluation.looks import Looks, looks_of
 from solder_vae.inspection.inspector import Inspector, Unreadable
 from solder_vae.inspection.joints import Joint, check_labelled
-from solder_vae.inspection.memory import ADD, renew
+from solder_vae.inspection.memory import ADD, check_types, renew
 from solder_vae.metrics.by_type import OfType, limits, own_thresholds
 from solder_vae.metrics.intervals import clopper_pearson
 from solder_vae.metrics.threshold import Labelled, Threshold
@@ -181,7 +181,7 @@ def remember_false_calls(inspector: Inspector, truth: LabelledSet, labelled: str
     Nothing else changes, as they are no sample of the good joints: their thresholds still come from the normals.
 
     Raises:
-        UserError: the score that decides has no memory, or there are none.
+        UserError: the score that decides has no memory, there are none, or no type of them is known where one must be.
     """
     good = np.flatnonzero(~truth.abnormal)
     if inspector.primary == "mahalanobis":
@@ -196,6 +196,7 @@ def remember_false_calls(inspector: Inspector, truth: LabelledSet, labelled: str
     assert truth.features is not None
     scores = {name: values[good] for name, values in truth.scores.items()}
     types = [truth.types[row] for row in good]
+    check_types(inspector.model, types, f"good joints of labelled={labelled}", inspector.type_regex)
     return renew(inspector.model, scores, truth.features, types, ADD, truth.pictures, extend=True)
 
 

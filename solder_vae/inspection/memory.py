@@ -24,6 +24,7 @@ from solder_vae.models.mahalanobis import Mahalanobis, left_out_distances
 from solder_vae.models.neighbours import Knn, nearest
 from solder_vae.models.scores import MEMORY
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,28 @@ def memory_of(model: Detector) -> Knn:
     return knn
 
 
+def check_types(model: Detector, types: Sequence[str], what: str, regex: str | None) -> None:
+    """Check that normals that are to be added can enter the parts of a memory that is divided by component type.
+
+    Args:
+        model: with the memory.
+        types: the normals', "" where not known.
+        what: they are, in words.
+        regex: that the checkpoint finds types in paths by, if any.
+
+    Raises:
+        UserError: no type is known.
+    """
+    kinds = memory_of(model).kinds
+    if kinds and not any(types):
+        named = ", ".join(map(printable, list(kinds)[:5])) + ", ..." * (len(kinds) > 5)
+        by_path = f", or paths in which the checkpoint's data.type_regex={regex} finds one" if regex else ""
+        raise UserError(
+            f"memory=add: the memory compares joints within their component types ({named}), and no type is known of "
+            f"the {len(types)} {what}: give a table with the columns path and type{by_path}."
+        )
+
+
 def renew(
     model: Detector,
     scores: Scores,
@@ -121,7 +144,8 @@ def renew(
             log.info("%d of the earlier normals stay in the memory, which holds %d", len(rows), MEMORY)
         earlier_pictures = earlier_pictures[rows] if len(earlier_pictures) else earlier_pictures
         earlier, earlier_types = earlier[rows], [earlier_types[row] for row in rows]
-    if extend:  # a type of its own would be compared with fewer normals than before
+    if extend or (len(earlier) and not knn.kinds):
+        # A type of its own would be compared with fewer normals than before: those whose type is not known are left.
         types = [kind if kind in knn.kinds else "" for kind in types]
     normals = torch.cat([features, earlier])
     if len(normals) <= knn.k:

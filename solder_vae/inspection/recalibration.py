@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -35,13 +36,16 @@ from solder_vae.inspection.given_joints import (
 )
 from solder_vae.inspection.inspector import Inspector, Unreadable
 from solder_vae.inspection.joints import find_joints
-from solder_vae.inspection.memory import KEEP, at_most, memory_entry, memory_of, renew
-from solder_vae.metrics.by_type import OfType, fit_by_type, group, limits, own_thresholds, types_sentence
+from solder_vae.inspection.memory import ADD, KEEP, at_most, check_types, memory_entry, memory_of, renew
+from solder_vae.metrics.by_type import LEAST, OfType, fit_by_type, group, limits, own_thresholds, types_sentence
 from solder_vae.metrics.threshold import Rule, Threshold
 from solder_vae.metrics.trade_off import OperatingPoint, operations, trade_off_rows
 from solder_vae.models.checkpoint import read_checkpoint, write_checkpoint
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.tables import write_csv
+from solder_vae.utils.text import printable
+
+_log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 
@@ -175,6 +179,10 @@ def recalibrate(
     if normals is not None:
         joints = good_joints(find_joints(normals, "normals", listing, normal), normals)
         joints = joints if memory == KEEP else at_most(joints)
+        if memory == ADD:
+            check_types(
+                inspector.model, [inspector.type_of(joint) for joint in joints], "normals", inspector.type_regex
+            )
         seen: list[Looks] = []
         known, features, types, pictures, scale, skipped = score_normals(inspector, joints, shown, seen)
         looks = looks_to_keep(seen, checkpoint["preprocessing"])
@@ -211,6 +219,7 @@ def recalibrate(
         return fit_thresholds(rule, inspector.primary, scores, own_set)
 
     of_types = fit_by_type(groups, fit)
+    tell_of_lost(own_thresholds(inspector.of_types, inspector.primary), own_thresholds(of_types, inspector.primary))
     checkpoint["calibration"] = decision_state(inspector.primary, thresholds, known, scale, of_types, looks)
     if of_normals != VALIDATION:
         checkpoint["calibration"]["normals"] = of_normals
@@ -243,6 +252,17 @@ def decides(inspector: Inspector, score: str | None) -> str:
     if score is not None and score not in inspector.thresholds:
         raise UserError(f"score={score} is not in the checkpoint: use {', '.join(inspector.thresholds)}.")
     return inspector.primary if score is None else score
+
+
+def tell_of_lost(before: Collection[str], after: Collection[str]) -> None:
+    """Warn of types that had a threshold of their own before and have none after."""
+    if lost := sorted({*before} - {*after}):
+        _log.warning(
+            "Without a threshold of their own from now on are the types %s, each of which takes %d normals or more: "
+            "their joints are judged by the threshold over all.",
+            ", ".join(map(printable, lost)),
+            LEAST,
+        )
 
 
 def above(

@@ -15,7 +15,7 @@ from solder_vae.data.table import ImageTable
 from solder_vae.data.transforms import to_tensor
 from solder_vae.evaluation.fit_scores import thumbnails
 from solder_vae.inspection.inspector import Inspector
-from solder_vae.inspection.memory import remembered, renew
+from solder_vae.inspection.memory import check_types, remembered, renew
 from solder_vae.metrics.threshold import Quantile, fit_threshold
 from solder_vae.models import neighbours
 from solder_vae.models.classifier import Classifier
@@ -122,6 +122,40 @@ def test_types_go_on():
     renew(model, scored(model, given), given, ["C"] * len(given), "add")
     assert {kind: len(places) for kind, places in model.scores["knn"].kinds.items()} == {"C": len(given), "R": 200}
     assert model.scores["knn"].kinds["C"].tolist() == list(range(len(given)))
+
+
+def typed(types):
+    """A model whose memory holds 300 normals of these types."""
+    model = model_of()
+    model.scores["knn"].remember(features(300, 0), types)
+    return model
+
+
+@pytest.mark.parametrize("extend", [False, True])
+def test_normals_of_known_type_do_not_shrink_what_an_untyped_memory_compares_with(extend):
+    """Among the earlier normals there may be some of the type: no joint may be further away than before."""
+    model, given, fresh = typed(None), features(40, 3), features(200, 4)
+    standard = model.scores["knn"].standard
+    renew(model, scored(model, given), given, ["R"] * 40, "add", extend=extend)
+    assert not model.scores["knn"].kinds
+    assert not model.scores["mahalanobis"].within_types
+    both = torch.cat([given, features(300, 0)])
+    expected = Knn()
+    expected.remember(both, standard=standard if extend else None)
+    found = model.scores["knn"].neighbours(fresh, ["R"] * 200)[0]
+    torch.testing.assert_close(found, expected.neighbours(fresh)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_normals_of_no_type_are_not_added_to_a_memory_by_type():
+    model = typed(["R"] * 200 + ["C"] * 100)
+    with pytest.raises(
+        UserError, match=r"types \(C, R\), and no type is known of the 2 normals: .*columns path and type\."
+    ):
+        check_types(model, ["", ""], "normals", None)
+    with pytest.raises(UserError, match=r"or paths in which the checkpoint's data\.type_regex=\(R\) finds one\."):
+        check_types(model, ["", ""], "normals", "(R)")
+    check_types(model, ["", "R"], "normals", None)
+    check_types(typed(None), ["", ""], "normals", None)
 
 
 def test_too_few_normals():

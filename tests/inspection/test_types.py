@@ -154,6 +154,22 @@ def test_recalibration_is_by_type(run, tmp_path):
         assert torch.load(file, weights_only=True)["calibration"]["types"].keys() == {"R", "C", "U"}
 
 
+def test_normals_of_no_type_are_refused_by_a_memory_by_type(run, tmp_path):
+    arguments = ("checkpoint=run/best.ckpt", "rule=quantile", "normals=data/normal/R1", f"out={tmp_path}/out")
+    done = run_command("threshold", *arguments, "memory=add", cwd=run)
+    assert done.returncode == 2
+    assert "types (C, R), and no type is known of the 70 normals" in done.stderr
+    write_images(tmp_path / "set" / "good", pictures(3))
+    labelled = ("checkpoint=run/best.ckpt", "rule=quantile", f"labelled={tmp_path}/set", f"out={tmp_path}/out")
+    done = run_command("threshold", *labelled, "memory=add", cwd=run)
+    assert done.returncode == 2
+    assert "no type is known of the 3 good joints of labelled=" in done.stderr
+    assert not (tmp_path / "out").exists()
+    done = run_command("threshold", *arguments, cwd=run)
+    assert done.returncode == 0
+    assert "Without a threshold of their own from now on are the types C, R" in done.stderr
+
+
 def test_a_graph_that_would_need_types_is_refused(run, tmp_path):
     done = run_command("export", "checkpoint=run/best.ckpt", f"out={tmp_path}/a.onnx", cwd=run)
     assert done.returncode == 2
