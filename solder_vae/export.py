@@ -68,7 +68,10 @@ def run(arguments: list[str]) -> int:
                 write_onnx(inspector, temporary)
             parity = compare(inspector, load_onnx(temporary))
             if not parity.holds:
-                raise UserError(f"The graph disagrees with {options.checkpoint}, so it was not kept ({parity}).")
+                raise UserError(
+                    f"The graph disagrees with {options.checkpoint}, so it was not kept ({parity}): "
+                    "inspect with python -m solder_vae.predict, which needs no graph."
+                )
     except OSError as error:
         raise UserError(f"out={out} can't be written ({error.strerror}): name another file.") from error
     print(f"Parity with the checkpoint on {parity}.")

@@ -7,7 +7,7 @@ exact bilinear interpolation differs from OpenCV's by a grey level in every eigh
 * Enlarging interpolates bilinearly in OpenCV's fixed-point arithmetic: weights of 11 bits, two truncations on the way.
 
 The only difference left: area means within 1e-4 of half a grey level may round either way. That is no pixel in most
-images and one in some. Sizes stay symbolic, so that an exported graph takes images of any size.
+images and one in a few. Sizes stay symbolic, so that an exported graph takes images of any size.
 """
 
 from __future__ import annotations
@@ -46,26 +46,32 @@ def prepare_batch(images: Tensor, image_size: int, crop: str = SQUARE) -> Tensor
     if crop == SQUARE:
         return square
     total, pixels = edges_of(images.int())
-    colour = torch.div(2 * total + pixels, 2 * pixels, rounding_mode="floor").float()
+    colour = ((2 * total + pixels) // (2 * pixels)).float()
     reached = down.inside(image_size)[:, None, None] & across.inside(image_size)[:, None]
     return torch.where(reached, square, colour[:, None, None])
 
 
 def _means(images: Tensor, down: Axis, across: Axis, size: int) -> Tensor:
     batch, height, width, channels = images.shape
-    rows, columns = _overlaps(height, down, size), _overlaps(width, across, size)
+    steps = down.extent / down.length, across.extent / across.length
+    # OpenCV has two ways: where both steps are whole numbers, it adds up pixels and multiplies the sum; elsewhere it
+    # adds up shares of pixels. Of each way some sums that lie half way between two grey levels are exact.
+    whole = (steps[0] == torch.floor(steps[0])) & (steps[1] == torch.floor(steps[1]))
+    rows, columns = (
+        (_overlaps(length, axis, step, size) / torch.where(whole, 1.0, step)).float()
+        for length, axis, step in zip((height, width), (down, across), steps, strict=True)
+    )
     sums = rows @ images.reshape(batch, height, width * channels)
     sums = (columns @ sums.reshape(batch * size, width, channels)).reshape(batch, size, size, channels)
-    return sums * (down.length / down.extent * (across.length / across.extent)).float()
+    return sums * torch.where(whole, 1 / (steps[0] * steps[1]), 1.0).float()
 
 
-def _overlaps(length: int, axis: Axis, size: int) -> Tensor:
-    """How much of each source pixel lies in each target pixel: ``(size, length)``, in source pixels."""
-    step = axis.extent / axis.length
+def _overlaps(length: int, axis: Axis, step: Tensor, size: int) -> Tensor:
+    """How much of each source pixel lies in each target pixel: ``(size, length)`` float64, in source pixels."""
     cell = axis.cells(size)[:, None] * step + axis.start
     pixel = torch.arange(length, dtype=torch.float64)[None, :]
     ends = torch.minimum(cell + step, pixel + 1)
-    return (ends - torch.maximum(cell, pixel)).clamp(min=0).float()
+    return (ends - torch.maximum(cell, pixel)).clamp(min=0)
 
 
 class _Taps(NamedTuple):
@@ -92,10 +98,12 @@ def _enlarge(images: Tensor, down: Axis, across: Axis, size: int) -> Tensor:
     to_left, upper = _fixed(torch.where(x.between, 1 - x.fraction, 1.0)), _fixed(1 - y.fraction)
 
     lines = to_left[:, None] * images[:, :, x.first].int() + right[:, None] * images[:, :, x.second].int()
-    lines = torch.div(lines, 16, rounding_mode="floor")
-    high = torch.div(upper[:, None, None] * lines[:, y.first], 1 << 16, rounding_mode="floor")
-    low = torch.div(lower[:, None, None] * lines[:, y.second], 1 << 16, rounding_mode="floor")
-    return torch.div(high + low + 2, 4, rounding_mode="floor").float()
+    # Not torch.div(..., rounding_mode="floor"), which the exporter writes as a division in single precision: a product
+    # of 26 bits just below a multiple of 2^16 would be rounded to it, and the pixel go up by one.
+    lines = lines // 16
+    high = upper[:, None, None] * lines[:, y.first] // (1 << 16)
+    low = lower[:, None, None] * lines[:, y.second] // (1 << 16)
+    return ((high + low + 2) // 4).float()
 
 
 def _fixed(weight: Tensor) -> Tensor:

@@ -58,6 +58,32 @@ def test_any_shape_is_prepared_as_by_opencv(height, width, size, seed):
     assert (difference > 0).mean() < 1e-3
 
 
+@pytest.mark.parametrize("size", [24, 48])
+def test_exact_ties_go_where_opencv_sends_them(size):
+    """32 pixels to 24: a sixteenth of the means lie half way between two grey levels."""
+    images = np.random.default_rng(0).integers(0, 256, (4, size * 4 // 3, size * 4 // 3, 3), dtype=np.uint8)
+    ours = prepare_batch(torch.from_numpy(images), size).numpy()
+    assert np.array_equal(ours, np.stack([prepare(image, size) for image in images]))
+
+
+@pytest.mark.slow
+def test_onnx_runtime_enlarges_to_the_bit(tmp_path):
+    """Products of 26 bits, which an exported division must not round to single precision."""
+    import onnxruntime
+
+    class Preparation(torch.nn.Module):
+        def forward(self, images):
+            return prepare_batch(images, 64, LETTERBOX)
+
+    images = np.random.default_rng(0).integers(0, 256, (300, 24, 37, 3), dtype=np.uint8)
+    torch.onnx.export(
+        Preparation().eval(), (torch.from_numpy(images),), tmp_path / "a.onnx", dynamo=True, input_names=["images"]
+    )
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
+    (ours,) = session.run(None, {"images": images})
+    assert np.array_equal(ours, np.stack([prepare(image, 64, LETTERBOX) for image in images]))
+
+
 # GradCon without autograd
 
 
@@ -156,7 +182,7 @@ def test_graph_that_disagrees_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(export_command, "write_onnx", lambda inspector, path: path.write_bytes(b"graph"))
     monkeypatch.setattr("solder_vae.inspection.onnx.parity.load_onnx", lambda path: None)
     monkeypatch.setattr("solder_vae.inspection.onnx.parity.compare", lambda inspector, graph: Parity(200, 3e-4, 0, 0.0))
-    with pytest.raises(UserError, match="disagrees"):
+    with pytest.raises(UserError, match=r"disagrees .*inspect with python -m solder_vae\.predict"):
         export_command.run([f"checkpoint={path}", f"out={out}"])
     assert out.read_bytes() == b"the last good one"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "best.ckpt"]
