@@ -15,7 +15,6 @@ from solder_vae.studies.paper.reproduce import (
     check_values,
     data_of_seed,
     data_sentence,
-    duration,
     machine,
     processes,
     report,
@@ -25,6 +24,7 @@ from solder_vae.studies.paper.reproduce import (
 from solder_vae.training.schema import register
 from solder_vae.utils.cli import hydra_main
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.text import duration
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -82,9 +82,6 @@ def job(config: DictConfig, directory: Path) -> None:
             f"{len(runs.failed)} of {len(trainings)} runs failed ({runs.failed[0].training} is the first): their "
             f"tracebacks are in {directory / 'report.html'}, and the same command tries them again."
         )
-
-
-# words for the report -------------------------------------------------------------------------------------------------
 
 
 def main() -> None:

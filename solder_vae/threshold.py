@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from solder_vae.metrics.threshold import Rule, make_rule
+from solder_vae.utils.checks import check_choice
 from solder_vae.utils.cli import command, parse
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.files import atomic_directory, check_new
@@ -105,8 +106,7 @@ def read(arguments: list[str]) -> tuple[Options, Rule | None, Path]:
         raise UserError(
             f"rule={rule.name} needs labelled=PATH: good and bad joints to count false calls and escapes on."
         )
-    if options.memory not in MEMORIES:
-        raise UserError(f"memory={options.memory} is unknown: use {', '.join(MEMORIES)}.")
+    check_choice("memory", options.memory, MEMORIES)
     if options.memory != MEMORIES[0] and options.normals is None:
         if options.memory == "replace":
             raise UserError("memory=replace needs normals=PATH: the good joints to compare with from now on.")

@@ -12,7 +12,7 @@ import numpy as np
 
 from solder_vae.data.batches import check_batches
 from solder_vae.data.component_types import check_found, check_regex, with_types
-from solder_vae.data.framing import SQUARE, check_crop
+from solder_vae.data.framing import CROPS, SQUARE
 from solder_vae.data.image_files import MIN_SIDE, Image
 from solder_vae.data.known import check_known, known_records, set_aside, with_known
 from solder_vae.data.layouts import LAYOUTS, Record, check_root, find_records, normal_names, with_group
@@ -33,8 +33,8 @@ from solder_vae.data.splits import (
     three_fractions,
 )
 from solder_vae.data.table import ImageTable
-from solder_vae.data.view import PLAIN, check_view
-from solder_vae.utils.checks import check_whole_number, is_number
+from solder_vae.data.view import PLAIN, VIEWS
+from solder_vae.utils.checks import check_choice, check_whole_number, is_number
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.text import printable
@@ -115,17 +115,14 @@ class FolderSource:
 
     def __post_init__(self) -> None:
         check_root(self.root)
-        if self.layout not in LAYOUTS:
-            raise UserError(f"data.layout={self.layout} is unknown; use one of {', '.join(LAYOUTS)}.")
+        check_choice("data.layout", self.layout, LAYOUTS)
         check_whole_number("data.image_size", self.image_size, MIN_SIDE)
-        check_view(self.view)
-        check_crop(self.crop)
-        if self.on_bad_file not in ("error", "skip"):
-            raise UserError(f"data.on_bad_file={self.on_bad_file} is unknown; use error or skip.")
+        check_choice("data.view", self.view, VIEWS)
+        check_choice("data.crop", self.crop, CROPS)
+        check_choice("data.on_bad_file", self.on_bad_file, ("error", "skip"))
         if not isinstance(self.cache_mb, int | float) or not 0 <= self.cache_mb < np.inf:
             raise UserError(f"data.cache_mb={self.cache_mb} does not fit: give megabytes, 0 or more.")
-        if self.lookalikes not in (APART, TOGETHER):
-            raise UserError(f"data.lookalikes={self.lookalikes} is unknown; use {APART} or {TOGETHER}.")
+        check_choice("data.lookalikes", self.lookalikes, (APART, TOGETHER))
         if not is_number(self.lookalike_correlation) or not 0 < self.lookalike_correlation <= 1:
             raise UserError(
                 f"data.lookalike_correlation={self.lookalike_correlation} does not fit: use a number above 0, up to 1."

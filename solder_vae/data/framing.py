@@ -12,8 +12,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from solder_vae.utils.errors import UserError
-
 SQUARE, LETTERBOX = CROPS = ("square", "letterbox")
 
 ELONGATED = 1.5
@@ -25,17 +23,6 @@ always go up. Rounded to the nearest, they would go where rounding errors send t
 
 MANY = 0.1
 """From this share of elongated images on it is said what the square cuts off."""
-
-
-def check_crop(crop: str) -> str:
-    """Return the crop's name, if it is one.
-
-    Raises:
-        UserError: it is not.
-    """
-    if crop not in CROPS:
-        raise UserError(f"data.crop={crop} is unknown; use {' or '.join(CROPS)}.")
-    return crop
 
 
 def fitted(height: int, width: int, size: int) -> tuple[int, int]:

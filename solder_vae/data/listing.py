@@ -79,19 +79,6 @@ def list_images(root: Path, listing: Listing | None = None) -> Listing:
     return listing
 
 
-def image_files(root: Path) -> list[Path]:
-    """The images of :func:`list_images`; what was left out is said in the log.
-
-    Raises:
-        UserError: a folder can't be read.
-    """
-    listing = list_images(root)
-    if listing.denied:
-        raise UserError(listing.denied[0])
-    listing.tell()
-    return listing.images
-
-
 def _walk(folder: Path, listing: Listing, seen: set[tuple[int, int]], above: Collection[str]) -> bool:
     """Whether the folder could be read; ``above`` are stems of the pictures in the folder that it is in."""
     try:

@@ -72,3 +72,10 @@ def describe(tables: dict[str, ImageTable]) -> str:
         line = f"{split:5} {len(table):6} images" + (f": {counts}" if counts else "")
         lines.append(textwrap.fill(line, 80, subsequent_indent=" " * 13, break_long_words=False))
     return "\n".join(lines)
+
+
+def drawn_rows(count: int, most: int, seed: int = 0) -> list[int]:
+    """The rows of a table of ``count``; of more than ``most`` a choice of so many, drawn by seed; ascending."""
+    if count <= most:
+        return list(range(count))
+    return sorted(np.random.default_rng(seed).choice(count, most, replace=False).tolist())

@@ -20,20 +20,8 @@ import numpy as np
 from solder_vae.data.framing import SQUARE
 from solder_vae.data.image_files import Image
 from solder_vae.data.transforms import prepare
-from solder_vae.utils.errors import UserError
 
 PLAIN, CONTROLLED = VIEWS = ("plain", "controlled")
-
-
-def check_view(view: str) -> str:
-    """Return the view's name, if it is one.
-
-    Raises:
-        UserError: it is not.
-    """
-    if view not in VIEWS:
-        raise UserError(f"data.view={view} is unknown; use {' or '.join(VIEWS)}.")
-    return view
 
 
 def apply_view(image: Image, image_size: int, view: str, crop: str = SQUARE) -> Image:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from solder_vae.data.image_files import LUMA
 from solder_vae.data.similarity import Units, nearest_correlations, unit_pictures
-from solder_vae.data.table import Images, ImageTable
+from solder_vae.data.table import Images, ImageTable, drawn_rows
 from solder_vae.data.view import CONTROLLED, PLAIN
 from solder_vae.metrics.classification import evaluate
 
@@ -72,9 +72,7 @@ def nearest_pixels(train: ImageTable, other: ImageTable) -> Floats:
     :mod:`solder_vae.data.similarity`. Computed once for each pair of tables.
     """
     if train not in _NEAREST:
-        rows = np.arange(len(train))
-        if len(train) > NEAREST_OF:
-            rows = np.sort(np.random.default_rng(0).choice(len(train), NEAREST_OF, replace=False))
+        rows = np.array(drawn_rows(len(train), NEAREST_OF))
         _NEAREST[train] = np.concatenate(list(_small(train.images, rows))), WeakKeyDictionary()
     units, known = _NEAREST[train]
     if other not in known:

@@ -13,19 +13,16 @@ import torch
 from torch import Tensor
 
 from solder_vae.data.image_files import Image
-from solder_vae.data.table import ImageTable
+from solder_vae.data.table import ImageTable, drawn_rows
 from solder_vae.data.transforms import to_images, to_tensor
 from solder_vae.evaluation.run_model import run_model
+from solder_vae.metrics.threshold import FEW_NORMALS
 from solder_vae.models.detector import Detector
 from solder_vae.models.scores import MEMORY, FitData, ModelOutput
 from solder_vae.utils.threads import tracked
 
 THUMBNAIL = 32
 """Pixels a side, 3 kB each: smaller than the features of most models."""
-
-FEW_NORMALS = 20
-"""Of fewer validation normals, training normals that are left out help to set a threshold: a false-call rate of 5 %
-cannot be promised by fewer than 19."""
 
 log = logging.getLogger(__name__)
 
@@ -100,15 +97,14 @@ def fit_scores(
         seed: of the choice where there are more than :data:`~solder_vae.models.scores.MEMORY` training normals.
 
     Returns:
-        With fewer than :data:`FEW_NORMALS` validation normals, the scores of training normals as if the score had not
+        With fewer than ``FEW_NORMALS`` validation normals, the scores of training normals as if the score had not
         been fitted to each, ``(N,)`` by name of the scores that allow it, and their N component types ("": not known).
     """
     if not any(score.fitted for score in model.scores.values()):
         return {}, []
     train = tables["train"]
-    rows = list(range(len(train)))
-    if len(rows) > MEMORY:
-        rows = sorted(np.random.default_rng(seed).choice(len(rows), MEMORY, replace=False).tolist())
+    rows = drawn_rows(len(train), MEMORY, seed)
+    if len(rows) < len(train):
         log.info("fitted scores learn from %d of the %d training normals, drawn by seed", MEMORY, len(train))
     data = FitData(
         TableExamples(model, train, rows, batch_size, "normals"),

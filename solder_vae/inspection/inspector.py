@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solder_vae.data.component_types import check_regex, type_in
-from solder_vae.data.framing import SQUARE, check_crop
+from solder_vae.data.framing import CROPS, SQUARE
 from solder_vae.data.image_files import Image
 from solder_vae.data.transforms import to_images, to_tensor
-from solder_vae.data.view import PLAIN, check_view
+from solder_vae.data.view import PLAIN, VIEWS
 from solder_vae.evaluation.anomaly_map import output_map
 from solder_vae.evaluation.looks import kept_looks
 from solder_vae.evaluation.rule_sentence import GIVEN, VALIDATION
@@ -41,7 +41,7 @@ from solder_vae.models.checkpoint import load_model
 from solder_vae.models.classifier import LIKENESS_COLUMNS, Likeness
 from solder_vae.models.detector import Detector
 from solder_vae.models.neighbours import Near
-from solder_vae.utils.checks import no_device
+from solder_vae.utils.checks import check_choice, no_device
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import ABNORMAL, NORMAL
 from solder_vae.utils.text import printable
@@ -159,8 +159,10 @@ class Inspector:
             #: How the normals look that the thresholds come from; empty of checkpoints of earlier versions.
             self.looks = kept_looks(calibration)
             self.image_size: int = preprocessing["image_size"]
-            self.view = check_view(preprocessing.get("view", PLAIN))  # checkpoints before there were views have none
-            self.crop = check_crop(preprocessing.get("crop", SQUARE))
+            self.view = preprocessing.get("view", PLAIN)  # checkpoints before there were views have none
+            self.crop = preprocessing.get("crop", SQUARE)
+            check_choice("data.view", self.view, VIEWS)
+            check_choice("data.crop", self.crop, CROPS)
             usable = (
                 self.thresholds.keys() == self.validation_scores.keys()
                 and self.primary in self.thresholds

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from solder_vae.data.table import drawn_rows
 from solder_vae.evaluation.evaluate import Scores
 from solder_vae.inspection.joints import Joint
 from solder_vae.models.combined import Combined
@@ -51,11 +52,10 @@ def memory_entry(model: Detector, count: int, how: str, given: str) -> Entry:
 
 def at_most(joints: list[Joint]) -> list[Joint]:
     """The joints; of more than a memory holds a seeded choice."""
-    if len(joints) <= MEMORY:
-        return joints
-    log.info("the memory holds %d of the %d normals, drawn by seed", MEMORY, len(joints))
-    rows = np.random.default_rng(0).choice(len(joints), MEMORY, replace=False)
-    return [joints[row] for row in sorted(rows.tolist())]
+    rows = drawn_rows(len(joints), MEMORY)
+    if len(rows) < len(joints):
+        log.info("the memory holds %d of the %d normals, drawn by seed", MEMORY, len(joints))
+    return [joints[row] for row in rows]
 
 
 def memory_of(model: Detector) -> Knn:

@@ -19,7 +19,6 @@ from solder_vae.data.listing import Listing
 from solder_vae.data.names import NORMAL_NAMES
 from solder_vae.evaluation import style
 from solder_vae.evaluation.evaluate import Scores, decision_state, fit_thresholds
-from solder_vae.evaluation.fit_scores import FEW_NORMALS
 from solder_vae.evaluation.looks import Looks, looks_to_keep
 from solder_vae.evaluation.plots import trade_off_figure
 from solder_vae.evaluation.rule_sentence import GIVEN, VALIDATION, rule_of, rule_sentence, threshold_entry
@@ -37,8 +36,8 @@ from solder_vae.inspection.given_joints import (
 from solder_vae.inspection.inspector import Inspector, Unreadable
 from solder_vae.inspection.joints import find_joints
 from solder_vae.inspection.memory import ADD, KEEP, at_most, check_types, memory_entry, memory_of, renew
-from solder_vae.metrics.by_type import LEAST, OfType, fit_by_type, group, limits, own_thresholds, types_sentence
-from solder_vae.metrics.threshold import Rule, Threshold
+from solder_vae.metrics.by_type import OfType, fit_by_type, group, limits, own_thresholds, types_sentence
+from solder_vae.metrics.threshold import FEW_NORMALS, Rule, Threshold
 from solder_vae.metrics.trade_off import OperatingPoint, operations, trade_off_rows
 from solder_vae.models.checkpoint import read_checkpoint, write_checkpoint
 from solder_vae.utils.errors import UserError
@@ -261,7 +260,7 @@ def tell_of_lost(before: Collection[str], after: Collection[str]) -> None:
             "Without a threshold of their own from now on are the types %s, each of which takes %d normals or more: "
             "their joints are judged by the threshold over all.",
             ", ".join(map(printable, lost)),
-            LEAST,
+            FEW_NORMALS,
         )
 
 

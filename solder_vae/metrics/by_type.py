@@ -14,11 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solder_vae.metrics.intervals import finite_number
-from solder_vae.metrics.threshold import Threshold
+from solder_vae.metrics.threshold import FEW_NORMALS, Threshold
 from solder_vae.utils.errors import UserError
-
-LEAST = 20
-"""So many normals a type needs to be judged by itself."""
 
 ALL = "all types"
 """Among what a joint is judged whose type is unknown or has too few normals."""
@@ -81,7 +78,7 @@ def group(scores: Scores, types: Sequence[str] | None) -> dict[str, Scores]:
 
 
 def fit_by_type(groups: Mapping[str, Scores], fit: Callable[[str, Scores], dict[str, Threshold]]) -> dict[str, OfType]:
-    """Thresholds within each type that has :data:`LEAST` normals or more, and as many as the rule needs.
+    """Thresholds within each type that has ``FEW_NORMALS`` normals or more, and as many as the rule needs.
 
     Args:
         groups: scores of normals by type, see :func:`group`.
@@ -90,7 +87,7 @@ def fit_by_type(groups: Mapping[str, Scores], fit: Callable[[str, Scores], dict[
     fitted = {}
     for kind, scores in groups.items():
         thresholds: dict[str, Threshold] = {}
-        if min(map(len, scores.values())) >= LEAST:
+        if min(map(len, scores.values())) >= FEW_NORMALS:
             try:
                 thresholds = fit(kind, scores)
             except UserError:
@@ -132,7 +129,7 @@ def types_sentence(of_types: Mapping[str, OfType], primary: str, shown: int = 12
     told += [f"{len(own) - shown} more"] if len(own) > shown else []
     rest = _rest(kind for kind in of_types if kind not in own)
     if not own:
-        return f"No type has a threshold of its own, which takes {LEAST} validation normals or more{rest}."
+        return f"No type has a threshold of its own, which takes {FEW_NORMALS} validation normals or more{rest}."
     return f"Within their type: {', '.join(told)}. By the threshold over all: joints of other types{rest}."
 
 

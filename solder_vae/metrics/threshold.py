@@ -26,6 +26,10 @@ from solder_vae.utils.errors import UserError
 
 Scores = NDArray[np.float64]
 
+FEW_NORMALS = 20
+"""So many normals set a threshold by themselves: a false-call rate of 5 % cannot be promised by fewer than 19. With
+fewer, training normals that are left out help, and a component type is judged among all others."""
+
 
 @dataclass(frozen=True)
 class Threshold:

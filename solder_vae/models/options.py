@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from solder_vae.models.scores import FEATURES, GRADIENTS, NOISES, POSTERIOR, RECONSTRUCTION
-from solder_vae.utils.checks import check_choice, check_number, check_whole_number, is_number
+from solder_vae.utils.checks import check_choice, check_flag, check_number, check_whole_number, is_number
 from solder_vae.utils.errors import UserError
 
 #: Takes a key and its value, and raises a UserError if the value does not fit.
@@ -38,11 +38,6 @@ def check_options(rules: Rules, values: Mapping[str, Any], group: str = "model")
     for name, rule in rules.items():
         if name in values:
             rule("beta" if name == "beta" else f"{'score' if name in EVERY_SCORE else group}.{name}", values[name])
-
-
-def _flag(key: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise UserError(f"{key}={value} does not fit: use true or false.")
 
 
 def _or_null(rule: Rule) -> Rule:
@@ -120,7 +115,7 @@ AUTOENCODER: Rules = {
     **dict.fromkeys(("lr_patience", "seed"), whole_number),
     **dict.fromkeys(("lr", "weight_decay"), check_number),
     "lr_factor": _factor,
-    **dict.fromkeys(("flips", "fast"), _flag),
+    **dict.fromkeys(("flips", "fast"), check_flag),
     **dict.fromkeys(("encoder", "decoder", "optimizer", "scheduler"), _or_null(_part)),
 }
 BETA_VAE: Rules = {**AUTOENCODER, "beta": check_number, "reduction": _reduction}
@@ -138,8 +133,8 @@ BACKBONE: Rules = {
     "seed": whole_number,
 }
 
-KNN: Rules = {"k": count, "whiten": _flag, "thumbnails": _flag}
-CLASSIFIER: Rules = {"strength": _or_null(partial(check_number, above_0=True)), "thumbnails": _flag}
+KNN: Rules = {"k": count, "whiten": check_flag, "thumbnails": check_flag}
+CLASSIFIER: Rules = {"strength": _or_null(partial(check_number, above_0=True)), "thumbnails": check_flag}
 BLEND: Rules = {"of": _several_scores}
 
 #: Of the scores that a config names by their class.

@@ -13,8 +13,7 @@ from omegaconf import DictConfig
 
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.synthetic.source import SyntheticSource
-from solder_vae.evaluation.fit_scores import FEW_NORMALS
-from solder_vae.metrics.threshold import Rule, fit_threshold
+from solder_vae.metrics.threshold import FEW_NORMALS, Rule, fit_threshold
 from solder_vae.models.checkpoint import Checkpoint
 from solder_vae.models.detector import Detector
 from solder_vae.models.precision import check_precision, resolve_precision

@@ -14,9 +14,9 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from solder_vae.evaluation.baselines import visible
 from solder_vae.evaluation.evaluate import Evaluation
-from solder_vae.evaluation.fit_scores import FEW_NORMALS
 from solder_vae.metrics.classification import FEW
 from solder_vae.metrics.paired import auroc_difference
+from solder_vae.metrics.threshold import FEW_NORMALS
 from solder_vae.models.posterior import EARLY_STEPS
 from solder_vae.training.next_steps import RunCommands, Step
 

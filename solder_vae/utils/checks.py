@@ -34,7 +34,17 @@ def check_choice(key: str, value: object, choices: Sequence[str]) -> None:
         UserError: it is none of them.
     """
     if value not in choices:
-        raise UserError(f"{key}={value} is unknown: use {' or '.join(choices)}.")
+        raise UserError(f"{key}={value} is unknown: use {(', ' if len(choices) > 2 else ' or ').join(choices)}.")
+
+
+def check_flag(key: str, value: object) -> None:
+    """Check an option that is on or off.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise UserError(f"{key}={value} does not fit: use true or false.")
 
 
 def no_device(device: str) -> UserError:

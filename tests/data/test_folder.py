@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from solder_vae.data.folder import FolderSource, folder_data
 from solder_vae.data.image_files import read_image
 from solder_vae.data.layouts import find_records
-from solder_vae.data.listing import image_files
+from solder_vae.data.listing import list_images
 from solder_vae.data.transforms import prepare
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.text import printable
@@ -80,7 +80,7 @@ def test_suffixes_in_either_case_and_other_files_ignored(root):
     (root / "normal" / "._0.png").write_bytes(b"Mac OS resource fork")
     (root / "normal" / "Thumbs.db").write_bytes(b"?")
     (root / "README.md").write_text("about")
-    assert len(image_files(root / "normal")) == 26
+    assert len(list_images(root / "normal").images) == 26
 
 
 def test_published_layout(tmp_path):
@@ -304,7 +304,7 @@ def test_same_names_in_two_folders_stay_apart(root):
 def test_order_and_names_of_files_change_nothing(root, tmp_path):
     before = load(root)
     renamed = tmp_path / "renamed"
-    for number, path in enumerate(sorted(image_files(root), key=lambda path: path.name[::-1])):
+    for number, path in enumerate(sorted(list_images(root).images, key=lambda path: path.name[::-1])):
         target = renamed / path.parent.relative_to(root) / f"{number:03}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
@@ -344,7 +344,7 @@ def test_symlink_loops_end(root):
     for name in "abcdefgh":  # 8! ways through them
         (root / "normal" / name).symlink_to(root / "normal")
     start = time.process_time()
-    assert len(image_files(root)) == 25
+    assert len(list_images(root).images) == 25
     assert time.process_time() - start < 1
 
 

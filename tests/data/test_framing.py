@@ -100,7 +100,7 @@ def test_the_graphs_operations_do_the_same(height, width, size, seed):
 
 @pytest.mark.parametrize("make", [lambda **o: FolderSource(".", **o), SyntheticSource])
 def test_unknown_crops_are_refused(make):
-    with pytest.raises(UserError, match=r"data\.crop=whole is unknown; use square or letterbox"):
+    with pytest.raises(UserError, match=r"data\.crop=whole is unknown: use square or letterbox"):
         make(crop="whole")
 
 

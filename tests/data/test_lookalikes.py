@@ -92,7 +92,7 @@ def test_a_long_chain_does_not_leave_the_small_splits_with_too_much_or_too_littl
 
 
 def test_what_does_not_fit_is_refused(root, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"data\.lookalikes=near is unknown; use apart or together"):
+    with pytest.raises(UserError, match=r"data\.lookalikes=near is unknown: use apart or together"):
         FolderSource(root, lookalikes="near")
     for wrong in (0, 1.5, "much"):
         with pytest.raises(UserError, match=r"data\.lookalike_correlation"):

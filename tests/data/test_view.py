@@ -152,7 +152,7 @@ def test_trivial_baselines_of_the_controlled_view_are_useless_but_size():
 
 @pytest.mark.parametrize("make", [lambda **o: FolderSource(".", **o), SyntheticSource])
 def test_unknown_views_are_refused(make):
-    with pytest.raises(UserError, match=r"data\.view=grey is unknown; use plain or controlled"):
+    with pytest.raises(UserError, match=r"data\.view=grey is unknown: use plain or controlled"):
         make(view="grey")
 
 

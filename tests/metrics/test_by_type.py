@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solder_vae.metrics.by_type import LEAST, OfType, fit_by_type, group, limits, own_thresholds, types_sentence
+from solder_vae.metrics.by_type import OfType, fit_by_type, group, limits, own_thresholds, types_sentence
 from solder_vae.metrics.classification import evaluate
-from solder_vae.metrics.threshold import FalseCallRate, Quantile, fit_threshold
+from solder_vae.metrics.threshold import FEW_NORMALS, FalseCallRate, Quantile, fit_threshold
 
 
 def fit_with(rule):
@@ -25,13 +25,13 @@ def test_each_type_with_normals_enough_has_the_threshold_of_its_own_scores(count
     for kind, each in fitted.items():
         mine = np.array(types) == kind
         assert np.array_equal(each.scores["recon"], scores["recon"][mine])
-        if counts[kind] >= LEAST:
+        if counts[kind] >= FEW_NORMALS:
             assert each.thresholds["elbo"] == fit_threshold(scores["elbo"][mine], Quantile(0.9))
         else:
             assert not each.thresholds
     overall = fit_threshold(scores["recon"], Quantile(0.9))
     own = own_thresholds(fitted, "recon")
-    by_hand = [own[kind].value if counts[kind] >= LEAST and kind else overall.value for kind in types]
+    by_hand = [own[kind].value if counts[kind] >= FEW_NORMALS and kind else overall.value for kind in types]
     assert limits(overall, own, types, len(types)).tolist() == by_hand
     for each in fitted.values():
         again = OfType.from_dict(each.to_dict())

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
+from solder_vae.data.framing import CROPS
 from solder_vae.data.synthetic import cache
 from solder_vae.data.synthetic.cache import Arrays
 from solder_vae.data.synthetic.defects import DEFECTS
 from solder_vae.data.synthetic.render import Rendered
 from solder_vae.data.synthetic.worker import Job, Order, render_many
 from solder_vae.data.table import ImageTable
+from solder_vae.data.view import VIEWS
 from solder_vae.utils import files
-from solder_vae.utils.checks import check_whole_number, is_number
+from solder_vae.utils.checks import check_choice, check_flag, check_whole_number, is_number
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.threads import progress_bar
@@ -84,16 +86,12 @@ class SyntheticSource:
             raise UserError(f"unknown defect {', '.join(unknown)}: choose from {', '.join(DEFECTS)}.")
         if render_workers is not None:
             check_whole_number("data.render_workers", render_workers, 1)
-        if not isinstance(use_cache, bool):
-            raise UserError(f"data.use_cache={use_cache} does not fit: use true or false.")
+        check_flag("data.use_cache", use_cache)
         if not self.defects:
             raise UserError(f"no defects are chosen: name some of {', '.join(DEFECTS)}.")
-        # Imported here and not above: it imports torch, which takes seconds, and rendering processes do not need it.
-        from solder_vae.data.framing import check_crop
-        from solder_vae.data.view import check_view
-
-        self.view = check_view(view)
-        self.crop = check_crop(crop)
+        check_choice("data.view", view, VIEWS)
+        check_choice("data.crop", crop, CROPS)
+        self.view, self.crop = view, crop
         self.image_size = image_size
         self.seed = seed
         self.counts = {name: count for name, count in counts.items() if name != "known" or count}

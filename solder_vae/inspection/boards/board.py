@@ -22,6 +22,7 @@ from solder_vae.inspection.boards.placement_files import (
     read_pads,
 )
 from solder_vae.inspection.boards.registration import Points, Registration, check_field, register
+from solder_vae.utils.checks import check_choice
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.text import printable
 
@@ -79,8 +80,7 @@ def read_board(options: BoardOptions) -> Board:
     """
     if not options.board or not options.pads:
         raise UserError("board=IMAGE and pads=CSV are needed, both: --help shows an example.")
-    if options.side not in (TOP, BOTTOM):
-        raise UserError(f"side={options.side} is unknown: use top or bottom.")
+    check_choice("side", options.side, (TOP, BOTTOM))
     if not 0 <= options.margin <= 5:
         raise UserError(f"margin={options.margin:g} is out of range: give a share of the box's short side, 0 to 5.")
     if options.size is not None and options.size <= 0:

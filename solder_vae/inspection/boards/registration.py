@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from solder_vae.utils.checks import check_choice
 from solder_vae.utils.errors import UserError
 
 AFFINE, HOMOGRAPHY = "affine", "homography"
@@ -102,8 +103,7 @@ def register(fiducials: Sequence[Fiducial], fit: str = AFFINE) -> Registration:
         UserError: too few fiducials, two in one place, all (or for a homography all but one) in a line, a scale that
             no camera has, or residuals so large that there must be a mistake.
     """
-    if fit not in NEEDED:
-        raise UserError(f"fit={fit} is unknown: use affine or homography.")
+    check_choice("fit", fit, [*NEEDED])
     if len(fiducials) < NEEDED[fit]:
         raise UserError(f"{len(fiducials)} fiducials are given, but fit={fit} needs {NEEDED[fit]}: add some.")
     _check_distinct(fiducials)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from solder_vae.utils.checks import check_whole_number
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.text import duration
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,7 +131,7 @@ def report(
     from solder_vae.studies.paper.results import results
     from solder_vae.studies.paper.runs import run_rows
     from solder_vae.studies.paper.sampled import sampled_tests
-    from solder_vae.utils.document import to_markdown, write_document
+    from solder_vae.utils.document import Heading, to_markdown, write_document
     from solder_vae.utils.tables import write_csv
 
     write_csv(directory / "runs.csv", run_rows(runs))
@@ -147,14 +148,9 @@ def report(
     title = "The paper's experiments, repeated"
     write_document(directory, title, blocks)
     log_summary(found, blocks, images, training, facts, directory)
-    print(to_markdown(title, blocks[: 1 + next(i for i, block in enumerate(blocks) if i and is_heading(block))]))
+    second = [place for place, block in enumerate(blocks) if isinstance(block, Heading)][1]
+    print(to_markdown(title, blocks[: second + 1]))
     log.info("the report is %s", directory / "report.html")
-
-
-def is_heading(block: Block) -> bool:
-    from solder_vae.utils.document import Heading
-
-    return isinstance(block, Heading)
 
 
 def pictures(
@@ -265,9 +261,3 @@ def machine() -> str:
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return f"{platform.system()}, {joblib.cpu_count()} CPU cores, {device}"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} hours"
