@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from solder_vae.data.table import ImageTable
@@ -37,5 +38,6 @@ def check_transforms(transforms: object, kinds: tuple[type, ...]) -> None:
     Raises:
         UserError: they are not.
     """
-    if not isinstance(transforms, list | tuple) or not all(isinstance(each, kinds) for each in transforms):
+    fits = isinstance(transforms, Sequence) and all(isinstance(each, kinds) for each in transforms)
+    if isinstance(transforms, str) or not fits:
         raise UserError(f"data.transforms={transforms} does not fit: use a list of albumentations.")

@@ -159,9 +159,8 @@ class Inspector:
             #: How the normals look that the thresholds come from; empty of checkpoints of earlier versions.
             self.looks = kept_looks(calibration)
             self.image_size: int = preprocessing["image_size"]
-            self.view = preprocessing.get("view", PLAIN)  # checkpoints before there were views have none
-            self.crop = preprocessing.get("crop", SQUARE)
-            check_choice("data.view", self.view, VIEWS)
+            self.view, self.crop = preprocessing.get("view", PLAIN), preprocessing.get("crop", SQUARE)
+            check_choice("data.view", self.view, VIEWS)  # checkpoints of before there were views have the plain one
             check_choice("data.crop", self.crop, CROPS)
             usable = (
                 self.thresholds.keys() == self.validation_scores.keys()

@@ -388,7 +388,7 @@ def test_a_failing_training_is_reported_and_the_others_finish(interrupted, tmp_p
     assert not any(name.startswith("cae") for name in trained)
     text = (tmp_path / "out/report.md").read_text()
     assert "## Runs that failed" in text
-    assert "unexpected keyword argument 'reduction'" in text
+    assert "'model.reduction' is no option of solder_vae.models.CAE" in text
     with (tmp_path / "out/runs.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["model"] for row in rows if row["status"] == "failed"] == ["cae", "cae"]
