@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(config, items):
 
     Before pytest-xdist's own hook, which reads the groups.
     """
-    if hasattr(config, "workerinput"):  # what takes long comes first, so that no worker is left alone with it at the end
+    if hasattr(config, "workerinput"):  # what takes long comes first, so that no worker ends alone with it
         items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     for item in items:
         definitions = item._fixtureinfo.name2fixturedefs
