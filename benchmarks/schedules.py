@@ -3,7 +3,7 @@
 Bare steps on the embedded data set, without Lightning: ``paper`` are Table I's runs, ``search`` those that the default
 was chosen by, ``chosen`` those of the default, ``constraint`` longer and steeper ones with the gradient constraint; all
 by the loss on validation normals. AUROCs of the test set are noted beside it and decide nothing. Several processes
-share a plan (``--processes``). Each finished run is a line of ``benchmarks/schedules.jsonl``, where it is not done again.
+share a plan (``--processes``). Each finished run is a line of ``benchmarks/schedules.jsonl``, and not done again.
 
     python -m benchmarks.schedules paper search chosen --device cuda --processes 12
     python -m benchmarks.schedules draw                 # the table and benchmarks/schedules.png, from what is there
