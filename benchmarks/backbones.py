@@ -11,9 +11,10 @@ is installed by hand (0 is there). What it finds is in docs/research/results.md:
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import math
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -68,7 +69,14 @@ class SideBySide(nn.Module):
         return [level for network in self.networks for level in network(x)]
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("numbers", nargs="+", type=int, choices=sorted(WIDTH), help="of EfficientNet-Lite")
+    parser.add_argument("out", type=Path, help="TorchScript file to write")
+    options = parser.parse_args(arguments)
+    networks = SideBySide([lite(number) for number in options.numbers])
+    torch.jit.trace(networks, torch.zeros(1, 3, 128, 128), strict=False).save(str(options.out))
+
+
 if __name__ == "__main__":
-    *numbers, out = sys.argv[1:]
-    pair = SideBySide([lite(int(number)) for number in numbers])
-    torch.jit.trace(pair, torch.zeros(1, 3, 128, 128), strict=False).save(str(Path(out)))
+    main()
