@@ -13,6 +13,7 @@ from commands import run_command
 from solder_vae.data.folder import FolderSource
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.joints import find_joints
+from solder_vae.inspection.onnx.export import write_onnx
 from solder_vae.metrics.by_type import ALL
 from solder_vae.metrics.threshold import FalseCallRate, Quantile, fit_threshold
 from solder_vae.models.checkpoint import load_model
@@ -174,6 +175,11 @@ def test_a_graph_that_would_need_types_is_refused(run, tmp_path):
     done = run_command("export", "checkpoint=run/best.ckpt", f"out={tmp_path}/a.onnx", cwd=run)
     assert done.returncode == 2
     assert "score=knn compares joints within their component type, which the graph is not told" in done.stderr
+    assert "train without data.type_regex" in done.stderr
+    inspector = Inspector(load_model(run / "run/best.ckpt"))
+    inspector.type_regex = None  # then its types are a manifest's
+    with pytest.raises(UserError, match="or train on a manifest without the column type"):
+        write_onnx(inspector, tmp_path / "a.onnx")
 
 
 def test_a_damaged_state_of_types_is_refused(run):

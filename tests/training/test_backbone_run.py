@@ -9,8 +9,12 @@ import small_networks
 import torch
 from checkpoints import pictures, write_images
 from commands import TINY, inspect_wandb, run_command
+from torch import nn
 
 from solder_vae.inspection.inspector import Inspector
+from solder_vae.inspection.onnx.export import write_onnx
+from solder_vae.models.backbone import Script
+from solder_vae.utils.errors import UserError
 from solder_vae.utils.plugins import import_plugins
 
 NETWORK = (
@@ -93,6 +97,34 @@ def test_its_checkpoint_decides_in_every_command(trained):
     refused = run_command("predict", "checkpoint=run/best.ckpt", "images=joints", "out=no", cwd=work, fresh=True)
     assert refused.returncode == 2
     assert NAMED in refused.stderr
+
+
+class Halving(nn.Module):
+    """Maps whose size depends on what is in the image, which no graph can hold."""
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        while bool(x.amax() > 0.1):
+            x = x[:, :, ::2] / 2
+        return [x.repeat(1, 2, 1, 1), x.repeat(1, 2, 1, 1)[:, 1:]]
+
+
+@pytest.mark.slow
+def test_a_torchscript_network_is_exported_too(tmp_path):
+    path = small_networks.script(tmp_path / "maps.pt")
+    trained = run("hydra.run.dir=run", f"model.network={path}", "pictures=false", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    exported = run_command("export", "checkpoint=run/best.ckpt", "out=a.onnx", f"plugins=[{path}]", cwd=tmp_path)
+    assert exported.returncode == 0, exported.stderr
+    assert "0 labels differ" in exported.stdout
+
+    import_plugins([str(path)])
+    inspector = Inspector.load(tmp_path / "run/best.ckpt")
+    network = inspector.model.network = Script(torch.jit.script(Halving()))
+    with pytest.raises(UserError, match=r"TorchScript that torch can't .* model\.network=\{_target_: ") as caught:
+        write_onnx(inspector, tmp_path / "b.onnx")
+    assert "\x1b" not in str(caught.value)
+    assert inspector.model.network is network
+    assert not (tmp_path / "b.onnx").exists()
 
 
 @pytest.mark.slow

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +16,8 @@ from solder_vae.utils.errors import UserError
 
 if TYPE_CHECKING:
     from solder_vae.inspection.inspector import Inspector
+
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")  # in the exporter's messages
 
 
 def check_installed() -> None:
@@ -45,9 +50,10 @@ def write_onnx(inspector: Inspector, path: Path) -> None:
     if not score.exportable:
         raise UserError(f"score={score.name} is not made for ONNX (exportable = False in {type(score).__module__}).")
     if any(each.within_types for each in inspector.model.chosen_scores([inspector.primary]).values()):
+        told = "on a manifest without the column type" if inspector.type_regex is None else "without data.type_regex"
         raise UserError(
             f"score={score.name} compares joints within their component type, which the graph is not told: "
-            "inspect with python -m solder_vae.predict, or train without data.type_regex."
+            f"inspect with python -m solder_vae.predict, or train {told}."
         )
     if getattr(inspector.model, "own_noise", False):
         raise UserError(
@@ -63,23 +69,26 @@ def write_onnx(inspector: Inspector, path: Path) -> None:
         warnings.simplefilter("ignore")
         chatter.setLevel(logging.ERROR)  # it misses optional packages
         try:
-            program = torch.onnx.export(
-                graph,
-                (example,),
-                dynamo=True,
-                input_names=["images"],
-                output_names=list(OUTPUTS),
-                dynamic_shapes=sizes,
-                external_data=False,
-                verbose=False,
-            )
+            with scripts_as_programs(inspector):
+                program = torch.onnx.export(
+                    graph,
+                    (example,),
+                    dynamo=True,
+                    input_names=["images"],
+                    output_names=list(OUTPUTS),
+                    dynamic_shapes=sizes,
+                    external_data=False,
+                    verbose=False,
+                )
+        except UserError:
+            raise
         except Exception as error:
             if not inspector.model.plugins:
                 raise
+            cause = _COLOUR.sub("", str(error.__cause__ or error)).strip().partition("\n")[0]
             raise UserError(
                 f"model={inspector.model.name} with score={score.name} can't be written as an ONNX graph: operations "
-                f"of {', '.join(inspector.model.plugins)} lack a counterpart there "
-                f"({str(error).strip().splitlines()[0]})."
+                f"of {', '.join(inspector.model.plugins)} lack a counterpart there ({cause.rstrip('.')})."
             ) from error
         finally:
             chatter.setLevel(level)
@@ -91,6 +100,40 @@ def write_onnx(inspector: Inspector, path: Path) -> None:
     onnx.helper.set_model_props(proto, metadata(inspector))
     onnx.checker.check_model(proto, full_check=True)
     path.write_bytes(proto.SerializeToString())
+
+
+@contextmanager
+def scripts_as_programs(inspector: Inspector) -> Iterator[None]:
+    """Within it, a backbone's TorchScript file is a program that the exporter can trace, which it can't the file.
+
+    Raises:
+        UserError: torch can't turn it into one.
+    """
+    import torch
+
+    from solder_vae.models.backbone import Backbone, Script
+
+    model = inspector.model
+    if not isinstance(model, Backbone) or not isinstance(model.network, Script):
+        yield
+        return
+    network, side = model.network, max(model.size, inspector.image_size)
+    try:
+        from torch._export.converter import TS2EPConverter  # not public, but torch has no other way
+
+        converter = TS2EPConverter(network.script, (torch.zeros(2, 3, side, side),))
+        program = converter.convert().module()
+    except Exception as error:
+        raise UserError(
+            f"model.network={model.hparams['network']} is TorchScript that torch can't turn into an ONNX graph: train "
+            "with the network as Python code, model.network={_target_: module.name}, or inspect with "
+            "python -m solder_vae.predict."
+        ) from error
+    model.network = program
+    try:
+        yield
+    finally:
+        model.network = network
 
 
 def metadata(inspector: Inspector) -> dict[str, str]:
