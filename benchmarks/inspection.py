@@ -10,8 +10,7 @@ from itertools import cycle, islice
 import torch
 
 from solder_vae.inspection.inspector import Inspector
-from solder_vae.inspection.joints import find_joints
-from solder_vae.inspection.reading import read_ahead
+from solder_vae.inspection.joints import find_joints, read_ahead
 from solder_vae.models.losses import squared_error
 from solder_vae.utils.cli import command, parse
 

@@ -17,12 +17,12 @@ from benchmarks import reference as published
 from benchmarks.bench import GAMMA
 from benchmarks.gpu.part import Part
 from solder_vae.models.autoencoder import TRAINING
-from solder_vae.models.layers.convolution import weight_gradients_loop
-from solder_vae.models.per_image_gradients import (
+from solder_vae.models.gradcon import (
     dot_and_norm_from_gradients,
     dot_and_norm_from_gram,
     weight_gradients_unfold,
 )
+from solder_vae.models.layers.convolution import weight_gradients_loop
 from solder_vae.models.vae import BetaVAE
 
 Check = tuple[str, float, float]  # what, difference, tolerance

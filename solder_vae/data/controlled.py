@@ -1,5 +1,5 @@
-"""The arithmetic of the controlled view (:mod:`solder_vae.data.view`), in torch and in double precision, so that an
-exported graph does the very same. Apart, since what only names a view needs no torch.
+"""The arithmetic of the controlled view (:mod:`solder_vae.data.transforms`), in torch and in double precision, so that
+an exported graph does the very same. Apart, since what only names a view needs no torch.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from solder_vae.data.splits import (
     three_fractions,
 )
 from solder_vae.data.table import ImageTable
-from solder_vae.data.view import PLAIN, VIEWS
+from solder_vae.data.transforms import PLAIN, VIEWS
 from solder_vae.utils.checks import check_choice, check_whole_number, is_number
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
@@ -73,7 +73,7 @@ class FolderSource:
         root: folder of the images, or path of a manifest.
         layout: "auto", "class_folders", "split_folders" or "manifest".
         image_size: side of the prepared images in pixels.
-        view: "plain" or "controlled", see :mod:`solder_vae.data.view`.
+        view: "plain" or "controlled", see :mod:`solder_vae.data.transforms`.
         fractions: proportions of the normal images in training, validation and test, if the layout gives no
             splits. If it gives all but validation, validation is taken from training in the proportion of the
             first two.

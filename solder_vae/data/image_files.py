@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solder_vae.data.decompression_bombs import is_bomb
-from solder_vae.data.other_formats import as_declared
-from solder_vae.data.tiff_files import decode_tiff, is_tiff
+from solder_vae.data.formats import as_declared, decode_tiff, is_tiff
 from solder_vae.utils.errors import UserError
 
 # A bad file is reported once, by UserError, and not by OpenCV on stderr as well.

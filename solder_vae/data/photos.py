@@ -14,7 +14,7 @@ import numpy as np
 from solder_vae.data.framing import SQUARE
 from solder_vae.data.image_files import Image, read_image
 from solder_vae.data.layouts import Record
-from solder_vae.data.view import PLAIN, apply_view
+from solder_vae.data.transforms import PLAIN, apply_view
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.threads import in_threads, tracked
@@ -96,7 +96,7 @@ class PhotoImages:
     Args:
         photos: N of them.
         image_size: side S.
-        view: see :mod:`solder_vae.data.view`.
+        view: see :mod:`solder_vae.data.transforms`.
         kept: pictures by digest.
         crop: see :mod:`solder_vae.data.framing`.
     """

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from solder_vae.data.image_files import LUMA
 from solder_vae.data.similarity import Units, nearest_correlations, unit_pictures
 from solder_vae.data.table import Images, ImageTable, drawn_rows
-from solder_vae.data.view import CONTROLLED, PLAIN
+from solder_vae.data.transforms import CONTROLLED, PLAIN
 from solder_vae.metrics.classification import evaluate
 
 Floats = NDArray[np.float64]
@@ -217,7 +217,7 @@ def shortcut_warning(tables: Mapping[str, ImageTable], view: str, root: str | Pa
 
     Args:
         tables: "train" and "test".
-        view: of the run, see :mod:`solder_vae.data.view`.
+        view: of the run, see :mod:`solder_vae.data.transforms`.
         root: ``data.root``; None for the embedded set.
     """
     found = shortcuts(measure(tables["train"], tables["test"]), view)

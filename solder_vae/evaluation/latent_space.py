@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from solder_vae.data.table import Images
 from solder_vae.data.transforms import to_tensor
 from solder_vae.models.autoencoder import Autoencoder
-from solder_vae.models.posterior import PosteriorStatistics
 from solder_vae.models.scores import POSTERIOR, Code
+from solder_vae.models.vae import PosteriorStatistics
 from solder_vae.utils.errors import UserError
 
 Floats = NDArray[np.float64]

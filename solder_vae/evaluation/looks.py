@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from solder_vae.data.image_files import MIN_SIDE
 from solder_vae.data.table import ImageTable
-from solder_vae.data.view import PLAIN
+from solder_vae.data.transforms import PLAIN
 from solder_vae.metrics.drift import KEPT, Statistic, sample
 from solder_vae.metrics.intervals import finite_number
 

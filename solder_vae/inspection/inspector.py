@@ -26,14 +26,12 @@ from torch import Tensor
 from solder_vae.data.component_types import check_regex, type_in
 from solder_vae.data.framing import CROPS, SQUARE
 from solder_vae.data.image_files import Image
-from solder_vae.data.transforms import to_images, to_tensor
-from solder_vae.data.view import PLAIN, VIEWS
+from solder_vae.data.transforms import PLAIN, VIEWS, to_images, to_tensor
 from solder_vae.evaluation.anomaly_map import output_map
 from solder_vae.evaluation.looks import kept_looks
 from solder_vae.evaluation.rule_sentence import GIVEN, VALIDATION
 from solder_vae.evaluation.run_model import run_model
-from solder_vae.inspection.joints import Joint, named_joints
-from solder_vae.inspection.reading import Picture, read_ahead
+from solder_vae.inspection.joints import Joint, Picture, named_joints, read_ahead
 from solder_vae.metrics.by_type import ALL, OfType, own_thresholds
 from solder_vae.metrics.intervals import finite_number
 from solder_vae.metrics.threshold import Threshold

@@ -1,22 +1,28 @@
-"""The joints to inspect: files by folder, pattern or table, or cut out of a board's picture (imports no torch)."""
+"""The joints to inspect: files by folder, pattern or table, or cut out of a board's picture; and their pictures, which
+are read ahead of the network (imports no torch).
+"""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from solder_vae.data.component_types import relative, type_in
-from solder_vae.data.image_files import Image
+from solder_vae.data.framing import SQUARE
+from solder_vae.data.image_files import MAX_PIXELS, MIN_SIDE, Image, read_image
 from solder_vae.data.listing import Listing, list_images
 from solder_vae.data.names import NORMAL_NAMES, SUFFIXES, UNREAD_SUFFIXES, class_of, is_system
+from solder_vae.data.transforms import apply_view
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL, UNDECIDED, by_a_model
 from solder_vae.utils.tables import path_to_read, read_table
 from solder_vae.utils.text import cell_safe, printable
+from solder_vae.utils.threads import in_threads
 
 if TYPE_CHECKING:
     from solder_vae.inspection.boards.board import Board
@@ -243,3 +249,51 @@ def named_joints(images: Any) -> list[Joint]:
         else Joint(f"image {index}", image)
         for index, image in enumerate(images)
     ]
+
+
+BATCH = 32  # larger batches are not faster on a CPU, and their results come later
+
+
+class Picture(NamedTuple):
+    """A joint's picture as the network sees it, ``(S, S, 3)`` uint8, and its height and width before that in pixels."""
+
+    image: Image
+    native_size: tuple[int, int]
+
+
+def read_ahead(
+    joints: Iterable[Joint], image_size: int, view: str, crop: str = SQUARE
+) -> Iterator[list[tuple[Joint, Picture | UserError]]]:
+    """Batches of joints with their pictures, or what is wrong with them, decoded in other threads."""
+    pictures = in_threads(lambda joint: (joint, read(joint.image, image_size, view, crop)), joints)
+    while batch := list(islice(pictures, BATCH)):
+        yield batch
+
+
+def read(image: Path | Image | UserError, image_size: int, view: str, crop: str = SQUARE) -> Picture | UserError:
+    """The view's picture, or what is wrong with it."""
+    try:
+        if isinstance(image, UserError):
+            return image
+        found = read_image(image) if isinstance(image, Path) else checked(image)
+        return Picture(apply_view(found, image_size, view, crop), (found.shape[0], found.shape[1]))
+    except UserError as error:
+        return error
+
+
+def checked(image: Any) -> Image:
+    """The array, if it is an image.
+
+    Raises:
+        UserError: it is anything but ``(H, W, 3)`` uint8 of sensible size.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise UserError(f"An image must be a uint8 RGB array (H, W, 3), 0 to 255, got {found}: convert it.")
+    height, width = image.shape[:2]
+    if min(height, width) < MIN_SIDE or height * width > MAX_PIXELS:
+        raise UserError(
+            f"An image of {width}x{height} px was given: a side needs {MIN_SIDE} px or more, "
+            f"all together {MAX_PIXELS} at most."
+        )
+    return image

@@ -18,8 +18,7 @@ import torch
 
 from solder_vae.evaluation.looks import Looks, looks_of
 from solder_vae.inspection.inspector import Inspector, Unreadable
-from solder_vae.inspection.joints import Joint
-from solder_vae.inspection.reading import BATCH
+from solder_vae.inspection.joints import BATCH, Joint
 from solder_vae.inspection.report import picture
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.processes import end_with_parent, ignore_interrupts, share_of_threads

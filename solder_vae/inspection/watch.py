@@ -21,8 +21,7 @@ from solder_vae.inspection.boards.board import read_board
 from solder_vae.inspection.boards.options import BoardOptions
 from solder_vae.inspection.drift import BatchLooks
 from solder_vae.inspection.inspector import Inspector, Unreadable
-from solder_vae.inspection.joints import Joint, Source, board_joints, serial_of
-from solder_vae.inspection.reading import BATCH
+from solder_vae.inspection.joints import BATCH, Joint, Source, board_joints, serial_of
 from solder_vae.inspection.records import Records, Stamp, digest, now, stamp_of, text_of
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.text import cell_safe, printable

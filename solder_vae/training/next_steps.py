@@ -33,7 +33,7 @@ class RunCommands:
         directory: the run's folder.
         root: of its data; None for the embedded set.
         known: whether it learnt from known defects.
-        plain: whether the pictures show their light and size, see :mod:`solder_vae.data.view`.
+        plain: whether the pictures show their light and size, see :mod:`solder_vae.data.transforms`.
         rate_ends: the learning rate fell to nothing at the end of the run: a longer one starts anew.
     """
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.framing import SQUARE, cut_off
 from solder_vae.data.table import describe
-from solder_vae.data.view import CONTROLLED
+from solder_vae.data.transforms import CONTROLLED
 from solder_vae.evaluation.baselines import shortcut_warning, trivial_scores
 from solder_vae.evaluation.evaluate import Evaluation, evaluate_model
 from solder_vae.evaluation.pseudo_defects import pseudo_defect_auroc

@@ -17,7 +17,7 @@ from solder_vae.data.framing import SQUARE
 from solder_vae.data.image_files import Image
 from solder_vae.data.known import types_of
 from solder_vae.data.table import ImageTable
-from solder_vae.data.view import PLAIN
+from solder_vae.data.transforms import PLAIN
 from solder_vae.evaluation import plots, style
 from solder_vae.evaluation.evaluate import Evaluation, anomaly_maps, reconstruct
 from solder_vae.evaluation.reconstruction_plots import heat_pictures, reconstructions

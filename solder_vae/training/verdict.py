@@ -17,7 +17,7 @@ from solder_vae.evaluation.evaluate import Evaluation
 from solder_vae.metrics.classification import FEW
 from solder_vae.metrics.paired import auroc_difference
 from solder_vae.metrics.threshold import FEW_NORMALS
-from solder_vae.models.posterior import EARLY_STEPS
+from solder_vae.models.vae import EARLY_STEPS
 from solder_vae.training.next_steps import RunCommands, Step
 
 FALL = 0.05

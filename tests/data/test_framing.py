@@ -14,8 +14,7 @@ from solder_vae.data.controlled import controlled_batch
 from solder_vae.data.folder import FolderSource
 from solder_vae.data.framing import LETTERBOX, ROUND_UP, SQUARE, cut_off
 from solder_vae.data.synthetic.source import SyntheticSource
-from solder_vae.data.transforms import prepare, prepare_mask
-from solder_vae.data.view import CONTROLLED, PLAIN, VIEWS, apply_view
+from solder_vae.data.transforms import CONTROLLED, PLAIN, VIEWS, apply_view, prepare, prepare_mask
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.onnx.graph import InspectionGraph
 from solder_vae.inspection.onnx.resize import prepare_batch

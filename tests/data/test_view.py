@@ -15,8 +15,7 @@ from solder_vae.data.controlled import DEVIATION, MEAN, RESOLUTION, controlled_b
 from solder_vae.data.folder import FolderSource
 from solder_vae.data.synthetic.source import SyntheticSource
 from solder_vae.data.table import ImageTable
-from solder_vae.data.transforms import prepare, to_tensor
-from solder_vae.data.view import CONTROLLED, PLAIN, apply_view
+from solder_vae.data.transforms import CONTROLLED, PLAIN, apply_view, prepare, to_tensor
 from solder_vae.evaluation.baselines import trivial_scores
 from solder_vae.evaluation.evaluate import decision_state
 from solder_vae.inspection.inspector import Inspector

@@ -9,17 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from solder_vae.models.gradcon import ReferenceGradients, gradient_loss
-from solder_vae.models.layers.convolution import weight_gradients_loop
-from solder_vae.models.losses import squared_error
-from solder_vae.models.networks import Decoder
-from solder_vae.models.per_image_gradients import (
+from solder_vae.models.gradcon import (
+    ReferenceGradients,
     decode_with_gradient_loss,
     dot_and_norm_from_gradients,
     dot_and_norm_from_gram,
+    gradient_loss,
     weight_gradient_cosine,
     weight_gradients_unfold,
 )
+from solder_vae.models.layers.convolution import weight_gradients_loop
+from solder_vae.models.losses import squared_error
+from solder_vae.models.networks import Decoder
 
 
 def lively_decoder(dtype=torch.float64) -> Decoder:

@@ -20,7 +20,6 @@ WITHOUT_TORCH = (
     "data.layouts",
     "data.folder",
     "data.synthetic.data",
-    "data.view",
     "training.first_checks",
     "data.image_files",
     "data.splits",

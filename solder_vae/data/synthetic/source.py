@@ -18,7 +18,7 @@ from solder_vae.data.synthetic.defects import DEFECTS
 from solder_vae.data.synthetic.render import Rendered
 from solder_vae.data.synthetic.worker import Job, Order, render_many
 from solder_vae.data.table import ImageTable
-from solder_vae.data.view import VIEWS
+from solder_vae.data.transforms import VIEWS
 from solder_vae.utils import files
 from solder_vae.utils.checks import check_choice, check_flag, check_whole_number, is_number
 from solder_vae.utils.errors import UserError
@@ -53,7 +53,7 @@ class SyntheticSource:
         """Args:
             image_size: side of the squares, pixels.
             seed: of the whole set, at least 0.
-            view: "plain" or "controlled", see :mod:`solder_vae.data.view`.
+            view: "plain" or "controlled", see :mod:`solder_vae.data.transforms`.
             train: number of good joints to train on.
             val: number of good joints to set the threshold on.
             test_normal: number of good joints to test on.
@@ -101,7 +101,7 @@ class SyntheticSource:
         self.render_workers = render_workers or os.cpu_count() or 1
 
     def in_view(self, view: str) -> SyntheticSource:
-        """The same joints in another view, see :mod:`solder_vae.data.view`."""
+        """The same joints in another view, see :mod:`solder_vae.data.transforms`."""
         other = copy.copy(self)
         other.view = view
         return other
@@ -166,8 +166,10 @@ class SyntheticSource:
 
 def _prepared(joints: list[Rendered], size: int, view: str, crop: str) -> Arrays:
     """What is cached: ``images`` (N, S, S, 3), ``masks`` (N, S, S), ``native_size`` (N, 2), ``factor/NAME`` (N,)."""
-    from solder_vae.data.transforms import prepare_mask  # here, since it imports torch
-    from solder_vae.data.view import apply_view
+    from solder_vae.data.transforms import (
+        apply_view,
+        prepare_mask,  # here, since it imports torch
+    )
 
     count = len(joints)
     arrays: Arrays = {

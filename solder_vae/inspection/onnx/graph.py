@@ -14,15 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from solder_vae.data.controlled import controlled_batch
-from solder_vae.data.view import CONTROLLED
+from solder_vae.data.transforms import CONTROLLED
 from solder_vae.evaluation.anomaly_map import output_map
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.onnx.resize import prepare_batch
 from solder_vae.models.autoencoder import Autoencoder, average_draws
+from solder_vae.models.gradcon import weight_gradient_cosine
 from solder_vae.models.layers.blocks import BicubicUpsample2x, bicubic_matrix
 from solder_vae.models.losses import squared_error
 from solder_vae.models.networks import Decoder
-from solder_vae.models.per_image_gradients import weight_gradient_cosine
 from solder_vae.models.scores import FEATURES, GRADIENTS, ModelOutput, Score, score_with
 
 OUTPUTS = ("score", "label", "heat_map")
@@ -64,7 +64,7 @@ class InspectionGraph(nn.Module):
         return score, (score.double() > self.threshold).long(), output_map(result) / self.map_scale
 
     def prepared(self, images: Tensor) -> Tensor:
-        """The view's images ``(B, 3, S, S)`` float32 in [0, 255], as :func:`~solder_vae.data.view.apply_view` does."""
+        """The view's images ``(B, 3, S, S)`` float32 in [0, 255], as ``apply_view`` makes them."""
         if self.view == CONTROLLED:
             return controlled_batch(images, self.image_size, self.crop)[:, None].repeat(1, 3, 1, 1)
         return prepare_batch(images, self.image_size, self.crop).permute(0, 3, 1, 2)
@@ -97,7 +97,7 @@ class Step(NamedTuple):
 def decode_with_gradient_loss(
     decoder: Decoder, z: Tensor, x: Tensor, reference: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """What :func:`solder_vae.models.per_image_gradients.decode_with_gradient_loss` computes, without autograd.
+    """What :func:`solder_vae.models.gradcon.decode_with_gradient_loss` computes, without autograd.
 
     The backward pass of a block in evaluation mode: activation and batch norm scale the gradient element by element;
     the convolution's adjoint is a convolution with the kernel flipped and its two channel axes swapped; the

@@ -32,8 +32,7 @@ from solder_vae.inspection.boards.options import BoardOptions
 from solder_vae.inspection.boards.picture import verdicts_on_board
 from solder_vae.inspection.drift import BatchLooks
 from solder_vae.inspection.inspector import Inspector, Unreadable
-from solder_vae.inspection.joints import Joint, board_joints
-from solder_vae.inspection.reading import BATCH, read
+from solder_vae.inspection.joints import BATCH, Joint, board_joints, read
 from solder_vae.inspection.service.batching import Batcher, Prepared, Results
 from solder_vae.inspection.service.metrics import GONE, Metrics
 from solder_vae.inspection.service.origin import Origin

@@ -10,8 +10,7 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 from solder_vae.inspection.inspector import Inspector, Unreadable, Verdict
-from solder_vae.inspection.joints import Joint
-from solder_vae.inspection.reading import BATCH, Picture
+from solder_vae.inspection.joints import BATCH, Joint, Picture
 from solder_vae.utils.errors import UserError
 
 Prepared = tuple[Joint, Picture | UserError]

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from solder_vae.inspection.inspector import Unreadable
-from solder_vae.inspection.reading import BATCH
+from solder_vae.inspection.joints import BATCH
 from solder_vae.inspection.service.origin import Origin
 
 GONE = 499

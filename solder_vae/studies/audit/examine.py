@@ -19,7 +19,7 @@ from solder_vae.data.photos import Photo, PhotoImages
 from solder_vae.data.splits import SPLITS, TEST, TRAIN, VAL
 from solder_vae.data.synthetic.source import SyntheticSource
 from solder_vae.data.table import Images
-from solder_vae.data.view import CONTROLLED, PLAIN, VIEWS
+from solder_vae.data.transforms import CONTROLLED, PLAIN, VIEWS
 from solder_vae.evaluation.baselines import (
     MEAN_COLOUR,
     SHARPNESS,

@@ -16,7 +16,7 @@ from solder_vae.data.framing import SQUARE
 from solder_vae.data.image_files import Image, decode_raw, read_bytes, to_rgb
 from solder_vae.data.layouts import Record
 from solder_vae.data.photos import Photo, photo_of
-from solder_vae.data.view import CONTROLLED, PLAIN, apply_view
+from solder_vae.data.transforms import CONTROLLED, PLAIN, apply_view
 from solder_vae.evaluation.baselines import Floats, colour_and_edges
 from solder_vae.studies.audit.duplicates import perceptual_hash
 from solder_vae.utils.errors import UserError

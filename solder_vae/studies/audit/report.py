@@ -13,7 +13,7 @@ import numpy as np
 
 from solder_vae.data.controlled import RESOLUTION
 from solder_vae.data.image_files import base64_of_jpeg
-from solder_vae.data.view import PLAIN, VIEWS
+from solder_vae.data.transforms import PLAIN, VIEWS
 from solder_vae.evaluation.baselines import AUROC
 from solder_vae.studies.audit.examine import Audit, Group, class_facts
 from solder_vae.studies.audit.verdict import HEADLINES, measured_on, verdict, worst

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from solder_vae.data.controlled import RESOLUTION
 from solder_vae.data.framing import SQUARE, cut_off
 from solder_vae.data.splits import TEST
-from solder_vae.data.view import CONTROLLED, PLAIN
+from solder_vae.data.transforms import CONTROLLED, PLAIN
 from solder_vae.evaluation.baselines import AUROC, LOW, TrivialAuroc, shortcuts, visible
 from solder_vae.studies.audit.examine import Audit, Group
 from solder_vae.utils.labels import NORMAL

@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 
 from solder_vae import export as export_command
 from solder_vae.data.framing import LETTERBOX
-from solder_vae.data.transforms import prepare
-from solder_vae.data.view import VIEWS
+from solder_vae.data.transforms import VIEWS, prepare
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.onnx import export
 from solder_vae.inspection.onnx.graph import InspectionGraph, decode_with_gradient_loss
 from solder_vae.inspection.onnx.parity import Parity, compare, load_onnx
 from solder_vae.inspection.onnx.resize import prepare_batch
-from solder_vae.models import per_image_gradients
+from solder_vae.models import gradcon
 from solder_vae.models.networks import Decoder
 from solder_vae.utils.errors import UserError
 
@@ -98,7 +97,7 @@ def test_manual_gradients_equal_autograd(side):
     z = torch.randn(5, 10, side, side, dtype=torch.float64)
     x = torch.rand(5, 3, 8 * side, 8 * side, dtype=torch.float64) * 2 - 1
     reference = [torch.randn_like(conv.weight) for conv in decoder.convolutions]
-    expected = per_image_gradients.decode_with_gradient_loss(decoder, z, x, reference)
+    expected = gradcon.decode_with_gradient_loss(decoder, z, x, reference)
     with torch.no_grad():
         recon, loss = decode_with_gradient_loss(decoder, z, x, reference)
     torch.testing.assert_close(recon, expected[0], rtol=1e-12, atol=1e-12)

@@ -14,7 +14,7 @@ from service import answer_on, request, running
 
 from solder_vae.evaluation.joint_report import overlay
 from solder_vae.inspection.inspector import Inspector
-from solder_vae.inspection.reading import BATCH
+from solder_vae.inspection.joints import BATCH
 
 COUNT = 70
 IMAGES = pictures(COUNT, size=24)

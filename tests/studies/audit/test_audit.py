@@ -21,7 +21,7 @@ from solder_vae.data.folder import FolderSource
 from solder_vae.data.layouts import Record
 from solder_vae.data.synthetic.source import SyntheticSource
 from solder_vae.data.table import ImageTable
-from solder_vae.data.view import CONTROLLED, PLAIN, apply_view
+from solder_vae.data.transforms import CONTROLLED, PLAIN, apply_view
 from solder_vae.evaluation.baselines import TrivialAuroc, measure, shortcut_warning, shortcuts
 from solder_vae.studies.audit.duplicates import BITS, CORRELATION, near_groups, perceptual_hash
 from solder_vae.studies.audit.examine import audit
