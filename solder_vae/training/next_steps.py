@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from solder_vae.utils.paths import as_typed
+
 KNOWN = 25
 """So many known defects are suggested: what most of their worth needs (docs/research/results.md)."""
 
@@ -35,6 +37,7 @@ class RunCommands:
         known: whether it learnt from known defects.
         plain: whether the pictures show their light and size, see :mod:`solder_vae.data.transforms`.
         rate_ends: the learning rate fell to nothing at the end of the run: a longer one starts anew.
+        stopping: it had callbacks, which may end a run early.
     """
 
     overrides: Sequence[str]
@@ -43,11 +46,14 @@ class RunCommands:
     known: bool = False
     plain: bool = True
     rate_ends: bool = False
+    stopping: bool = False
 
     def longer(self, epochs: int) -> str:
         """The same training to so many epochs, gone on with where that can be."""
         more = [f"trainer.max_epochs={epochs}", *([] if self.rate_ends else [f"resume={self.directory}/last.ckpt"])]
-        return _train([*_without(self.overrides, ("trainer.max_epochs", "resume")), *more])
+        # With a number of epochs, only a callback could end a run before a least number of steps.
+        idle = () if self.stopping else ("trainer.min_steps",)
+        return _train([*_without(self.overrides, ("trainer.max_epochs", "resume", *idle)), *more])
 
     def otherwise(self, primary: str, trained: bool) -> list[Step]:
         """What finds more where a run is not better than the trivial baselines (docs/research/results.md).
@@ -70,7 +76,7 @@ class RunCommands:
             steps.insert(0, Step("use a pretrained network", _train(["experiment=inspect", *data])))
         if self.plain:
             command = ["python", "-m", "solder_vae.audit", *_without(data, ("data", "data.known")), "out=audit"]
-            steps.append(Step("see what light, colour and size alone give away", shlex.join(command)))
+            steps.append(Step("see what light, colour and size alone give away", _typed(command)))
         return steps
 
     def onwards(self) -> Step:
@@ -89,7 +95,11 @@ def shortest(directory: Path) -> str:
 
 
 def _train(overrides: Sequence[str]) -> str:
-    return shlex.join(["python", "-m", "solder_vae.train", *overrides])
+    return _typed(["python", "-m", "solder_vae.train", *overrides])
+
+
+def _typed(command: Sequence[str]) -> str:
+    return shlex.join(map(as_typed, command))
 
 
 def _key(override: str) -> str:

@@ -207,6 +207,7 @@ def judge(
         known="known" in data.tables,
         plain=config.data.view != CONTROLLED,
         rate_ends=ends_with_run(checkpoint["hyper_parameters"].get("scheduler")),
+        stopping=bool(config.callbacks),
     )
     return verdict_of(
         evaluation,

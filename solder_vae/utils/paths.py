@@ -36,6 +36,13 @@ def mean_themselves(arguments: Sequence[str]) -> list[str]:
     return [_quoted_override(argument, multirun) for argument in arguments]
 
 
+def as_typed(override: str) -> str:
+    """What one would type for an override of :func:`mean_themselves`: without its quotes, where these come back."""
+    key, _, value = override.partition("=")
+    plain = f"{key}={value[1:-1]}".replace("\\'", "'")
+    return plain if _QUOTED.fullmatch(value) and mean_themselves([plain]) == [override] else override
+
+
 def at_home(text: str) -> str:
     """The path with a leading ``~`` or ``~user`` replaced by that home folder, where there is one."""
     try:

@@ -160,3 +160,15 @@ def test_where_the_learning_rate_ends_with_the_run_its_curve_says_nothing_of_mor
     few = run(losses=losses[:10], commands=commands)
     assert few.sentences[1] == "Steps: few, 400 steps (10 epochs); 1200 or more are usual."
     assert few.steps[0].command == "python -m solder_vae.train model=cae trainer.max_epochs=30"
+
+
+def test_commands_are_quoted_as_one_would_type_them():
+    given = ["trainer.max_epochs=2", "trainer.min_steps=0", "data=folder", "data.root='sub'", "data.known='my bad'"]
+    commands = RunCommands(given, "outputs/x", "sub")
+    assert commands.longer(4) == (
+        "python -m solder_vae.train data=folder data.root=sub 'data.known=my bad' trainer.max_epochs=4 "
+        "resume=outputs/x/last.ckpt"
+    )
+    assert commands.otherwise("recon", True)[-1].command == "python -m solder_vae.audit data.root=sub out=audit"
+    stopping = RunCommands(given, "outputs/x", "sub", stopping=True)
+    assert "trainer.min_steps=0" in stopping.longer(4)  # otherwise early stopping would wait for 1200

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solder_vae.utils.cli import parse
-from solder_vae.utils.paths import PATHS, TEXTS, mean_themselves
+from solder_vae.utils.paths import PATHS, TEXTS, as_typed, mean_themselves
 
 NAMES = [
     *(
@@ -50,6 +50,27 @@ def test_names_are_read_as_they_are_typed(key):
     arguments = mean_themselves([f"{key}={name}" for name in NAMES])
     assert as_hydra_reads(arguments) == NAMES
     assert mean_themselves(arguments) == arguments  # what is quoted stays, so that a repeated command is the same
+
+
+@given(st.sampled_from(NAMES) | st.text())
+def test_what_was_quoted_is_shown_as_it_was_typed(text):
+    (override,) = mean_themselves([f"data.root={text}"])
+    assert mean_themselves([as_typed(override)]) == [override]
+    if text in NAMES:
+        assert as_typed(override) in (f"data.root={text}", override)
+
+
+def test_quotes_are_shown_where_they_mean_something():
+    for override, typed in (
+        ("data.root='sub'", "data.root=sub"),
+        (r"data.root='it\'s'", "data.root=it's"),
+        ("data.root='~'", "data.root='~'"),  # a folder of that name, not the home folder
+        ("data.root='null'", "data.root='null'"),
+        ("+note='a b'", "+note='a b'"),
+        ("seed=1", "seed=1"),
+        ("~logger", "~logger"),
+    ):
+        assert as_typed(override) == typed
 
 
 @given(st.text(min_size=1))
