@@ -190,10 +190,13 @@ class FolderSource:
             split: self._table([photo for photo in photos if photo.split == split], kept, len(kept) < keep, typed)
             for split in (*SPLITS, KNOWN)
         }
-        if not len(tables[KNOWN]):
+        known = len(tables[KNOWN])
+        if not known:
             del tables[KNOWN]
         if not tables[TEST].labels.any():
-            log.warning("%s: has no defective images, so it cannot be measured how well defects are found.", self.root)
+            why = f"all of its {known} defective images are known (data.known), so none is left to measure"
+            why = why if known else "has no defective images, so it cannot be measured"
+            log.warning("%s: %s how well defects are found.", self.root, why)
         return tables
 
     def _alike_defects(self, photos: Sequence[Photo]) -> list[int | None]:
@@ -207,6 +210,7 @@ class FolderSource:
             paths=[photo.name for photo in photos],
             defects=[photo.defect for photo in photos],
             types=[photo.type for photo in photos] if typed else None,
+            digests=[photo.digest for photo in photos],
             native_size=np.array([photo.native_size for photo in photos], np.int64).reshape(-1, 2),
             masks=read_masks(
                 [(photo.path, photo.defect, photo.native_size) for photo in photos], self.image_size, self.crop

@@ -35,11 +35,22 @@ def check_known(known: object) -> int | str | None:
         return None
     if isinstance(known, int) and not isinstance(known, bool) and known > 0:
         return known
+    what = "give a whole number of defects from 0 on, all, or the folder of some."
     if isinstance(known, str | Path):
         if str(known) == ALL or Path(known).exists():
             return str(known)
-        raise UserError(f"data.known={known} does not exist: give a number of defects, all, or the folder of some.")
-    raise UserError(f"data.known={known} does not fit: give a number of defects, all, or the folder of some.")
+        if not _is_number(str(known)):
+            raise UserError(f"data.known={known} does not exist: {what}")
+    raise UserError(f"data.known={known} does not fit: {what}")
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text, in which an option's number may come, is one."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def known_records(known: int | str | None, normal: Sequence[str], skip: bool) -> list[Record]:

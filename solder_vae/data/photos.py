@@ -42,10 +42,16 @@ class Photo(Record):
 def photo_of(record: Record, image: Image) -> Photo:
     """What is known of a record's image ``(H, W, 3)`` uint8."""
     height, width = image.shape[:2]
+    known = record.path, record.defect, record.split, record.group
+    return Photo(*known, (height, width), digest_of(image), type=record.type)
+
+
+def digest_of(image: Image) -> str:
+    """The digest of the pixels ``(H, W, 3)`` uint8: equal for copies."""
+    height, width = image.shape[:2]
     digest = blake2b(f"{height}x{width}".encode(), digest_size=16)
     digest.update(image.tobytes())
-    known = record.path, record.defect, record.split, record.group
-    return Photo(*known, (height, width), digest.hexdigest(), type=record.type)
+    return digest.hexdigest()
 
 
 def decode(record: Record, image_size: int, view: str, crop: str = SQUARE) -> tuple[Photo, Image]:

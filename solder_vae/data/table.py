@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ class ImageTable:
         masks: ``(N, S, S)`` bool, the defect's pixels, where the source knows them.
         factors: generative factors by name, each ``(N,)``, where the source knows them.
         types: N component types, "" for an image of no known type; None where the source knows none.
+        digests: N digests of all pixels, equal for copies; None of a source that makes no copies.
     """
 
     images: Images
@@ -48,10 +49,11 @@ class ImageTable:
     masks: NDArray[np.bool_] | None = None
     factors: dict[str, NDArray[np.generic]] = field(default_factory=dict)
     types: list[str] | None = None
+    digests: list[str] | None = None
 
     def __post_init__(self) -> None:
         counts = {len(self.images), len(self.paths), len(self.defects), len(self.native_size)}
-        counts |= set() if self.types is None else {len(self.types)}
+        counts |= {len(column) for column in (self.types, self.digests) if column is not None}
         if len(counts) != 1:
             raise ValueError(f"columns of different length: {sorted(counts)}")
 
@@ -59,9 +61,22 @@ class ImageTable:
         return len(self.paths)
 
     @property
+    def different(self) -> list[int]:
+        """The rows of the images that are no copies of earlier ones, in ascending order."""
+        return list(range(len(self))) if self.digests is None else once(self.digests)[0]
+
+    @property
     def labels(self) -> NDArray[np.int64]:
         """``(N,)`` int64: 1 = abnormal (the positive class), 0 = normal."""
         return np.array([defect != NORMAL for defect in self.defects], dtype=np.int64)
+
+
+def once(digests: Sequence[str]) -> tuple[list[int], list[int]]:
+    """The rows of N digests that occur for the first time, in ascending order, and of each of the N its place there."""
+    places: dict[str, int] = {}
+    of_each = [places.setdefault(digest, len(places)) for digest in digests]
+    rows = {place: row for row, place in reversed(list(enumerate(of_each)))}
+    return [rows[place] for place in range(len(places))], of_each
 
 
 def describe(tables: dict[str, ImageTable]) -> str:

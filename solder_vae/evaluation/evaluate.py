@@ -19,8 +19,9 @@ from solder_vae.data.table import Images, ImageTable
 from solder_vae.data.transforms import to_images
 from solder_vae.evaluation.anomaly_map import IMAGES_FOR_SCALE, map_scale, mean_image_maps, output_map
 from solder_vae.evaluation.baselines import trivial_scores
-from solder_vae.evaluation.fit_scores import fit_scores
+from solder_vae.evaluation.fit_scores import fit_scores, independent
 from solder_vae.evaluation.looks import looks_of_table, looks_to_keep
+from solder_vae.evaluation.rule_sentence import VALIDATION, WITH_TRAINING
 from solder_vae.evaluation.run_model import batches_of, run_model
 from solder_vae.metrics.by_type import ALL, OfType, fit_by_type, group, limits, own_thresholds
 from solder_vae.metrics.classification import Metrics, evaluate
@@ -61,6 +62,7 @@ class Evaluation:
         likeness: which type of known defect each test image looks like; None where no types are told apart.
         of_types: validation normals and thresholds by component type, where the source knows types.
         looks: how the validation normals look, see :func:`solder_vae.evaluation.looks.looks_to_keep`.
+        left_out: how many of ``val``'s primary scores, the last ones, are of training normals that were left out.
     """
 
     primary: str
@@ -78,6 +80,12 @@ class Evaluation:
     likeness: list[Likeness] | None = None
     of_types: dict[str, OfType] = field(default_factory=dict)
     looks: dict[str, list[float]] = field(default_factory=dict)
+    left_out: int = 0
+
+    @property
+    def of_normals(self) -> str:
+        """What the normals are that the primary score's threshold comes from."""
+        return WITH_TRAINING if self.left_out else VALIDATION
 
     @property
     def threshold(self) -> Threshold:
@@ -104,7 +112,8 @@ class Evaluation:
 
     def decision_state(self) -> dict[str, Any]:
         """What a checkpoint needs to decide on new images, see :func:`decision_state`."""
-        return decision_state(self.primary, self.thresholds, self.val, self.map_scale, self.of_types, self.looks)
+        state = decision_state(self.primary, self.thresholds, self.val, self.map_scale, self.of_types, self.looks)
+        return {**state, "normals": self.of_normals} if self.left_out else state
 
 
 def decision_state(
@@ -151,12 +160,14 @@ def evaluate_model(model: Detector, data: SolderDataModule, rule: Rule) -> Evalu
     left_out, left_out_types = fit_scores(model, data.tables, data.batch_size, data.seed)
     primary = model.primary_score
     validation, val, unit = validate(model, data)
-    val = with_left_out(val, left_out)
+    counted = independent(data.tables["val"])
+    val = with_left_out({name: scores[counted] for name, scores in val.items()}, left_out)
     thresholds = fit_thresholds(rule, primary, val)
     table = data.tables["test"]
     test, maps, recons, likeness = run_test(model, data)
 
-    val_types = data.tables["val"].types
+    types = data.tables["val"].types
+    val_types = None if types is None else [types[row] for row in counted]
     all_types = None if val_types is None else [*val_types, *left_out_types]
     of_types = fit_by_type(group(val, all_types), lambda _, normals: fit_thresholds(rule, primary, normals))
 
@@ -165,6 +176,7 @@ def evaluate_model(model: Detector, data: SolderDataModule, rule: Rule) -> Evalu
         return evaluate(scores, table.labels, table.defects, limit.value, limits=each)
 
     def of_baseline(scores: NDArray[np.float64], normals: NDArray[np.float64]) -> Metrics:
+        normals = normals[counted]
         by_type = group({"": normals}, val_types)
         own = {
             kind: refit_rule(rule, threshold, by_type[kind][""])
@@ -199,6 +211,7 @@ def evaluate_model(model: Detector, data: SolderDataModule, rule: Rule) -> Evalu
         likeness=likeness,
         of_types=of_types,
         looks=looks_to_keep(looks_of_table(data.tables["val"]), model.preprocessing),
+        left_out=len(left_out.get(primary, ())),
     )
 
 

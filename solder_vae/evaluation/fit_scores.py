@@ -27,6 +27,15 @@ THUMBNAIL = 32
 log = logging.getLogger(__name__)
 
 
+def independent(table: ImageTable) -> list[int]:
+    """The rows of validation normals that set a threshold: all, but of few each picture once.
+
+    So few are joined by training normals that are left out in turn, and a copy that stays would stand in for each.
+    """
+    rows = table.different
+    return rows if len(rows) < FEW_NORMALS else list(range(len(table)))
+
+
 class TableExamples:
     """Rows of a table as a model sees them: :class:`solder_vae.models.scores.Examples`.
 
@@ -97,24 +106,26 @@ def fit_scores(
         seed: of the choice where there are more than :data:`~solder_vae.models.scores.MEMORY` training normals.
 
     Returns:
-        With fewer than ``FEW_NORMALS`` validation normals, the scores of training normals as if the score had not
-        been fitted to each, ``(N,)`` by name of the scores that allow it, and their N component types ("": not known).
+        With fewer than ``FEW_NORMALS`` different validation normals, the scores of the N different training normals
+        as if the score had not been fitted to each, ``(N,)`` by name of the scores that allow it, and their N component
+        types ("": not known).
     """
     if not any(score.fitted for score in model.scores.values()):
         return {}, []
-    train = tables["train"]
-    rows = drawn_rows(len(train), MEMORY, seed)
-    if len(rows) < len(train):
+    train, counted = tables["train"], independent(tables["val"])
+    few = len(counted) < FEW_NORMALS
+    candidates = train.different if few else range(len(train))
+    rows = [candidates[place] for place in drawn_rows(len(candidates), MEMORY, seed)]
+    if len(rows) < len(candidates):
         log.info("fitted scores learn from %d of the %d training normals, drawn by seed", MEMORY, len(train))
     data = FitData(
         TableExamples(model, train, rows, batch_size, "normals"),
-        validation := TableExamples(model, tables["val"], range(len(tables["val"])), batch_size, "validation"),
+        validation := TableExamples(model, tables["val"], counted, batch_size, "validation"),
         TableExamples(model, known, range(len(known)), batch_size, "known defects")
         if (known := tables.get("known")) is not None
         else None,
         neighbour_features=model.neighbour_features,
     )
-    few = len(validation) < FEW_NORMALS
     left_out: dict[str, Tensor] = {}
     for name, score in model.scores.items():
         if score.fitted:

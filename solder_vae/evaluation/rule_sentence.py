@@ -6,7 +6,13 @@ from solder_vae.metrics.threshold import Threshold
 from solder_vae.models.history import THRESHOLDS, Entry, entry
 
 VALIDATION, GIVEN = "validation normals", "given normals"
-"""What normals a threshold may come from: those of the training, or those that a user gave later."""
+WITH_TRAINING = "validation normals and left-out training normals"
+"""What normals a threshold may come from: those of the training, few of them with others, or those that a user gave."""
+
+
+def known_normals(told: object) -> str:
+    """What a checkpoint says of the normals that its thresholds come from; files of earlier versions say nothing."""
+    return str(told) if told in (GIVEN, WITH_TRAINING) else VALIDATION
 
 
 def rule_of(threshold: Threshold) -> str:

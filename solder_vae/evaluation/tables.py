@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from solder_vae.evaluation.rule_sentence import rule_sentence
+from solder_vae.evaluation.rule_sentence import VALIDATION, rule_sentence
 from solder_vae.metrics.classification import FEW, SHOWN, Metrics, defect_recalls, of_few, worst
 from solder_vae.metrics.localisation import CHANCE_AUPRO, FPR_LIMIT
 from solder_vae.metrics.threshold import Threshold
@@ -34,7 +34,9 @@ _LEGEND = (
 )
 
 
-def result_table(scores: Results, baselines: Results, primary: str, threshold: Threshold) -> RenderableType:
+def result_table(
+    scores: Results, baselines: Results, primary: str, threshold: Threshold, of_normals: str = VALIDATION
+) -> RenderableType:
     """What a run prints at its end; fits 80 columns.
 
     Args:
@@ -42,6 +44,7 @@ def result_table(scores: Results, baselines: Results, primary: str, threshold: T
         baselines: the trivial baselines, each under the same threshold rule.
         primary: the one of ``scores`` that decides; marked ``*``.
         threshold: the primary score's threshold.
+        of_normals: what the normals are that it comes from.
     """
     metrics = scores[primary]
     counts = f"{metrics['n']} joints, {metrics['n_normal']} normal and {metrics['n_abnormal']} abnormal"
@@ -55,13 +58,13 @@ def result_table(scores: Results, baselines: Results, primary: str, threshold: T
         title = "Caught of each defect type" + (f": the {SHOWN} worst of {types}" if types > SHOWN else "")
         parts += [Text(f"\n{title}", style="bold"), _rich(headers, [defects])]
     notes = [f"Note: {remark}" for remark in remarks(metrics, primary, threshold)]
-    parts += [Text(f"\n{_LEGEND}", style="dim"), Text(threshold_sentence(threshold, primary, metrics))]
+    parts += [Text(f"\n{_LEGEND}", style="dim"), Text(threshold_sentence(threshold, primary, metrics, of_normals))]
     return Group(*parts, *(Text(note, style="yellow") for note in notes))
 
 
-def threshold_sentence(threshold: Threshold, primary: str, metrics: Metrics) -> str:
+def threshold_sentence(threshold: Threshold, primary: str, metrics: Metrics, of_normals: str = VALIDATION) -> str:
     """The threshold, how it was set, the false-call rate to expect of it and the one on the test set."""
-    sentence = rule_sentence(threshold, primary).removesuffix(".")
+    sentence = rule_sentence(threshold, primary, of_normals).removesuffix(".")
     if metrics["n_normal"]:
         low_high = ", ".join(_percent(metrics[f"false_call_rate_{end}"]) for end in ("low", "high"))
         sentence += f"; on the test set: {_percent(metrics['false_call_rate'])} % [{low_high}]"

@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ from torch import Tensor
 from solder_vae.data.component_types import relative
 from solder_vae.data.layouts import ANEW, Record, find_records
 from solder_vae.data.listing import Listing
+from solder_vae.data.photos import digest_of
+from solder_vae.data.table import once
 from solder_vae.evaluation.anomaly_map import SCALE_QUANTILE
 from solder_vae.evaluation.evaluate import Scores
 from solder_vae.evaluation.fit_scores import thumbnails
@@ -41,12 +43,13 @@ _MAPS_FOR_SCALE = 1000
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Scores of a labelled set, which of its joints are bad ``(N,)``, their N component types, and of the good
-    ones, if asked for, features ``(n, D)`` and small pictures."""
+    """Scores of a labelled set, which of its joints are bad ``(N,)``, their N component types, and of the n good
+    ones digests of their pixels and, if asked for, features ``(n, D)`` and small pictures."""
 
     scores: Scores
     abnormal: NDArray[np.bool_]
     types: list[str]
+    digests: list[str] = field(default_factory=list)
     features: Tensor | None = None
     pictures: Tensor | None = None
 
@@ -148,8 +151,11 @@ def score_normals(
     inspector: Inspector, joints: list[Joint], shown: bool, looks: list[Looks]
 ) -> tuple[Scores, Tensor | None, list[str], Tensor | None, float, list[Unreadable]]:
     """Scores, features, types and, if wanted, small pictures of good joints, the anomaly map's unit that they fix, and
-    what can't be read. How each looks is added to ``looks``.
+    what can't be read. How each looks is added to ``looks``. Of copies one counts: they are no independent normals, and
+    would be each other's neighbours.
     """
+    digests: set[str] = set()
+    copies = 0
     step = math.ceil(len(joints) / _MAPS_FOR_SCALE)
     rows: list[dict[str, float]] = []
     features: list[NDArray[np.float32]] = []
@@ -161,6 +167,10 @@ def score_normals(
         if isinstance(result, Unreadable):
             unreadable.append(result)
             continue
+        if (digest := digest_of(result.image)) in digests:
+            copies += 1
+            continue
+        digests.add(digest)
         if len(rows) % step == 0:
             maps.append(result.heat_map)
         rows.append(result.scores)
@@ -170,6 +180,8 @@ def score_normals(
         features += [result.features] if result.features is not None else []
     if not rows:
         raise UserError(f"None of the {len(joints)} normals can be read; the first: {unreadable[0].reason}")
+    if copies:
+        log.warning("%d of the %d normals are copies of others and do not count.", copies, len(rows) + copies)
     scale = inspector.map_scale * float(np.quantile(np.stack(maps), SCALE_QUANTILE))
     seen = torch.from_numpy(np.stack(features)) if features else None
     return columns(rows), seen, types, torch.cat(small) if shown else None, scale, unreadable
@@ -194,10 +206,13 @@ def remember_false_calls(inspector: Inspector, truth: LabelledSet, labelled: str
     if len(good) > MEMORY:
         raise UserError(f"labelled={labelled} has {len(good)} good joints, and the memory holds {MEMORY}: label fewer.")
     assert truth.features is not None
-    scores = {name: values[good] for name, values in truth.scores.items()}
-    types = [truth.types[row] for row in good]
+    rows, of_each = once(truth.digests)  # copies would be each other's neighbours
+    scores = {name: values[good[rows]] for name, values in truth.scores.items()}
+    types = [truth.types[row] for row in good[rows]]
     check_types(inspector.model, types, f"good joints of labelled={labelled}", inspector.type_regex)
-    return renew(inspector.model, scores, truth.features, types, ADD, truth.pictures, extend=True)
+    pictures = None if truth.pictures is None else truth.pictures[rows]
+    found = renew(inspector.model, scores, truth.features[rows], types, ADD, pictures, extend=True)
+    return {name: values[of_each] for name, values in found.items()}
 
 
 def labelled_records(root: str, normal: Collection[str], listing: Listing) -> list[Record]:
@@ -221,6 +236,7 @@ def score_labelled(
     rows: list[dict[str, float]] = []
     features: list[NDArray[np.float32]] = []
     small: list[Tensor] = []
+    digests: list[str] = []
     abnormal: list[bool] = []
     types: list[str] = []
     unreadable: list[Unreadable] = []
@@ -234,13 +250,14 @@ def score_labelled(
             abnormal.append(record.defect != NORMAL)
             types.append(result.component)
             if record.defect == NORMAL:
+                digests.append(digest_of(result.image))
                 features += [result.features] if result.features is not None else []
                 small += [thumbnails([result.image])] if shown else []
     if not rows:
         raise UserError(f"None of the {len(joints)} labelled images can be read; the first: {unreadable[0].reason}")
     seen = torch.from_numpy(np.stack(features)) if features else None
     pictures = torch.cat(small) if small else None
-    return LabelledSet(columns(rows), np.array(abnormal), types, seen, pictures), unreadable
+    return LabelledSet(columns(rows), np.array(abnormal), types, digests, seen, pictures), unreadable
 
 
 def columns(rows: list[dict[str, float]]) -> Scores:

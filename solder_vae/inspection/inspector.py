@@ -29,7 +29,7 @@ from solder_vae.data.image_files import Image
 from solder_vae.data.transforms import PLAIN, VIEWS, to_images, to_tensor
 from solder_vae.evaluation.anomaly_map import output_map
 from solder_vae.evaluation.looks import kept_looks
-from solder_vae.evaluation.rule_sentence import GIVEN, VALIDATION
+from solder_vae.evaluation.rule_sentence import known_normals
 from solder_vae.evaluation.run_model import run_model
 from solder_vae.inspection.joints import Joint, Picture, named_joints, read_ahead
 from solder_vae.metrics.by_type import ALL, OfType, own_thresholds
@@ -153,7 +153,7 @@ class Inspector:
             check_regex("data.type_regex", self.type_regex, "")
             self.map_scale = finite_number(calibration["map_scale"])
             #: What the normals are that the thresholds come from, in words.
-            self.of_normals = GIVEN if calibration.get("normals") == GIVEN else VALIDATION
+            self.of_normals = known_normals(calibration.get("normals"))
             #: How the normals look that the thresholds come from; empty of checkpoints of earlier versions.
             self.looks = kept_looks(calibration)
             self.image_size: int = preprocessing["image_size"]

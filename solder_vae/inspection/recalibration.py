@@ -203,7 +203,7 @@ def recalibrate(
         if memory != KEEP and normals is None:
             renewed = remember_false_calls(inspector, truth, labelled)
             checkpoint["scores"] = inspector.model.score_states()
-            count = int((~truth.abnormal).sum())
+            count = len(set(truth.digests))
             log = [*log, memory_entry(inspector.model, count, memory, f"the good joints of labelled={labelled}")]
             truth, _ = score_labelled(inspector, records, labelled)
             for name, values in renewed.items():  # as each is compared with the others

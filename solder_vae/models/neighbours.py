@@ -229,6 +229,11 @@ class Knn(Score, name="knn"):
         return self.standard.undo(normal), self.standard.weigh(self.standard(output.features) - normal)
 
     def leave_one_out(self, data: FitData) -> Tensor:
+        if len(self.memory) <= self.k:
+            raise UserError(
+                f"score.k={self.k} does not fit {len(self.memory)} different training normals, each compared with the "
+                "others: use a smaller one, or add good joints."
+            )
         return self.among_themselves()
 
     def among_themselves(self) -> Tensor:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.synthetic.source import SyntheticSource
+from solder_vae.evaluation.fit_scores import independent
 from solder_vae.metrics.threshold import FEW_NORMALS, Rule, fit_threshold
 from solder_vae.models.checkpoint import Checkpoint
 from solder_vae.models.detector import Detector
@@ -59,9 +60,12 @@ def check_tables(data: SolderDataModule, config: DictConfig) -> None:
     """
     devices = config.trainer.devices
     for split, least in (("train", max(2, devices)), ("val", devices), ("test", 1)):
-        if len(data.tables[split]) < least:
-            raise UserError(f"There are {len(data.tables[split])} {split} images: a run needs {least} or more.")
-    rule, normals = threshold_rule(config), len(data.tables["val"])
+        table = data.tables[split]
+        count = len(table.different if split == "train" else table)
+        if count < least:
+            once = " (copies count once)" if count < len(table) else ""
+            raise UserError(f"There are {count} {split} images{once}: a run needs {least} or more.")
+    rule, normals = threshold_rule(config), len(independent(data.tables["val"]))
     fit_threshold(np.arange(normals), rule)  # too few normals for some rules
     check_few_normals(data, config, rule, normals)
 

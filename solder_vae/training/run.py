@@ -167,7 +167,7 @@ def finish(
     model.decision_state = evaluation.decision_state()
     model.log = [
         trained_entry(model, checkpoint, data, config.data.get("root")),
-        threshold_entry(evaluation.threshold, evaluation.primary),
+        threshold_entry(evaluation.threshold, evaluation.primary, evaluation.of_normals),
     ]
     model.on_save_checkpoint(checkpoint)
     write_checkpoint(checkpoint, directory / "best.ckpt")
@@ -185,7 +185,8 @@ def finish(
         path.write_text(verdict.markdown, encoding="utf-8")
     log_artefacts(directory, evaluation, numbers, data.tables, loggers)
     console = Console()
-    console.print(result_table(evaluation.metrics, evaluation.baselines, evaluation.primary, evaluation.threshold))
+    decided = evaluation.primary, evaluation.threshold, evaluation.of_normals
+    console.print(result_table(evaluation.metrics, evaluation.baselines, *decided))
     if sentence := types_sentence(evaluation.of_types, evaluation.primary):
         console.print(Text(sentence))
     if evaluation.localisation is not None and evaluation.trivial_localisation is not None:
@@ -216,6 +217,7 @@ def judge(
         steps / (checkpoint["epoch"] + 1) if steps else None,
         config.data.view,
         commands,
+        len(data.tables.get("known", ())),
     )
 
 

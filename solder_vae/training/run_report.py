@@ -41,7 +41,7 @@ def write_report(directory: Path, model: Detector, evaluation: Evaluation) -> No
         rows = worst[start : start + _AT_ONCE]
         pictures = strips(model, evaluation, rows)
         cards += [{**card(evaluation, row), "picture": drawn} for row, drawn in zip(rows, pictures, strict=True)]
-    sentences = [rule_sentence(evaluation.threshold, evaluation.primary)]
+    sentences = [rule_sentence(evaluation.threshold, evaluation.primary, evaluation.of_normals)]
     sentences += [sentence] if (sentence := types_sentence(evaluation.of_types, evaluation.primary)) else []
     count = len(evaluation.table)
     shown = f" Here are the {len(cards)} worst joints; predictions.csv has all {count}." if len(cards) < count else ""
@@ -56,6 +56,7 @@ def write_report(directory: Path, model: Detector, evaluation: Evaluation) -> No
         sentence=" ".join(sentences),
         source=f"The test joints of the run in this folder, best.ckpt.{shown}",
         of_types=evaluation.of_types,
+        of_normals=evaluation.of_normals,
         kinds=model.known_defects,
     )
     with atomic_file(directory / "report.html") as path:

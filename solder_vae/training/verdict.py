@@ -14,6 +14,7 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from solder_vae.evaluation.baselines import visible
 from solder_vae.evaluation.evaluate import Evaluation
+from solder_vae.evaluation.rule_sentence import VALIDATION
 from solder_vae.metrics.classification import FEW
 from solder_vae.metrics.paired import auroc_difference
 from solder_vae.metrics.threshold import FEW_NORMALS
@@ -104,6 +105,7 @@ def verdict_of(
     steps_per_epoch: float | None,
     view: str,
     commands: RunCommands,
+    known: int = 0,
 ) -> Verdict:
     """Judge a tested run.
 
@@ -114,12 +116,13 @@ def verdict_of(
         steps_per_epoch: of the training; None likewise.
         view: of the images.
         commands: that go on from this run.
+        known: how many defects were learnt from.
     """
     seen = {name: scores for name, scores in trivial.items() if visible(name, view)}
     parts = [
         _result(evaluation),
         *([_steps(losses, steps_per_epoch, commands)] if losses and steps_per_epoch else []),
-        _against_trivial(evaluation, seen, commands, trained=steps_per_epoch is not None),
+        _against_trivial(evaluation, seen, commands, known, trained=steps_per_epoch is not None),
         _false_calls(evaluation),
     ]
     steps = [step for part in parts for step in part.steps]
@@ -191,15 +194,25 @@ def _steps(losses: Sequence[float], steps_per_epoch: float, commands: RunCommand
 
 
 def _against_trivial(
-    evaluation: Evaluation, trivial: Mapping[str, NDArray[np.float64]], commands: RunCommands, *, trained: bool
+    evaluation: Evaluation,
+    trivial: Mapping[str, NDArray[np.float64]],
+    commands: RunCommands,
+    known: int,
+    *,
+    trained: bool,
 ) -> _Part:
     """Whether the decisive score is better than the best trivial baseline, on the same images."""
     primary, labels = evaluation.primary, evaluation.table.labels
     counts = {"abnormal": int(labels.sum()), "normal": int((1 - labels).sum())}
     for kind, count in counts.items():
         if not count:
-            steps = [Step("add abnormal joints to test on")] if kind == "abnormal" else []
-            return _Part(f"Finding defects: not measured, since the test set has no {kind} joints.", {}, steps)
+            if kind == "abnormal" and known:
+                why = f"all {known} defects are known, and what is learnt from cannot test"
+                steps = [Step("leave some defects to the test: a smaller number as data.known")]
+            else:
+                why = f"the test set has no {kind} joints"
+                steps = [Step("add abnormal joints to test on")] if kind == "abnormal" else []
+            return _Part(f"Finding defects: not measured, since {why}.", {}, steps)
     best = max(trivial, key=lambda name: evaluation.baselines[name]["auroc"] or 0)
     difference, low, high = auroc_difference(evaluation.test[primary], trivial[best], labels)
     numbers = {
@@ -226,12 +239,13 @@ def _against_trivial(
 def _false_calls(evaluation: Evaluation) -> _Part:
     """Which false-call rates so many validation normals can promise."""
     threshold = evaluation.threshold
-    n = threshold.n
+    n, left_out = threshold.n, evaluation.left_out
+    normals = f"normals ({n - left_out} of validation, {left_out} of training, each left out in turn)"
     least = 1 / (n + 1)
     low, high = threshold.interval
     needed = [f"{100 * rate:g} % needs {math.ceil(1 / rate) - 1}" for rate in USUAL_RATES if rate < least]
     sentence = (
-        f"False calls: {n} validation normals can promise {100 * least:.2g} % (1 in {n + 1}) at best"
+        f"False calls: {n} {normals if left_out else VALIDATION} can promise {100 * least:.2g} % (1 in {n + 1}) at best"
         f"{'; ' + ', '.join(needed) if needed else ''}. Expect {100 * threshold.expected_false_call_rate:.1f} % "
         f"[{100 * low:.1f}, {100 * high:.1f}] at this threshold."
     )

@@ -277,6 +277,9 @@ def test_copies_stay_together_whatever_their_names_and_formats(tmp_path):
     contents = [{Path(path).stem[1:] for path in table.paths} for table in tables.values()]
     assert [len(one) for one in contents] == [len(table) // 3 for table in tables.values()]
     assert sum(map(len, contents)) == 12
+    for table in tables.values():
+        once = {Path(path).stem[1:]: row for row, path in reversed(list(enumerate(table.paths)))}
+        assert table.different == sorted(once.values())
 
 
 def test_copies_in_given_splits_are_dropped_from_training(tmp_path, caplog):

@@ -85,7 +85,8 @@ def test_all_defects_can_be_known_which_leaves_normals_to_test(root, caplog):
     found = tables(root, known="all")
     assert len(found["known"]) == 23
     assert set(found["test"].defects) == {"normal"}
-    assert "has no defective images" in caplog.text
+    assert "all of its 23 defective images are known (data.known), so none is left to measure" in caplog.text
+    assert "has no defective images" not in caplog.text
 
 
 def test_a_folder_of_known_defects_and_its_copies_leave_all_else(root, tmp_path):
@@ -128,9 +129,11 @@ def test_rows_of_a_manifest_are_known(root, split):
     [
         (23, r"leaves no defect for the test, since there are 23 different ones \(12 bridge, 8 missing, 3 shift\)"),
         (500, "use 11 or less, or data.known=all"),
-        (-1, "give a number of defects, all, or the folder"),
-        (2.5, "give a number of defects"),
-        (True, "give a number of defects"),
+        (-1, "data.known=-1 does not fit: give a whole number of defects from 0 on, all, or the folder"),
+        ("-1", "data.known=-1 does not fit: give a whole number of defects from 0 on"),
+        (2.5, "give a whole number of defects"),
+        ("0.5", "data.known=0.5 does not fit: give a whole number"),
+        (True, "give a whole number of defects"),
         ("nowhere", "data.known=nowhere does not exist"),
     ],
 )

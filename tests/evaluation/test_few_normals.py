@@ -1,5 +1,6 @@
 """Few validation normals: scores that allow it set their threshold by training normals, too, which are left out."""
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 
 from solder_vae.data.synthetic.source import SyntheticSource
 from solder_vae.data.table import ImageTable
-from solder_vae.evaluation.evaluate import with_left_out
-from solder_vae.evaluation.fit_scores import fit_scores
+from solder_vae.evaluation.evaluate import evaluate_model, with_left_out
+from solder_vae.evaluation.fit_scores import fit_scores, independent
 from solder_vae.metrics.by_type import group
 from solder_vae.metrics.threshold import FalseCallRate, Fixed, Quantile, fit_threshold
 from solder_vae.models.backbone import Backbone
@@ -96,6 +97,53 @@ def test_they_come_to_the_validation_normals_of_the_scores_that_allow_it(caplog)
 def test_enough_validation_normals_need_no_others(fitted):
     model, tables, _ = fitted
     assert fit_scores(model, {**tables, "val": table(pictures(20, seed=1))}, 16, 0)[0] == {}
+
+
+def doubled(given, order):
+    """The table with each image twice, in an order."""
+    rows = np.random.default_rng(order).permutation(np.repeat(np.arange(len(given)), 2))
+    _, first = np.unique(rows, return_index=True)
+    rows = np.concatenate([rows[np.sort(first)], np.delete(rows, first)])
+    paths, digests = [str(place) for place in range(len(rows))], [str(row) for row in rows]
+    defects = [given.defects[row] for row in rows]
+    return rows, ImageTable(given.images[rows], paths, defects, given.native_size[rows], digests=digests)
+
+
+def test_copies_are_left_out_together_and_count_once(fitted):
+    """Else each would have its copy as its nearest neighbour, at distance 0."""
+    model, tables, (expected, _) = fitted
+    twice = {"train": doubled(tables["train"], 1), "val": doubled(tables["val"], 2)}
+    assert independent(twice["val"][1]) == [*range(12)]
+    assert len(independent(doubled(table(pictures(20)), 3)[1])) == 40  # enough without their copies
+    again = copy.deepcopy(model)
+    found, types = fit_scores(again, {**tables, **{name: each for name, (_, each) in twice.items()}}, 16, 0)
+    assert types == [""] * 41
+    rows = torch.from_numpy(twice["train"][0][:41])
+    torch.testing.assert_close(found["knn"], expected["knn"][rows], rtol=1e-3, atol=1e-3)
+    assert found["knn"].min() > 0.1
+    assert len(again.scores["knn"].memory) == 41
+
+
+def test_an_evaluation_counts_few_normals_once(fitted):
+    model, tables, _ = fitted
+    tables = {**tables, "test": table(pictures(4, seed=5), ["normal", "normal", "short", "short"])}
+    twice = {**tables, "train": doubled(tables["train"], 1)[1], "val": doubled(tables["val"], 2)[1]}
+    found = [
+        evaluate_model(copy.deepcopy(model), SimpleNamespace(tables=each, batch_size=16, seed=0), Quantile(0.9))
+        for each in (tables, twice)
+    ]
+    for evaluation in found:
+        assert {name: len(values) for name, values in evaluation.val.items()} == dict.fromkeys(evaluation.val, 53)
+        assert {threshold.n for threshold in evaluation.thresholds.values()} == {53}
+        assert evaluation.of_normals == "validation normals and left-out training normals"
+    # The other scores' folds depend on the order.
+    assert found[1].thresholds["knn"].value == pytest.approx(found[0].thresholds["knn"].value, rel=1e-3)
+    assert (
+        evaluate_model(
+            model, SimpleNamespace(tables={**tables, "val": table(pictures(20))}, batch_size=16, seed=0), Quantile(0.9)
+        ).of_normals
+        == "validation normals"
+    )
 
 
 def test_the_false_call_rate_on_fresh_normals_is_what_the_threshold_promises():

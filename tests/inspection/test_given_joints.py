@@ -1,8 +1,13 @@
 """What a recalibration takes of the joints that it is given: good ones alone, and each picture once."""
 
-import pytest
-from checkpoints import pictures, write_checkpoint, write_images
+import re
 
+import numpy as np
+import pytest
+import torch
+from checkpoints import SIZE, pictures, write_checkpoint, write_images
+
+from solder_vae.data.table import ImageTable
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.threshold import run
 from solder_vae.utils.errors import UserError
@@ -52,3 +57,51 @@ def test_joints_that_a_table_calls_bad_or_undecided_are_left_out(checkpoint, tmp
     with pytest.raises(UserError, match=r"none of its 12 joints is good by its folder or label \(12 void\)"):
         calibrated(checkpoint, tmp_path / "no", tmp_path / "bad.csv")
     assert not (tmp_path / "no").exists()
+
+
+def remembering(path):
+    """A checkpoint whose memory holds 60 normals."""
+    count = {"train": 60, "val": 30}
+    tables = {
+        split: ImageTable(pictures(n, seed=n), [*map(str, range(n))], ["normal"] * n, np.full((n, 2), SIZE))
+        for split, n in count.items()
+    }
+    return write_checkpoint(path, score="knn", tables=tables, scores={"knn": {}})[0]
+
+
+@pytest.mark.parametrize("memory", ["keep", "add", "replace"])
+def test_a_picture_that_is_given_twice_counts_once(memory, tmp_path, caplog):
+    """Else each copy would be the other's nearest neighbour, at distance 0."""
+    path, images = remembering(tmp_path / "best.ckpt"), pictures(15, seed=7)
+    write_images(tmp_path / "once", images)
+    write_images(tmp_path / "twice", np.concatenate([images, images[::-1]]))
+    found = []
+    for folder in ("once", "twice"):
+        out = tmp_path / f"of_{folder}"
+        options = [f"normals={tmp_path / folder}", f"memory={memory}", f"out={out}"]
+        run([f"checkpoint={path}", "rule=false_call_rate", "rate=0.1", *options])
+        found.append(Inspector.load(out / "calibrated.ckpt"))
+    once, twice = found
+    assert "15 of the 30 normals are copies of others and do not count" in caplog.text
+    assert once.threshold.n == twice.threshold.n == 15
+    for name, scores in once.validation_scores.items():
+        assert twice.validation_scores[name] == pytest.approx(scores, rel=1e-4)
+    memories = [inspector.model.scores["knn"].memory for inspector in found]
+    torch.testing.assert_close(memories[0], memories[1], rtol=1e-4, atol=1e-4)
+
+
+def test_false_calls_that_are_labelled_twice_are_not_each_others_neighbours(tmp_path, capsys):
+    path, images = remembering(tmp_path / "best.ckpt"), pictures(8, seed=7)
+    write_images(tmp_path / "once/normal", images)
+    write_images(tmp_path / "twice/normal", np.concatenate([images, images]))
+    called = []
+    for folder in ("once", "twice"):
+        out = tmp_path / f"of_{folder}"
+        options = [f"labelled={tmp_path / folder}", "memory=add", f"out={out}"]
+        run([f"checkpoint={path}", "rule=quantile", "q=0.02", *options])
+        inspector = Inspector.load(out / "calibrated.ckpt")
+        assert len(inspector.model.scores["knn"].memory) == 68
+        assert "8 joints added to the memory" in str(inspector.model.log)
+        called.append(int(re.search(r"labelled=\S+: (\d+) of", capsys.readouterr().out)[1]))
+    assert called[0] > 0
+    assert called[1] == 2 * called[0]

@@ -41,11 +41,18 @@ def test_scatter_alone_is_rarely_called_a_fall():
     assert np.mean([trend(curve(0, scatter=0.1, seed=seed)).falling for seed in range(400)]) < 0.05
 
 
+def test_training_normals_that_were_left_out_are_told_from_validation_normals():
+    calls = run(val=14, left_out=12).sentences[-1]
+    assert calls.startswith(
+        "False calls: 14 normals (2 of validation, 12 of training, each left out in turn) can promise"
+    )
+
+
 def test_few_epochs_have_no_trend():
     assert trend(curve(0.5)[:5]) is None
 
 
-def run(separation=2.0, normals=60, abnormals=40, val=100, trivial=0.0, commands=None, **options):
+def run(separation=2.0, normals=60, abnormals=40, val=100, trivial=0.0, commands=None, left_out=0, **options):
     """A run's verdict: two scores that lift the abnormals by so many deviations."""
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], [normals, abnormals])
@@ -60,6 +67,7 @@ def run(separation=2.0, normals=60, abnormals=40, val=100, trivial=0.0, commands
     evaluation = SimpleNamespace(
         primary="recon", metrics=metrics, baselines=dict.fromkeys(("size", "sharpness"), metrics["size"]),
         test={"recon": scores}, threshold=threshold, table=SimpleNamespace(labels=labels),
+        left_out=left_out,
     )  # fmt: skip
     return verdict_of(
         evaluation,
@@ -141,6 +149,10 @@ def test_what_cannot_be_known_is_not_claimed():
     assert "not shown to be better" in run(separation=0.6, trivial=0.5).sentences[2]
     nothing_bad, nothing_good = run(abnormals=0), run(normals=0)
     assert "no abnormal joints" in nothing_bad.sentences[2]
+    assert nothing_bad.steps[0].what == "add abnormal joints to test on"
+    all_known = run(abnormals=0, known=120)
+    assert "since all 120 defects are known, and what is learnt from cannot test." in all_known.sentences[2]
+    assert all_known.steps[0].what == "leave some defects to the test: a smaller number as data.known"
     assert "no bad ones to catch" in nothing_bad.sentences[0]
     assert "no normal joints" in nothing_good.sentences[2]
     assert "no good ones to call bad" in nothing_good.sentences[0]
