@@ -12,12 +12,12 @@ from torch import Tensor
 
 from solder_vae.data.table import Images
 from solder_vae.data.transforms import to_tensor
+from solder_vae.evaluation.run_model import batches_of
 from solder_vae.models.scores import ModelOutput
 
 SMOOTHING = 1 / 32  # standard deviation of the Gaussian as a share of the image's side: 2 pixels of 64
 SCALE_QUANTILE = 0.99
 IMAGES_FOR_SCALE = 1000  # 4 million pixels are enough for a quantile; more would only cost memory
-_AT_ONCE = 64
 
 
 def anomaly_map(x: Tensor, recon: Tensor) -> Tensor:
@@ -61,11 +61,8 @@ def mean_image_maps(train: Images, images: Images) -> NDArray[np.float32]:
     If a network's reconstructions locate defects no better than one mean image, it has not learned where joints differ.
     """
     mean = to_tensor(train[:]).mean(0)
-    maps = np.empty(images.shape[:3], np.float32)
-    for start in range(0, len(images), _AT_ONCE):
-        x = to_tensor(images[start : start + _AT_ONCE])
-        maps[start : start + _AT_ONCE] = anomaly_map(x, mean.expand_as(x)).numpy()
-    return maps
+    maps = [anomaly_map(x, mean.expand_as(x)).numpy() for x in batches_of(images)]
+    return np.concatenate([np.empty((0, *images.shape[1:3]), np.float32), *maps])
 
 
 def map_scale(maps: NDArray[np.float32]) -> float:

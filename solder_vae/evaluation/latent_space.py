@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from solder_vae.data.table import Images
-from solder_vae.data.transforms import to_tensor
+from solder_vae.evaluation.run_model import batches_of
 from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.scores import POSTERIOR, Code
 from solder_vae.models.vae import PosteriorStatistics
@@ -57,9 +57,8 @@ def _posteriors(model: Autoencoder, images: Images) -> Iterator[Code]:
     training = model.training
     model.eval()
     try:
-        for start in range(0, len(images), _AT_ONCE):
-            x = to_tensor(images[start : start + _AT_ONCE]).to(model.device)
-            yield tuple(part.cpu() for part in model.encode(x))
+        for x in batches_of(images, _AT_ONCE):
+            yield tuple(part.cpu() for part in model.encode(x.to(model.device)))
     finally:
         model.train(training)
 

@@ -279,9 +279,7 @@ def trade_off_figure(normals: ArrayLike, abnormals: ArrayLike, chosen: float, sc
     axes.set_xscale("symlog", linthresh=1000 / good.size)
     axes.set_xlim(0, 1000)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_xlabel(f"false calls per 1000 good joints ({good.size} known)")
-    axes.set_ylabel(f"escapes per 1000 bad joints ({bad.size} known)" if bad.size else f"threshold of {score}")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=GREY, alpha=0.25, linewidth=0.6)
+    other = f"escapes per 1000 bad joints ({bad.size} known)" if bad.size else f"threshold of {score}"
+    style_axes(axes, f"false calls per 1000 good joints ({good.size} known)", other)
     axes.legend(frameon=False)
     return figure

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from solder_vae.evaluation.style import BLACK, BLUE, GREY, VERMILION
+from solder_vae.evaluation.style import BLUE, GREY, VERMILION, style_axes
 from solder_vae.metrics.paired import FEWEST_SEEDS, Verdict
 from solder_vae.studies.paper import published as paper
 from solder_vae.studies.paper.heads import MeasuredHead, head_blocks
@@ -29,7 +29,7 @@ from solder_vae.studies.paper.results import (
 )
 from solder_vae.studies.paper.runs import Failure
 from solder_vae.studies.paper.sampled import SampledTests
-from solder_vae.studies.sweeps.table import COLUMNS, spread
+from solder_vae.studies.sweeps.table import COLUMNS, known, known_mean, spread
 from solder_vae.training.verdict import FALL
 from solder_vae.utils.document import Block, Bullets, Code, Heading, Picture, Table, Text
 
@@ -155,9 +155,9 @@ def standing(results: Results) -> Iterator[str]:
             f"Calling every joint abnormal scores F1 {floor:.3f} here ({share:.3f} on the paper's test set). "
             f"{len(above(rows, floor, 'f1'))} of {len(rows)} rows lie above that with their whole 95 % interval."
         )
-    known = {name: known_mean(values["auroc"]) for name, values in results.baselines.items()}
-    if best := max((name for name in known if known[name]), key=lambda name: known[name] or 0, default=None):
-        level = known[best] or 0
+    levels = {name: known_mean(values["auroc"]) or 0 for name, values in results.baselines.items()}
+    if best := max(filter(levels.get, levels), key=levels.__getitem__, default=None):
+        level = levels[best]
         yield (
             f"The best trivial baseline, {best} alone, reaches AUROC {level:.3f}. {len(above(rows, level, 'auroc'))} "
             f"of {len(rows)} rows lie above that with their whole 95 % interval; the others say little about joints."
@@ -289,11 +289,6 @@ def p_value(p: float) -> str:
     return "-" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def known_mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return mean(known) if known else None
-
-
 # the picture of Tables II and III -------------------------------------------------------------------------------------
 
 
@@ -305,7 +300,7 @@ def f1_figure(results: Results) -> Figure:
     axes = figure.add_subplot()
     for place, row in enumerate(reversed(rows)):
         result, value = results.rows[row], printed[row].f1
-        seeds = [value for value in result.values[PAPER_F1] if value is not None]
+        seeds = known(result.values[PAPER_F1])
         axes.plot(seeds, [place] * len(seeds), "|", color=BLUE, alpha=0.5, markersize=9)
         if PAPER_F1 in result.intervals:
             axes.plot(result.intervals[PAPER_F1], [place, place], color=BLUE, linewidth=2)
@@ -319,9 +314,6 @@ def f1_figure(results: Results) -> Figure:
     axes.plot([], [], "D-", color=VERMILION, markersize=4, label="paper: mean ± spread, on its private images")
     axes.set_yticks(range(len(rows)), [str(row) for row in reversed(rows)])
     axes.set_xlim(0, 1)
-    axes.set_xlabel("F1 at the false-call rate of the paper's column, 66 abnormal to 84 normal", color=BLACK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=GREY, alpha=0.25, linewidth=0.6)
-    axes.set_axisbelow(True)
+    style_axes(axes, "F1 at the false-call rate of the paper's column, 66 abnormal to 84 normal", "")
     figure.legend(loc="outside upper left", frameon=False, fontsize=9)
     return figure

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import mean
 from typing import NamedTuple
 
 from solder_vae.evaluation.baselines import BASELINES
@@ -12,6 +11,7 @@ from solder_vae.metrics.paired import PairedTest, Verdict, all_of, bootstrap_int
 from solder_vae.studies.paper import operating_point
 from solder_vae.studies.paper.plan import CLAIMS, ROWS, Claim, Comparison, Row
 from solder_vae.studies.paper.runs import Runs
+from solder_vae.studies.sweeps.table import known_mean
 
 PAPER_F1 = f"{operating_point.PAPER_RATE}/f1"
 
@@ -47,8 +47,7 @@ class RowResult(NamedTuple):
         return {seed: value for seed, value in values if value is not None}
 
     def mean(self, key: str) -> float | None:
-        known = [value for value in self.values[key] if value is not None]
-        return mean(known) if known else None
+        return known_mean(self.values[key])
 
 
 class TestedComparison(NamedTuple):

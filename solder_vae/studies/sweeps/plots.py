@@ -18,7 +18,7 @@ from solder_vae.evaluation.baselines import BASELINES
 from solder_vae.evaluation.style import BLUE, GREY, OTHERS, plain_name, style_axes, unit_square
 from solder_vae.metrics.classification import roc_points
 from solder_vae.studies.sweeps.runs import Run
-from solder_vae.studies.sweeps.table import Row, heading, order, show
+from solder_vae.studies.sweeps.table import Row, heading, known, order, show
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.tables import read_table
 
@@ -205,7 +205,3 @@ def roc_overlay(curves: Sequence[tuple[Row, tuple[Floats, Floats]]]) -> Figure:
         axes.plot(rates, recalls, color=shade, linewidth=1.6, label=plain_name(name))
     figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)  # covers no curve
     return figure
-
-
-def known(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None]

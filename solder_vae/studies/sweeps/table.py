@@ -53,12 +53,12 @@ class Row:
 
 def spread(values: Sequence[float | None]) -> str:
     """Mean and, over several seeds, sample standard deviation."""
-    known = [value for value in values if value is not None]
-    if not known:
+    numbers = known(values)
+    if not numbers:
         return "-"
-    if len(known) == 1:
-        return f"{known[0]:.3f}"
-    return f"{mean(known):.3f} ± {stdev(known):.3f}"
+    if len(numbers) == 1:
+        return f"{numbers[0]:.3f}"
+    return f"{mean(numbers):.3f} ± {stdev(numbers):.3f}"
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
@@ -166,7 +166,14 @@ def marked(runs: Sequence[Run], lines: Sequence[Sequence[str]], places: tuple[in
 
 
 def known(values: Sequence[float | None]) -> list[float]:
+    """Those that are not None."""
     return [value for value in values if value is not None]
+
+
+def known_mean(values: Sequence[float | None]) -> float | None:
+    """The mean of those that are not None; None where all are."""
+    numbers = known(values)
+    return mean(numbers) if numbers else None
 
 
 def test_images(run: Run, score: str) -> TestImages | None:
