@@ -77,6 +77,25 @@ def memory_of(model: Detector) -> Knn:
     return knn
 
 
+def are_among(points: Tensor, others: Tensor) -> Tensor:
+    """Which standardised features ``(B, D)`` are of a picture of which there are some among others ``(N, D)``: ``(B,)``."""
+    return nearest(points, others, 1)[0][:, 0] <= _SAME * math.sqrt(points.shape[1])
+
+
+def tell_of_remembered(model: Detector, primary: str, features: Tensor) -> None:
+    """Warn of normals ``(N, D)`` that the score that decides finds again in its memory, which stays as it is."""
+    knn = model.scores.get("knn")
+    if primary in ("knn", "combined") and isinstance(knn, Knn):
+        count = int(are_among(knn.standard(features), knn.memory).sum())
+        if count:
+            log.warning(
+                "%d of the %d normals are in the memory already, so they look closer than new ones, of which more will "
+                "be called than is promised: give others, or memory=add, which compares each with the others.",
+                count,
+                len(features),
+            )
+
+
 def check_types(model: Detector, types: Sequence[str], what: str, regex: str | None) -> None:
     """Check that normals that are to be added can enter the parts of a memory that is divided by component type.
 
@@ -137,8 +156,7 @@ def renew(
     earlier, earlier_types = remembered(knn) if how == ADD else (features[:0], [])
     if how == ADD:
         # Normals that are in the memory already would be found again as their own neighbours.
-        apart = nearest(knn.standard(earlier), knn.standard(features), 1)[0][:, 0]
-        rows = (apart > _SAME * math.sqrt(features.shape[1])).nonzero()[:, 0].tolist()
+        rows = (~are_among(knn.standard(earlier), knn.standard(features))).nonzero()[:, 0].tolist()
         if count + len(rows) > MEMORY:
             rows = [rows[place] for place in np.linspace(0, len(rows) - 1, MEMORY - count).round().astype(int)]
             log.info("%d of the earlier normals stay in the memory, which holds %d", len(rows), MEMORY)

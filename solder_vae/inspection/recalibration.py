@@ -35,7 +35,16 @@ from solder_vae.inspection.given_joints import (
 )
 from solder_vae.inspection.inspector import Inspector, Unreadable
 from solder_vae.inspection.joints import find_joints
-from solder_vae.inspection.memory import ADD, KEEP, at_most, check_types, memory_entry, memory_of, renew
+from solder_vae.inspection.memory import (
+    ADD,
+    KEEP,
+    at_most,
+    check_types,
+    memory_entry,
+    memory_of,
+    renew,
+    tell_of_remembered,
+)
 from solder_vae.metrics.by_type import OfType, fit_by_type, group, limits, own_thresholds, types_sentence
 from solder_vae.metrics.threshold import FEW_NORMALS, Rule, Threshold
 from solder_vae.metrics.trade_off import OperatingPoint, operations, trade_off_rows
@@ -191,6 +200,8 @@ def recalibrate(
             known = renew(inspector.model, known, features, types, memory, pictures)
             checkpoint["scores"] = inspector.model.score_states()
             log = [*log, memory_entry(inspector.model, len(types), memory, f"normals={normals}")]
+        elif features is not None:
+            tell_of_remembered(inspector.model, inspector.primary, features)
         groups = group(known, types)
         unreadable += skipped
         readable += len(known[inspector.primary])

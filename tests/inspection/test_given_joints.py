@@ -105,3 +105,16 @@ def test_false_calls_that_are_labelled_twice_are_not_each_others_neighbours(tmp_
         called.append(int(re.search(r"labelled=\S+: (\d+) of", capsys.readouterr().out)[1]))
     assert called[0] > 0
     assert called[1] == 2 * called[0]
+
+
+def test_normals_that_are_in_the_memory_are_told(tmp_path, caplog):
+    path = remembering(tmp_path / "best.ckpt")
+    write_images(tmp_path / "some", np.concatenate([pictures(60, seed=60)[:7], pictures(30, seed=8)]))
+    options = [f"checkpoint={path}", "rule=quantile", f"normals={tmp_path / 'some'}"]
+    run([*options, f"out={tmp_path / 'keep'}"])
+    assert "7 of the 37 normals are in the memory already" in caplog.text
+    caplog.clear()
+    run([*options, f"out={tmp_path / 'add'}", "memory=add"])
+    assert "in the memory already" not in caplog.text
+    run([*options[:2], f"normals={tmp_path / 'some'}", f"out={tmp_path / 'recon'}", "score=mahalanobis"])
+    assert "in the memory already" not in caplog.text
