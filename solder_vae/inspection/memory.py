@@ -78,7 +78,7 @@ def memory_of(model: Detector) -> Knn:
 
 
 def are_among(points: Tensor, others: Tensor) -> Tensor:
-    """Which standardised features ``(B, D)`` are of a picture of which there are some among others ``(N, D)``: ``(B,)``."""
+    """Which standardised features ``(B, D)`` are of a picture that is among others ``(N, D)``, too: ``(B,)`` bool."""
     return nearest(points, others, 1)[0][:, 0] <= _SAME * math.sqrt(points.shape[1])
 
 
