@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-SOURCE = "Ulger, Yuksel and Yilmaz, Anomaly Detection for Solder Joints Using β-VAE, arXiv:2104.11927"
-
 RUNS = 50
 
 ABNORMAL, NORMAL = 66, 84  # test images (IV-A)

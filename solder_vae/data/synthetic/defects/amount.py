@@ -17,7 +17,6 @@ class Bridge(Defect):
     """Solder joins the pad to the next one as a lumpy saddle over both leads: one drop, necked between the pads."""
 
     name = "bridge"
-    ipc = "Solder bridging"
 
     def on_wetting(self, canvas: Canvas, scene: Scene, distance: Field) -> Field:
         neighbours = self.rng.permutation([x for x, _ in scene.neighbours])
@@ -65,7 +64,6 @@ class InsufficientSolder(Defect):
     """Too little solder: a low, poorly wetted fillet that leaves part of the pad bare."""
 
     name = "insufficient_solder"
-    ipc = "Insufficient solder, minimum fillet height not met"
 
     def on_scene(self, scene: Scene) -> Scene:
         joint = scene.joint
@@ -96,7 +94,6 @@ class ExcessiveSolder(Defect):
     """Too much solder: a lumpy convex mound that runs over the terminal and spills over the pad's edge."""
 
     name = "excessive_solder"
-    ipc = "Excess solder"
 
     def on_scene(self, scene: Scene) -> Scene:
         joint = scene.joint
@@ -129,7 +126,6 @@ class SolderFlag(Defect):
     """Spikes of solder drawn out of the joint as it froze."""
 
     name = "solder_flag"
-    ipc = "Solder projection (icicle, flag)"
 
     def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
         for _ in range(1 + round(5 * self.severity)):

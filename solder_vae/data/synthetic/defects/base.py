@@ -14,13 +14,11 @@ class Defect:
 
     Attributes:
         name: the defect type in tables and on the command line.
-        ipc: the term IPC-A-610 uses for it.
         severity: in [0, 1].
         rng: the stream for the defect's own shape.
     """
 
     name = ""
-    ipc = ""
 
     def __init__(self, severity: float, rng: np.random.Generator) -> None:
         self.severity = severity

@@ -17,7 +17,6 @@ class MissingComponent(Defect):
     """Pad and solder without the component, torn off after soldering: the break is rough and glitters."""
 
     name = "missing_component"
-    ipc = "Missing component"
 
     def on_scene(self, scene: Scene) -> Scene:
         self._was = scene.joint
@@ -47,7 +46,6 @@ class ShiftedComponent(Defect):
     """
 
     name = "shifted_component"
-    ipc = "Side overhang, misaligned component"
     offset_x: float | None = None
 
     def on_scene(self, scene: Scene) -> Scene:

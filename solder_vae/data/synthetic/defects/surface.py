@@ -17,7 +17,6 @@ class Dewetting(Defect):
     """Solder wetted the pad, then drew back into irregular mounds and left a thin dull film."""
 
     name = "dewetting"
-    ipc = "Dewetting"
 
     def on_scene(self, scene: Scene) -> Scene:
         # What drew back stands the higher.
@@ -40,7 +39,6 @@ class PinHoles(Defect):
     """Gas that broke through the surface as it froze left small deep holes."""
 
     name = "pin_holes"
-    ipc = "Pin holes, blowholes"
 
     def on_height(self, canvas: Canvas, scene: Scene, height: Field, wetted: Field) -> tuple[Field, Field]:
         own = (np.abs(canvas.x) < 0.45) & (wetted > 0.9) & (terminal_distance(canvas, scene.joint) > 0.05)
@@ -65,7 +63,6 @@ class FluxResidue(Defect):
     """Flux left on and around the joint: an amber or white film, thickest at its rim."""
 
     name = "flux_residue"
-    ipc = "Flux residues (cleanliness)"
 
     def on_surfaces(self, canvas: Canvas, scene: Scene, surfaces: Surfaces, wetted: Field) -> None:
         relief = fractal(self.rng, canvas.shape, 4)
