@@ -42,6 +42,7 @@ def run(arguments: list[str]) -> int:
         "predict --help": ["-m", "solder_vae.predict", "--help"],
         "a mistyped option": ["-m", "solder_vae.predict", "chekpoint=x"],
         "train, a value that does not fit": ["-m", "solder_vae.train", "data.view=grey"],
+        "train, one of the model's": ["-m", "solder_vae.train", "model.width=0"],
         "a checkpoint that is not there": ["-m", "solder_vae.predict", "checkpoint=no.ckpt", f"images={images}"],
     }
     for name, case in cases.items():
