@@ -34,8 +34,10 @@ train: install ## train beta-VAE (beta=3) on the embedded data set and print the
 reproduce: install ## the paper's tables, figures and claims, small, 27 minutes on two idle cores: results/report.html
 	$(BIN)/python -m solder_vae.reproduce
 
-# Four tests side by side, each with one thread, on two cores, too: many wait for servers that never answer.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
+# One test more side by side than there are cores, since many wait for servers that never answer; 4 at most: each needs
+# some GB. Each has one thread.
+WORKERS := $(shell $(PYTHON) -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 
 test: dev ## the whole test suite with its coverage, 15 minutes on two idle cores
 	$(PYTEST) --durations 15 --cov --cov-report term
