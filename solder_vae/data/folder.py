@@ -194,8 +194,9 @@ class FolderSource:
         if not known:
             del tables[KNOWN]
         if not tables[TEST].labels.any():
-            why = f"all of its {known} defective images are known (data.known), so none is left to measure"
-            why = why if known else "has no defective images, so it cannot be measured"
+            why = "has no defective images, so it cannot be measured"
+            if known:
+                why = f"all of its {known} defective images are known (data.known), so none is left to measure"
             log.warning("%s: %s how well defects are found.", self.root, why)
         return tables
 

@@ -73,10 +73,11 @@ class ImageTable:
 
 def once(digests: Sequence[str]) -> tuple[list[int], list[int]]:
     """The rows of N digests that occur for the first time, in ascending order, and of each of the N its place there."""
-    places: dict[str, int] = {}
-    of_each = [places.setdefault(digest, len(places)) for digest in digests]
-    rows = {place: row for row, place in reversed(list(enumerate(of_each)))}
-    return [rows[place] for place in range(len(places))], of_each
+    first: dict[str, int] = {}
+    for row, digest in enumerate(digests):
+        first.setdefault(digest, row)
+    places = {digest: place for place, digest in enumerate(first)}
+    return list(first.values()), [places[digest] for digest in digests]
 
 
 def describe(tables: dict[str, ImageTable]) -> str:

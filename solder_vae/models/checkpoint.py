@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from solder_vae.models import annealed_vae, backbone, beta_tcvae, vae  # noqa: F401  # each registers its models
-from solder_vae.models.checkpoint_archive import check_there, checked_archive
+from solder_vae.models.checkpoint_archive import check_there, checked_archive, damaged
 from solder_vae.models.detector import Detector
 from solder_vae.models.networks import Network
 from solder_vae.models.scores import Score
@@ -48,7 +48,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             "use a checkpoint written by this package."
         ) from error
     except Exception as error:  # a damaged file can fail in any of the reader's steps, with any of their errors
-        raise UserError(f"{path} is not a readable checkpoint (damaged or cut off?): train again.") from error
+        raise damaged(path) from error
     if (
         not isinstance(checkpoint, dict)
         or not isinstance(checkpoint.get("model"), str)

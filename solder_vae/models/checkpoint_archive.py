@@ -32,6 +32,11 @@ _GLOBALS = {
 _OTHER_IMPORTS = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
 
 
+def damaged(path: Path) -> UserError:
+    """What is said of a checkpoint that cannot be read."""
+    return UserError(f"{path} is not a readable checkpoint (damaged or cut off?): train again.")
+
+
 def check_there(path: Path) -> None:
     """Check, before anything slow is imported, that there is a file, and that it is an archive.
 
@@ -41,7 +46,7 @@ def check_there(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"No checkpoint at {path}: give the path of a .ckpt file that a run wrote.")
     if not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is not a readable checkpoint (damaged or cut off?): train again.")
+        raise damaged(path)
 
 
 def checked_archive(path: Path) -> io.BytesIO:

@@ -27,6 +27,7 @@ STAGES = (
     (3, 1, 6, 192, 320, 1),
 )
 BLOCKS = sum(stage[-1] for stage in STAGES)
+Stage = tuple[int, int, int, int, int, int]
 EPS = 1e-3  # of the batch norms
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
@@ -70,19 +71,23 @@ class EfficientNetLite0(nn.Module):
 
     Args:
         layers: numbers of the blocks, counted from 0, ascending. What lies above the last one is left out.
+        stages: those of a wider or deeper Lite network instead of Lite0's.
 
     Raises:
         UserError: there is no such block.
     """
 
-    def __init__(self, layers: Sequence[int]) -> None:
+    def __init__(self, layers: Sequence[int], stages: Sequence[Stage] = STAGES) -> None:
         super().__init__()
-        if any(not 0 <= layer < BLOCKS for layer in layers):
-            raise UserError(f"model.layers={list(layers)} does not fit EfficientNet-Lite0: use numbers from 0 to 15.")
+        last = sum(stage[-1] for stage in stages) - 1
+        if any(not 0 <= layer <= last for layer in layers):
+            raise UserError(
+                f"model.layers={list(layers)} does not fit EfficientNet-Lite0: use numbers from 0 to {last}."
+            )
         self.layers = tuple(layers)
         self.stem = Convolution(3, 32, 3, 2)
         blocks = []
-        for kernel, stride, expansion, inputs, outputs, count in STAGES:
+        for kernel, stride, expansion, inputs, outputs, count in stages:
             blocks.append(Block(kernel, stride, expansion, inputs, outputs))
             blocks += [Block(kernel, 1, expansion, outputs, outputs) for _ in range(count - 1)]
         self.blocks = nn.ModuleList(blocks[: max(layers) + 1])
@@ -96,7 +101,6 @@ class EfficientNetLite0(nn.Module):
                 maps.append(x)
         return maps
 
-    @torch.no_grad()
     def load_pretrained(self, path: Path | None = None) -> None:
         """Take the weights that were trained on ImageNet.
 
@@ -109,7 +113,11 @@ class EfficientNetLite0(nn.Module):
         path = weights_file() if path is None else path
         if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
             raise UserError(f"{path} does not hold the weights known here (another SHA-256): install the package anew.")
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        self.take(torch.load(path, map_location="cpu", weights_only=True))
+
+    @torch.no_grad()
+    def take(self, weights: dict[str, Tensor]) -> None:
+        """Set all convolutions by weights as published."""
         fold(self.stem, weights, "_conv_stem", "_bn0")
         for number, block in enumerate(self.blocks):
             assert isinstance(block, Block)

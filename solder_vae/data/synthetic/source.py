@@ -18,7 +18,7 @@ from solder_vae.data.synthetic.defects import DEFECTS
 from solder_vae.data.synthetic.render import Rendered
 from solder_vae.data.synthetic.worker import Job, Order, render_many
 from solder_vae.data.table import ImageTable
-from solder_vae.data.transforms import VIEWS
+from solder_vae.data.transforms import VIEWS, apply_view, prepare_mask
 from solder_vae.utils import files
 from solder_vae.utils.checks import check_choice, check_flag, check_whole_number, is_number
 from solder_vae.utils.errors import UserError
@@ -166,11 +166,6 @@ class SyntheticSource:
 
 def _prepared(joints: list[Rendered], size: int, view: str, crop: str) -> Arrays:
     """What is cached: ``images`` (N, S, S, 3), ``masks`` (N, S, S), ``native_size`` (N, 2), ``factor/NAME`` (N,)."""
-    from solder_vae.data.transforms import (
-        apply_view,
-        prepare_mask,  # here, since it imports torch
-    )
-
     count = len(joints)
     arrays: Arrays = {
         "images": np.array([apply_view(joint.image, size, view, crop) for joint in joints], np.uint8).reshape(
