@@ -52,6 +52,12 @@ def _network(key: str, value: object) -> None:
 def _part(key: str, value: object) -> None:
     if not isinstance(value, Mapping):
         raise UserError(f"{key}={value} does not fit: use a _target_ and its arguments, or null.")
+    check_options(OF_TORCH.get(str(value.get("_target_")), {}), value, key)
+
+
+def _schedule(key: str, value: object) -> None:
+    _part(key, value)
+    check_options({"interval": partial(check_choice, choices=("epoch", "step"))}, value, key)  # type: ignore[arg-type]
 
 
 def _factor(key: str, value: object) -> None:
@@ -92,6 +98,12 @@ def _layers(key: str, values: Any) -> None:
         raise UserError(f"{key}={values} does not fit: use whole numbers in ascending order.")
 
 
+def _decays(key: str, values: Any) -> None:
+    fits = isinstance(values, Sequence) and len(values) == 2 and all(map(is_number, values))
+    if not fits or max(values) >= 1:
+        raise UserError(f"{key}={values} does not fit: use two numbers, each 0 or more and below 1.")
+
+
 def _several_scores(key: str, value: Any) -> None:
     if isinstance(value, str) or not isinstance(value, Sequence) or len({*map(str, value)}) < 2:
         raise UserError(f"{key}={value} does not fit: name two scores or more, such as [recon,pixels].")
@@ -116,7 +128,8 @@ AUTOENCODER: Rules = {
     **dict.fromkeys(("lr", "weight_decay"), check_number),
     "lr_factor": _factor,
     **dict.fromkeys(("flips", "fast"), check_flag),
-    **dict.fromkeys(("encoder", "decoder", "optimizer", "scheduler"), _or_null(_part)),
+    **dict.fromkeys(("encoder", "decoder", "optimizer"), _or_null(_part)),
+    "scheduler": _or_null(_schedule),
 }
 BETA_VAE: Rules = {**AUTOENCODER, "beta": check_number, "reduction": _reduction}
 VAE_OPTIONS: Rules = {**BETA_VAE, "beta": _beta_of_vae}
@@ -146,6 +159,21 @@ OF_SCORES: Mapping[str, Rules] = {
     "Pixels": {},
     "Blend": BLEND,
 }
+
+ADAM: Rules = {
+    **dict.fromkeys(("lr", "weight_decay", "eps"), check_number),
+    "betas": _decays,
+    **dict.fromkeys(("fused", "amsgrad"), _or_null(check_flag)),
+}
+#: Of the optimizers and schedules in ``conf/``; any other class tells itself what it takes, once torch is imported.
+OF_TORCH: Mapping[str, Rules] = {
+    "torch.optim.Adam": ADAM,
+    "torch.optim.AdamW": ADAM,
+    "torch.optim.lr_scheduler.OneCycleLR": {
+        "max_lr": partial(check_number, above_0=True), "total_steps": _or_null(count), "pct_start": _factor,
+    },
+    "torch.optim.lr_scheduler.ReduceLROnPlateau": {"factor": _factor, "patience": whole_number},
+}  # fmt: skip
 
 
 class Kind(NamedTuple):

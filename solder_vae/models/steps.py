@@ -182,9 +182,6 @@ def check_optimization(model: Autoencoder) -> None:
         spec = model.hparams[key]
         if spec is None:
             continue
-        interval = spec.get("interval", "epoch")
-        if interval not in ("epoch", "step"):
-            raise UserError(f"model.{key}.interval={interval} does not fit: use epoch or step.")
         spec = {name: value for name, value in spec.items() if name != "interval"}
         if "total_steps" in spec and spec["total_steps"] is None:
             spec["total_steps"] = 100

@@ -1,11 +1,11 @@
 """What can be told of a run's options before torch is imported, which takes seconds.
 
-What only somebody's own class, an optimizer or Lightning knows of its values they tell themselves, a little later.
+What only a class from outside the package knows of its values it tells itself, a little later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,15 @@ from solder_vae.data.batches import check_transforms
 from solder_vae.data.layouts import check_root
 from solder_vae.metrics.threshold import Rule
 from solder_vae.models.checkpoint_archive import check_there
-from solder_vae.models.options import EVERY_SCORE, OF_MODELS, OF_SCORES, check_admitted, check_options, own_class
+from solder_vae.models.options import (
+    EVERY_SCORE,
+    OF_MODELS,
+    OF_SCORES,
+    check_admitted,
+    check_options,
+    own_class,
+    whole_number,
+)
 from solder_vae.models.precision import check_precision
 from solder_vae.models.scores import paper_scores
 from solder_vae.training.schema import CRITERIA, PSEUDO_DEFECT_AUROC
@@ -52,6 +60,7 @@ def check_first(config: DictConfig) -> None:
             f"The model chosen has no KL divergence to weigh: drop beta={config.beta}, or use model=beta_vae."
         )
     check_trainer(config)
+    check_callbacks(plain(config.callbacks))
     check_model(config)
     if config.resume is not None:
         check_there(Path(config.resume))
@@ -183,6 +192,19 @@ def check_trainer(config: DictConfig) -> None:
         raise UserError(
             f"data.batch_size={batch} cannot be shared out evenly among trainer.devices={devices}: use a multiple."
         )
+
+
+def check_callbacks(callbacks: Mapping[str, Any]) -> None:
+    """Check ``conf/callbacks``: the classes that each key names, and what is known of Lightning's early stopping.
+
+    Raises:
+        UserError: one does not fit.
+    """
+    for name, callback in callbacks.items():
+        if not isinstance(callback, Mapping) or "_target_" not in callback:
+            raise UserError(f"callbacks.{name}={callback} does not fit: use a _target_ and its arguments.")
+        if callback["_target_"] == "pytorch_lightning.callbacks.EarlyStopping":
+            check_options({"patience": whole_number}, callback, f"callbacks.{name}")
 
 
 def check_logging(mode: str, project: str, tags: Sequence[str]) -> None:

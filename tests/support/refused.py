@@ -17,7 +17,15 @@ from solder_vae.utils.errors import UserError
 #: Every option of a run is in one of these.
 RUNS = (
     ["score=gradcon"],
-    ["model=vae", "score=recon", "threshold=fixed", "threshold.value=1"],
+    [
+        "model=vae",
+        "score=recon",
+        "optimizer=adamw",
+        "scheduler=plateau",
+        "callbacks=early_stopping",
+        "threshold=fixed",
+        "threshold.value=1",
+    ],
     ["model=cae", "score=blend", "threshold=sigma"],
     ["model=annealed_vae", "score=knn"],
     ["model=beta_tcvae", "score=classifier"],
@@ -25,10 +33,10 @@ RUNS = (
 )
 WRONG = (-1.5, "?!", [[]], {"no": "such"})
 
-#: The user's own words, what conf/ fills in, and what is known to classes of torch, albumentations or Lightning alone.
+#: The user's own words, what conf/ fills in, and a list of what albumentations alone knows.
 OTHERS = (
     "hydra.", "logger.project", "model.score", "score.name", "data.root", "data.transforms", "data.cache_dir",
-    "model.optimizer.", "model.scheduler.",
+    "callbacks.early_stopping.monitor",
 )  # fmt: skip
 
 

@@ -147,14 +147,14 @@ def test_what_lightning_refuses_is_told_in_its_words(override, message, tmp_path
     ("options", "message"),
     [
         (
-            ["scheduler=plateau", "model.scheduler.patience='../x'"],
+            ["scheduler=plateau", "+model.scheduler.threshold='../x'"],
             r"model\.scheduler .* does not work with what is given",
         ),
         (["model.scheduler._target_='../x'"], r"model\.scheduler names \.\./x, which cannot be imported"),
         (["model.optimizer._target_=torch.optim.Nothing"], r"model\.optimizer names .* cannot be imported"),
         (["+model.optimizer.momentum=1"], r"model\.optimizer \(torch\.optim\.Adam\) does not take what is given"),
-        (["scheduler=one_cycle", "model.scheduler.interval=steps"], "interval=steps does not fit: use epoch or step"),
-        (["scheduler=one_cycle", "model.scheduler.total_steps=-3"], r"model\.scheduler .* does not take"),
+        (["scheduler=one_cycle", "model.scheduler.interval=steps"], "interval=steps is unknown: use epoch or step"),
+        (["scheduler=one_cycle", "+model.scheduler.div_factor='../x'"], r"model\.scheduler .* does not take"),
     ],
 )
 def test_optimizer_and_schedule_are_tried_before_the_data_are_read(options, message):
