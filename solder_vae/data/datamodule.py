@@ -2,8 +2,8 @@
 
 A *source* makes the tables (:class:`~solder_vae.data.batches.Source`); :class:`SolderDataModule` deals out batches.
 Each ``conf/data/NAME.yaml`` names one function that takes all of the group's keys, so that they stay flat
-for the user (``data.root=PATH data.batch_size=32``), and returns a SolderDataModule with its source:
-:func:`solder_vae.data.folder.folder_data` for images on disk, ``synthetic_data`` for the embedded set.
+for the user (``data.root=PATH data.batch_size=32``), and returns a SolderDataModule with its source: see
+:func:`solder_vae.data.configured.data_of`.
 
 Order and augmentation of the training images depend on (seed, epoch, image) alone. They do not depend on the number
 of workers or ranks, nor on what ran before. So epoch e of a resumed run is the same as epoch e of one that was never

@@ -6,12 +6,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from solder_vae.data.batches import check_batches
 from solder_vae.data.component_types import check_found, check_regex, with_types
+from solder_vae.data.configured import data_of
 from solder_vae.data.framing import CROPS, SQUARE
 from solder_vae.data.image_files import MIN_SIDE, Image
 from solder_vae.data.known import check_known, known_records, set_aside, with_known
@@ -39,30 +38,12 @@ from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.text import printable
 
-if TYPE_CHECKING:
-    from solder_vae.data.datamodule import SolderDataModule
-
 log = logging.getLogger(__name__)
 
 APART, TOGETHER = "apart", "together"
 
 MOST_COMPARED = 20_000
 """Good joints that are compared with one another: a minute on one core, and it grows with their square."""
-
-
-def folder_data(
-    batch_size: int = 32,
-    num_workers: int = 0,
-    seed: int = 0,
-    transforms: Sequence[Any] | None = None,
-    **source: Any,
-) -> SolderDataModule:
-    """What ``conf/data/folder.yaml`` makes; :class:`FolderSource` takes the keys not listed here."""
-    made = FolderSource(seed=seed, **source)
-    check_batches(batch_size, num_workers, seed)
-    from solder_vae.data.datamodule import SolderDataModule  # here, since it brings torch
-
-    return SolderDataModule(made, batch_size, num_workers, seed, transforms)
 
 
 @dataclass(frozen=True)
@@ -217,6 +198,10 @@ class FolderSource:
                 [(photo.path, photo.defect, photo.native_size) for photo in photos], self.image_size, self.crop
             ),
         )
+
+
+#: What ``conf/data/folder.yaml`` names.
+folder_data = data_of(FolderSource)
 
 
 def _good(results: Sequence[Photo | UserError], on_bad_file: str) -> list[Photo]:

@@ -8,29 +8,16 @@ ROOT/pcb1/Data/Masks/Anomaly/000.png       found by :func:`solder_vae.data.masks
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from solder_vae.data.datamodule import SolderDataModule
+from solder_vae.data.configured import data_of
 from solder_vae.data.folder import FolderSource
 from solder_vae.data.layouts import Record
 from solder_vae.data.splits import KNOWN, TEST, TRAIN
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.tables import path_to_read, read_table
-
-
-def visa_data(
-    batch_size: int = 32,
-    num_workers: int = 0,
-    seed: int = 0,
-    transforms: Sequence[Any] | None = None,
-    **source: Any,
-) -> SolderDataModule:
-    """What ``conf/data/visa.yaml`` makes; :class:`VisaSource` takes the keys not listed here."""
-    return SolderDataModule(VisaSource(seed=seed, **source), batch_size, num_workers, seed, transforms)
 
 
 @dataclass(frozen=True)
@@ -70,6 +57,10 @@ class VisaSource(FolderSource):
                 except UserError as error:
                     raise UserError(f"{table}: line {line}: {error}") from error
         return sorted(records, key=lambda record: record.path)
+
+
+#: What ``conf/data/visa.yaml`` names.
+visa_data = data_of(VisaSource)
 
 
 def _record(root: Path, row: dict[str, str]) -> Record:
