@@ -61,7 +61,7 @@ class Detector(nn.Module):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         model = super().__new__(cls)
-        model.hparams = arguments(cls, args, kwargs)
+        model.hparams = arguments(cls, *args, **kwargs)
         check_options(cls.rules, model.hparams)
         return model
 
@@ -243,7 +243,7 @@ class Detector(nn.Module):
         return sorted(module for module in modules if not module.startswith("solder_vae."))
 
 
-def arguments(kind: type[Detector], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def arguments(kind: type[Detector], /, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """What a model is called with, by name, and the defaults of what it is not called with, its bases' included."""
     values: dict[str, Any] = {}
     for base in reversed(kind.__mro__):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import inspect
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from pytorch_lightning.loggers import CSVLogger, Logger
 
 from solder_vae.models.checkpoint import Checkpoint, read_checkpoint, settings
-from solder_vae.models.detector import Detector
+from solder_vae.models.detector import Detector, arguments
 from solder_vae.utils.errors import UserError
 
 
@@ -81,7 +80,7 @@ def check_resumable(path: str | Path, model: Detector, max_epochs: int | None) -
             )
     then, now = settings(checkpoint["hyper_parameters"]), dict(model.hparams)
     # Arguments that an earlier version lacked had the values of today's defaults; Adam and its schedule had no keys.
-    then = {**{key: value for key, value in defaults(type(model)).items() if key in now}, **then}
+    then = {**{key: value for key, value in arguments(type(model)).items() if key in now}, **then}
     for key in ("optimizer", "scheduler"):
         now[key] = now.get(key) if key in checkpoint["hyper_parameters"] else then.get(key)
     changed = [
@@ -119,13 +118,3 @@ def check_epochs_left(path: str | Path, checkpoint: Checkpoint, max_epochs: int)
 def ends_with_run(scheduler: Mapping[str, Any] | None) -> bool:
     """Whether a schedule of the learning rate, as a config names it, ends with the run's last step."""
     return scheduler is not None and "total_steps" in scheduler and scheduler["total_steps"] is None
-
-
-def defaults(kind: type) -> dict[str, Any]:
-    """The default of each argument of a model, which is what a version without that argument trained with."""
-    found: dict[str, Any] = {}
-    for base in reversed(kind.__mro__):
-        if "__init__" in vars(base) and issubclass(base, Detector):
-            parameters = inspect.signature(base).parameters.values()
-            found |= {item.name: item.default for item in parameters if item.default is not item.empty}
-    return found
