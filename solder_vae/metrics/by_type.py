@@ -6,7 +6,7 @@ would be called too often by a threshold over all, and one that scores low too s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,12 +127,8 @@ def types_sentence(of_types: Mapping[str, OfType], primary: str, shown: int = 12
         for kind, each in list(own.items())[:shown]
     ]
     told += [f"{len(own) - shown} more"] if len(own) > shown else []
-    rest = _rest(kind for kind in of_types if kind not in own)
+    few = len(of_types) - len(own)
+    rest = f" ({few} with too few normals)" if few else ""
     if not own:
         return f"No type has a threshold of its own, which takes {FEW_NORMALS} validation normals or more{rest}."
     return f"Within their type: {', '.join(told)}. By the threshold over all: joints of other types{rest}."
-
-
-def _rest(kinds: Any) -> str:
-    few: Collection[str] = list(kinds)
-    return f" ({len(few)} with too few normals)" if few else ""

@@ -19,7 +19,7 @@ from solder_vae.models.checkpoint import Checkpoint
 from solder_vae.models.detector import Detector
 from solder_vae.models.precision import check_precision, resolve_precision
 from solder_vae.models.scores import Score
-from solder_vae.training.first_checks import ACCEPT, REFUSE, check_size, threshold_rule
+from solder_vae.training.first_checks import ACCEPT, REFUSE, threshold_rule
 from solder_vae.utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -36,20 +36,6 @@ def training_precision(config: DictConfig, resumed: Checkpoint | None) -> str:
         precision = resumed["precision"]
     check_precision(precision)
     return str(resolve_precision(precision, accelerator))
-
-
-def check_run(config: DictConfig, model: Detector) -> None:
-    """Check what would otherwise fail late or deep inside a library.
-
-    Args:
-        config: the run's; each value of its model and data has been checked by itself.
-        model: made of it.
-
-    Raises:
-        UserError: a value does not fit another one, or this package cannot train so.
-    """
-    check_size(config, model.stride)
-    rank_count(config)
 
 
 def check_tables(data: SolderDataModule, config: DictConfig) -> None:

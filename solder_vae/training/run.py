@@ -31,14 +31,9 @@ from solder_vae.models.checkpoint import Checkpoint, model_of, read_checkpoint, 
 from solder_vae.models.detector import Detector
 from solder_vae.models.precision import FULL
 from solder_vae.models.steps import TrainingModule, check_optimization
-from solder_vae.training.checks import (
-    check_known,
-    check_run,
-    check_tables,
-    training_precision,
-)
+from solder_vae.training.checks import check_known, check_tables, rank_count, training_precision
 from solder_vae.training.data_parallel import fit_on_ranks
-from solder_vae.training.first_checks import SHARED_SCORE_KEYS, check_first, check_untrained, threshold_rule
+from solder_vae.training.first_checks import SHARED_SCORE_KEYS, check_first, check_size, check_untrained, threshold_rule
 from solder_vae.training.log import trained_entry
 from solder_vae.training.loggers import CHOICES, run_loggers
 from solder_vae.training.next_steps import RunCommands, shortest
@@ -132,7 +127,8 @@ def build_parts(config: DictConfig) -> tuple[Detector, SolderDataModule]:
     if isinstance(model, Autoencoder):
         check_optimization(model)
     data: SolderDataModule = build(config.data)
-    check_run(config, model)
+    check_size(config, model.stride)
+    rank_count(config)
     return model, data
 
 
