@@ -34,24 +34,24 @@ train: install ## train beta-VAE (beta=3) on the embedded data set and print the
 reproduce: install ## the paper's tables, figures and claims, small, 27 minutes on two idle cores: results/report.html
 	$(BIN)/python -m solder_vae.reproduce
 
-# One test more side by side than there are cores, since many wait for servers that never answer; 4 at most: each needs
-# some GB. Each has one thread.
-WORKERS := $(shell $(PYTHON) -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+# Slow tests: two more side by side than there are cores, since many wait for servers that never answer; 4 at most: each
+# needs some GB. Fast ones: one a core. Each has one thread.
+WORKERS := $(shell $(PYTHON) -c 'import os; print(min((os.cpu_count() or 1) + 2, 4))')
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadgroup --numprocesses
 
 test: dev ## the whole test suite with its coverage, 13 minutes on two idle cores
-	$(PYTEST) --durations 15 --cov --cov-report term
+	$(PYTEST) $(WORKERS) --durations 15 --cov --cov-report term
 
 # A seed of its own each time, printed at the start; SOLDER_VAE_FUZZ_SEED=N repeats one.
 fuzz: dev ## all cases of what make test tries a share of: damaged files, hostile options
-	SOLDER_VAE_FUZZ=1 SOLDER_VAE_FUZZ_SEED=$${SOLDER_VAE_FUZZ_SEED:-$$(date +%s)} $(PYTEST) --verbose \
+	SOLDER_VAE_FUZZ=1 SOLDER_VAE_FUZZ_SEED=$${SOLDER_VAE_FUZZ_SEED:-$$(date +%s)} $(PYTEST) $(WORKERS) --verbose \
 	  tests/project/test_hostile.py
 
 mutations: dev ## break what matters in one place at a time: a test must notice each
 	OMP_NUM_THREADS=1 $(BIN)/python tests/support/mutations.py
 
 check: lint ## lint, types and the fast tests, 3 minutes on two idle cores
-	HYPOTHESIS_PROFILE=few_examples $(PYTEST) -m "not slow"
+	HYPOTHESIS_PROFILE=few_examples $(PYTEST) logical -m "not slow"
 
 lint: dev ## lint and types alone
 	$(BIN)/ruff check .

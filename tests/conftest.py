@@ -30,11 +30,13 @@ def pytest_report_header():
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Tests are shared out one by one, but those that share what a fixture of their file made stay together.
 
     Before pytest-xdist's own hook, which reads the groups.
     """
+    if hasattr(config, "workerinput"):  # what takes long comes first, so that no worker ends alone with it
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     for item in items:
         definitions = item._fixtureinfo.name2fixturedefs
         file = item.nodeid.partition("::")[0]

@@ -74,6 +74,7 @@ def test_validation_and_test_come_in_order_and_unchanged():
         assert labels.tolist() == data.tables[split].labels.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [2, 4])
 def test_workers_change_nothing(workers):

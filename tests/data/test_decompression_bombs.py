@@ -26,6 +26,7 @@ KINDS = [jpeg(), jpeg(progressive=True), jpeg(restart_marker_blocks=3), jpeg(exi
 MOTION = b"\0\0\0\x18ftypmp42" + RNG.integers(0, 256, 1 << 20, dtype=np.uint8).tobytes() + SCANS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", KINDS)
 @pytest.mark.parametrize("behind", [SCANS, MOTION, jpeg() * 200])
 def test_what_is_appended_to_a_jpeg(tmp_path, whole, behind):

@@ -398,6 +398,7 @@ def test_config_and_defaults_agree(root):
     assert str(by_config.augmentation) == str(by_default.augmentation)
 
 
+@pytest.mark.slow
 @needs_photographs
 def test_published_photographs():
     start = time.process_time()

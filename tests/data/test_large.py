@@ -49,6 +49,7 @@ def tables(root, cache_mb):
     return FolderSource(root, image_size=SIZE, cache_mb=cache_mb).tables()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache_mb", [0, 30 * EACH])
 @pytest.mark.parametrize("rows", [3, -1, slice(None), slice(2, 9, 3), [], [5, 1, 5], np.array([4, 0]), "mask"])
 def test_images_read_again_are_indexed_like_the_array_they_stand_for(root, cache_mb, rows):
@@ -210,6 +211,7 @@ def test_listing_two_thousand_takes_a_fraction_of_a_second(tmp_path):
     assert time.process_time() - started < 0.2
 
 
+@pytest.mark.slow
 def test_memory_of_an_inspection_is_that_of_its_numbers(tmp_path, monkeypatch):
     """A kilobyte a joint; no picture is kept or drawn but those of the report."""
     monkeypatch.setattr(inspection, "IN_REPORT", 50)

@@ -45,6 +45,7 @@ def largest_correlation(some, others):
     return max(np.corrcoef(turned(grey(one)), grey(other).ravel())[-1, :-1].max() for one in some for other in others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_other_normal_looks_like_a_training_one(root, seed):
     options = {"image_size": 24, "seed": seed, "fractions": (60, 20, 20)}

@@ -60,6 +60,7 @@ def test_there_are_eight_different_orientations_and_the_first_is_the_picture():
     np.testing.assert_array_equal(turned[0], units)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("above", [0.6, 0.8, 0.95])
 def test_groups_are_what_links_connect(above, monkeypatch):
     """By Warshall's closure of the links that loops find."""

@@ -202,6 +202,7 @@ def read_in_a_fresh_process(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
 
 
+@pytest.mark.slow
 def test_decompression_bomb_is_refused_by_its_header(tmp_path):
     """In a process of its own: OpenCV takes the limit when it is first imported, as this file does."""
     path = tmp_path / "bomb.png"

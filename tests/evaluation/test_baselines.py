@@ -107,6 +107,7 @@ def test_nearest_pixels_look_at_each_image_once_and_at_a_subset_of_very_many(mon
     assert ((nearest_pixels(train, train) == 0).sum()) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "solder_joints").is_dir(), reason=f"no photographs in {SHARED}")
 def test_colour_alone_tells_the_published_defects_from_the_normals():
     """Other lighting for the defects: a Mahalanobis distance on mean RGB is known to reach 0.967."""

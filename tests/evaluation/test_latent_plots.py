@@ -23,6 +23,7 @@ LABELS = np.array([0, 1, 0, 0, 1, 1, 0, 0, 0])
 EMBEDDING = Embedding(POINTS, 0.5, np.array([0.5]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4, 5])
 def test_a_panel_for_each_embedding(count, tmp_path):
     panels = [(f"beta = {i}", EMBEDDING, LABELS, numbers_text(0.1, 0.6, 0.5)) for i in range(count)]

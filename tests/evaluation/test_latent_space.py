@@ -113,6 +113,7 @@ def test_processes_change_nothing():
     assert (alone.kls == together.kls).all()
 
 
+@pytest.mark.slow
 def test_worker_processes_import_no_torch():
     code = "import sys, solder_vae.evaluation.tsne; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

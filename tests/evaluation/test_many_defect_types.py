@@ -49,6 +49,7 @@ def test_localisation_table():
     assert sum(line.startswith("type ") for line in text.splitlines()) == SHOWN
 
 
+@pytest.mark.slow
 def test_pictures(metrics):
     start = time.process_time()
     figure = defect_recall(metrics, "recon")

@@ -56,6 +56,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(FIGURES))
 def test_png_with_something_on_it_and_labelled_axes(name: str, tmp_path: Path) -> None:
     figure = FIGURES[name]()
@@ -70,6 +71,7 @@ def test_png_with_something_on_it_and_labelled_axes(name: str, tmp_path: Path) -
         assert axes.get_ylabel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(FIGURES))
 def test_same_input_same_pixels(name: str, tmp_path: Path) -> None:
     for copy in ("a", "b"):
@@ -199,6 +201,7 @@ def test_examples_hold_the_extremes() -> None:
         assert {min(rows, key=lambda row: scores[row]), max(rows, key=lambda row: scores[row])} <= set(chosen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [[0, 0], [1, 1], []])
 def test_one_class_says_undefined(labels: list[int], tmp_path: Path) -> None:
     scores = [0.1, 0.2][: len(labels)]
@@ -225,6 +228,7 @@ def test_odd_names_are_text(tmp_path: Path) -> None:
     assert len(figure.axes[0].get_legend_handles_labels()[1]) == 2
 
 
+@pytest.mark.slow
 def test_drawing_warns_of_nothing(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -30,6 +30,7 @@ def calibrated(checkpoint, out, normals, *options):
     return Inspector.load(out / "calibrated.ckpt").validation_scores["gradcon"]
 
 
+@pytest.mark.slow
 def test_joints_that_a_folder_calls_bad_are_left_out_of_the_normals(checkpoint, tmp_path, caplog):
     sorted_set(tmp_path / "set")
     found = calibrated(checkpoint, tmp_path / "all", tmp_path / "set")
@@ -69,6 +70,7 @@ def remembering(path):
     return write_checkpoint(path, score="knn", tables=tables, scores={"knn": {}})[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["keep", "add", "replace"])
 def test_a_picture_that_is_given_twice_counts_once(memory, tmp_path, caplog):
     """Else each copy would be the other's nearest neighbour, at distance 0."""
@@ -90,6 +92,7 @@ def test_a_picture_that_is_given_twice_counts_once(memory, tmp_path, caplog):
     torch.testing.assert_close(memories[0], memories[1], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_false_calls_that_are_labelled_twice_are_not_each_others_neighbours(tmp_path, capsys):
     path, images = remembering(tmp_path / "best.ckpt"), pictures(8, seed=7)
     write_images(tmp_path / "once/normal", images)
@@ -107,6 +110,7 @@ def test_false_calls_that_are_labelled_twice_are_not_each_others_neighbours(tmp_
     assert called[1] == 2 * called[0]
 
 
+@pytest.mark.slow
 def test_normals_that_are_in_the_memory_are_told(tmp_path, caplog):
     path = remembering(tmp_path / "best.ckpt")
     write_images(tmp_path / "some", np.concatenate([pictures(60, seed=60)[:7], pictures(30, seed=8)]))

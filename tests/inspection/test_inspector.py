@@ -46,6 +46,7 @@ def test_a_verdict_is_the_models_score_against_the_threshold(loaded):
     assert labels == {"normal", "abnormal"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "score", "options"),
     [("cae", "recon", {}), ("vae", "elbo", {}), ("beta_vae", "gradcon", {"latent": "sample", "draws": 2})],

@@ -153,6 +153,7 @@ def test_keys_filters_and_width(seen):
             assert page.evaluate("document.querySelector('header').offsetHeight") < 500, "half a phone's screen"
 
 
+@pytest.mark.slow
 def test_undecided_joints_and_mistakes(seen, tmp_path):
     paths = sorted((seen / "line/a board").iterdir())
     table = tmp_path / "verdicts.csv"

@@ -62,6 +62,7 @@ def scored(model, given):
     return {name: each.double().numpy() for name, each in score_with(output_of(given), model.scores).scores.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["add", "replace"])
 @pytest.mark.parametrize("known", [True, False])
 def test_the_false_call_rate_is_what_the_threshold_promises_on_fresh_normals_of_the_kind(how, known):
@@ -196,6 +197,7 @@ def nearest_by_hand(model, joints, images, whitened=False):
     return [images[np.square(each).sum(1).argmin()] for each in away]
 
 
+@pytest.mark.slow
 def test_an_abnormal_joint_is_shown_beside_what_it_is_nearest_to(shown):
     path, good, bad, joints = shown
     inspector = Inspector.load(path)
@@ -221,6 +223,7 @@ def test_the_report_names_what_is_beside_a_joint(shown, tmp_path):
         assert drawn.shape == (SIZE, panels * SIZE, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["add", "replace"])
 def test_new_normals_bring_their_pictures(shown, tmp_path, how):
     path, good, _, joints = shown
@@ -236,6 +239,7 @@ def test_new_normals_bring_their_pictures(shown, tmp_path, how):
         assert torch.equal(each[0].picture, thumbnails([picture])[0])
 
 
+@pytest.mark.slow
 def test_checkpoints_without_pictures_decide_all_the_same(shown, tmp_path):
     """Of earlier versions; and normals that are added to one have none, as the others would be missing."""
     path, _, _, joints = shown
@@ -258,6 +262,7 @@ def like(images, seed):
     return (images * 0.4 + 5 + noise).clip(0, 255).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_false_calls_that_are_added_are_not_called_again(trained, tmp_path):
     scenes = pictures(40, seed=7)
     write_images(tmp_path / "good", like(scenes, 1))

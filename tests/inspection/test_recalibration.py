@@ -27,6 +27,7 @@ def trained(tmp_path):
     return write_checkpoint(tmp_path / "best.ckpt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "parameters"),
     [("quantile", {"q": 0.9}), ("sigma", {"k": 1.5}), ("false_call_rate", {"rate": 0.1}), ("fixed", {"value": 0.25})],
@@ -103,6 +104,7 @@ def test_least_cost_on_a_labelled_set(trained, tmp_path):
     assert float(chosen["escapes_per_1000_bad"]) == pytest.approx(1000 * np.mean(bad <= value), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_other_names_of_the_normal_class_and_pictures_that_are_not_read(trained, tmp_path, caplog):
     """The same threshold as by the usual names; a picture that is not read is counted and ends with status 3."""
     path, _ = trained
@@ -163,6 +165,7 @@ def test_the_figure_marks_the_threshold():
         assert point.get_ydata()[0] == pytest.approx(y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -210,6 +213,7 @@ def test_the_command_is_called_threshold(tmp_path):
     assert shown.stderr == ""
 
 
+@pytest.mark.slow
 def test_the_summary_shows_the_trade_off(trained, tmp_path, capsys):
     path, _ = trained
     arguments = [f"checkpoint={path}", "rule=quantile"]

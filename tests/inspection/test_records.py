@@ -193,6 +193,7 @@ records.flush()
 """
 
 
+@pytest.mark.slow
 def test_several_processes_write_to_one_database(tmp_path):
     """Half of each one's rows are also another's."""
     for number in range(16):

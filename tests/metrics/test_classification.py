@@ -83,6 +83,7 @@ def test_curves_pass_through_every_threshold(case: Case) -> None:
     assert area == pytest.approx(auroc_by_pairs(scores, labels), abs=1e-5)
 
 
+@pytest.mark.slow
 @given(case=cases())
 @settings(deadline=None, max_examples=30)
 def test_ranking_sees_order_only(case: Case) -> None:
@@ -210,6 +211,7 @@ def test_order_of_rows_does_not_matter() -> None:
     assert one == evaluate(scores[shuffle], labels[shuffle], defects[shuffle].tolist(), 0.5)
 
 
+@pytest.mark.slow
 def test_thousand_resamples_of_ten_thousand_scores_are_quick() -> None:
     labels = np.repeat([0, 1], [8000, 2000])
     scores = np.random.default_rng(0).normal(labels, 1)

@@ -30,6 +30,7 @@ def test_nothing_tolerated_is_the_ordinary_test(n, m):
     assert p >= exact.pvalue * (1 - 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [25, 45, 73, 200, 1000])
 def test_the_probability_is_the_two_sided_tests_where_it_matters(n):
     """A batch that lies apart from a share of the reference; n is the usual one of two samples of 2 n."""

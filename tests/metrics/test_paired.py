@@ -110,6 +110,7 @@ def test_images_that_seeds_share_are_no_new_evidence():
         assert 0.9 < width(own[measure]) / (width(one[measure]) / np.sqrt(10)) < 1.1 * np.sqrt(2)
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_mean_nineteen_times_in_twenty_or_more():
     """Over repetitions of the whole experiment: 20 seeds, each with a test set of its own and a quality of its own."""
     rng = np.random.default_rng(3)

@@ -68,6 +68,7 @@ def test_false_call_rate_takes_the_conformal_order_statistic(n: int, rate: float
     assert fit_threshold(scores, FalseCallRate(rate)).value == place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "rate"), [(20, 0.1), (30, 0.05), (99, 0.2)])
 def test_false_call_rate_keeps_its_promise(n: int, rate: float) -> None:
     """Over many calibrations, the rate on new normals is floor(rate (n+1))/(n+1) <= rate, within binomial error."""

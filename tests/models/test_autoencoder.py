@@ -114,6 +114,7 @@ def test_first_step_is_unconstrained():
     assert model.gradient_constraint(squared_error(x, model(x)).mean()) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("algorithm", ["norm", "value"])

@@ -28,6 +28,7 @@ def test_nonsense_is_left_out(nonsense):
     assert cleaned.keys() == {"when", "what", "text", "brief"}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_a_log_works_and_threshold_begins_one(tmp_path, capsys):
     path, _ = write_checkpoint(tmp_path / "old.ckpt")
     assert threshold([f"checkpoint={path}", "show=true"]) == 0

@@ -163,6 +163,7 @@ def test_without_known_defects_combined_ranks_as_knn_and_says_so(caplog):
     assert np.array_equal(found["knn"].argsort(), found["combined"].argsort())
 
 
+@pytest.mark.slow
 def test_the_false_call_rate_is_what_the_threshold_promises_and_an_unknown_type_is_still_found():
     """Twelve draws: known defects of one axis, unknown ones of another."""
     rates, aurocs = [], {name: [] for name in ("classifier", "combined")}

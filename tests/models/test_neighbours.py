@@ -232,6 +232,7 @@ def test_an_outside_networks_features_are_statistics_of_its_code():
     torch.testing.assert_close(channel_statistics([maps]), torch.tensor(expected))
 
 
+@pytest.mark.slow
 def test_the_memory_is_bounded_by_a_seeded_choice(monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.setattr(fitting, "MEMORY", 10)

@@ -80,6 +80,7 @@ def test_annealed_capacity_by_hand():
     assert terms["loss"].item() == pytest.approx((recon + 7 * (kl - 10).abs() / 768).item(), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", [BetaTCVAE, AnnealedVAE])
 def test_they_train_save_and_load(kind, tmp_path):

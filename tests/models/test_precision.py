@@ -40,6 +40,7 @@ def test_auto_is_bfloat16_only_where_the_processor_computes_in_it(monkeypatch, t
     assert resolve_precision("auto", "auto") == "32-true"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 0.03])
 def test_kernels_in_bfloat16_are_as_true_as_the_layers(alpha, monkeypatch):
     """Cosine of all gradients with those in double precision, the constraint's own among them."""

@@ -50,6 +50,7 @@ def of_group(*groups):
     return [choice for choice in CHOICES if choice.startswith(tuple(f"{group}/" for group in groups))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_the_command_on_top_composes_and_takes_the_file(name):
     group, _, choice = name.removesuffix(".yaml").rpartition("/")
@@ -73,6 +74,7 @@ def test_what_an_agent_would_type_composes(path):
     assert compose_command(sweep.program, arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", of_group("data", "model", "threshold"))
 def test_every_key_of_a_target_is_one_of_its_parameters(choice, tmp_path):
     """Those take no key that they do not know."""
@@ -125,6 +127,7 @@ def schemas(group):
             yield from schemas(f"{group}/{name}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", of_group("hydra/launcher", "hydra/sweeper"))
 def test_every_key_of_a_plugin_is_one_of_its_own(choice):
     Plugins.instance()  # finds them
@@ -179,6 +182,7 @@ def test_a_key_that_nothing_reads_is_noticed():
     assert not is_read("sede")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["table2", "table3"])
 @pytest.mark.parametrize("scale", ["quick", "medium", "paper"])
 def test_a_scale_says_how_long_the_runs_of_a_table_are(scale, table):

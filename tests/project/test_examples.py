@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoints import pictures, write_checkpoint, write_images
-from commands import on_a_cluster
+from commands import SMALL_CLUSTER, on_a_cluster
 
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.joints import find_joints
@@ -28,7 +28,8 @@ def test_verdicts_of_a_cluster_are_those_of_predict(tmp_path, monkeypatch):
     write_images(tmp_path / "joints/b2", pictures(20, seed=1))
     (tmp_path / "joints/b2/zero.png").touch()
     options = [f"checkpoint={checkpoint}", "images=joints", "out=verdicts", "workers=2", "joints=10"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, **SMALL_CLUSTER, "PYTHONPATH": path}
     result = on_a_cluster(
         lambda: subprocess.run(
             [sys.executable, str(ROOT / "examples/ray_inspect.py"), *options],

@@ -29,6 +29,7 @@ def run_script(out: Path, **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["checks", "steps", "scores", "summary"])
 def test_parts_that_start_no_process(name, tmp_path, monkeypatch):
     """Fast, so that a change of the package that the script has not followed is found soon."""

@@ -120,6 +120,7 @@ def test_images_that_claim_more_than_they_have(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_images_that_would_take_long(tmp_path):
     """A few bytes must not take hours: of a PNG that goes on behind its last pixel, or a JPEG of scans without end."""
     start, ends = b"\x89PNG\r\n\x1a\n", chunk(b"IEND", b"")
@@ -170,6 +171,7 @@ TABLES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", [read_manifest, read_pads, read_footprints, read_fiducials])
 @given(content=TABLES)
 @in_a_folder
@@ -359,6 +361,7 @@ def repeated_entry():
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -389,6 +392,7 @@ KEYS = ("model", "state_dict", "hyper_parameters", "preprocessing", "precision",
 KEYS += ("epoch", "global_step", "callbacks", "optimizer_states")
 
 
+@pytest.mark.slow
 @given(changes=st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=4))
 @settings(in_a_folder, max_examples=100)
 def test_checkpoints_that_hold_nonsense(tmp_path, changes):

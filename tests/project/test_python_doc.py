@@ -15,6 +15,7 @@ from solder_vae.models.steps import TrainingModule
 DOCUMENT = Path(__file__).parents[2] / "docs" / "python.md"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_code_on_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -65,6 +65,7 @@ def test_readme_shows_before_it_tells():
     assert "| AUROC |" in top
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "command"), DOCUMENTED)
 def test_documented_commands_are_understood(page, command):
     check_command(command)

@@ -44,6 +44,7 @@ def imported():
     return dict(zip(requests, bare.answers(requests, Path.cwd()), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", WITHOUT_TORCH)
 def test_modules_without_torch(module, imported):
     assert imported[f"solder_vae.{module}"] == (0, "", [])
@@ -54,6 +55,7 @@ def test_a_module_with_torch_is_noticed(imported):
     assert (status, heavy) == (0, ["torch"]), said
 
 
+@pytest.mark.slow
 def test_an_inspection_does_without_what_only_training_needs():
     code = "import sys, solder_vae.inspection.batch; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
@@ -119,6 +121,7 @@ def told(tmp_path_factory):
     return dict(zip(map(" ".join, MISTAKES), bare.answers(requests, folder), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [" ".join(mistake) for mistake in MISTAKES])
 def test_mistakes_are_told_without_torch(arguments, told):
     status, said, heavy = told[arguments]
@@ -127,6 +130,7 @@ def test_mistakes_are_told_without_torch(arguments, told):
     assert heavy == []
 
 
+@pytest.mark.slow
 def test_every_option_of_a_run_is_refused_without_torch():
     """And before its import: what stands for no class, no path and no word of the user's own has wrong values."""
     done = subprocess.run(
@@ -137,6 +141,7 @@ def test_every_option_of_a_run_is_refused_without_torch():
     assert [answer for answer in answers if answer[2] is None] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -71,6 +71,10 @@ def inspect_wandb(run_directory: Path) -> dict[str, Any]:
     return json.loads(subprocess.check_output([*command, offline], text=True, timeout=300))
 
 
+# Ray starts workers ahead, which import what may not be needed, while its own processes have fixed 30 s to come up.
+SMALL_CLUSTER = {"RAY_prestart_worker_first_driver": "0", "RAY_enable_worker_prestart": "0"}
+
+
 def on_a_cluster(attempt: Callable[[], subprocess.CompletedProcess[str]]) -> subprocess.CompletedProcess[str]:
     """A command that starts a Ray cluster, again where Ray's own processes were not up within its fixed 15 seconds."""
     for _ in range(3):

@@ -41,6 +41,7 @@ def refused(*overrides):
     return readable(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -92,6 +93,7 @@ def test_what_cannot_be_right_is_refused(overrides, message):
     assert re.search(message, refused(*overrides))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -143,6 +145,7 @@ def test_what_lightning_refuses_is_told_in_its_words(override, message, tmp_path
         make_trainer(config_of(override), tmp_path, precision=FULL, logger=False, callbacks=[])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -3,6 +3,7 @@
 docs/project/trust.md says where bits may differ: another processor, another number of threads, another precision.
 """
 
+import itertools
 import locale
 import os
 import subprocess
@@ -77,12 +78,19 @@ def locales():
     return [name for name in wanted if name in listed] or [locale.getlocale()[0] or "C"]
 
 
+def surroundings():
+    """Whatever a machine may differ in at once: each has its own locale, time zone and seed of Python's hashes."""
+    zones, seeds = itertools.cycle(("Asia/Kathmandu", "America/St_Johns")), itertools.cycle(("0", "12345"))
+    return [
+        {"LC_ALL": name, "TZ": zone, "PYTHONHASHSEED": seed}
+        for name, zone, seed in zip(locales(), zones, seeds, strict=False)
+    ]
+
+
 CASES = [
     pytest.param({}, {}, id="a fresh process"),
     *(pytest.param({"data.num_workers": count}, {}, id=f"{count} workers") for count in (2, 4)),
-    *(pytest.param({}, {"LC_ALL": name}, id=f"locale {name}") for name in locales()),
-    *(pytest.param({}, {"TZ": zone}, id=f"time zone {zone}") for zone in ("Asia/Kathmandu", "America/St_Johns")),
-    *(pytest.param({}, {"PYTHONHASHSEED": seed}, id=f"hash seed {seed}") for seed in ("0", "12345")),
+    *(pytest.param({}, environment, id=" ".join(environment.values())) for environment in surroundings()),
 ]
 
 

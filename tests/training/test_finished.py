@@ -17,6 +17,7 @@ BEFORE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", BEFORE)
 def test_a_run_from_before_counts_if_rule_and_numbers_are_the_same(choice, tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps({"val/loss": 0.25}))
@@ -46,6 +47,7 @@ def config_of(*overrides):
     return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["cae", "beta_vae"])
 def test_a_run_of_an_earlier_version_counts(model, tmp_path):
     """Its config has no network's size, optimizer, schedule, plugins; and an ensemble of one."""
@@ -68,6 +70,7 @@ def test_a_run_of_an_earlier_version_counts(model, tmp_path):
     assert finished(config_of(f"model={model}"), tmp_path) is None, "another schedule"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides", [["trainer.max_epochs=5"], ["experiment=paper"], ["experiment=table2", "trainer.max_epochs=20"]]
 )
@@ -83,6 +86,7 @@ def test_a_run_from_before_min_steps_counts_where_its_epochs_were_given(override
     assert finished(config_of(*overrides, "trainer.min_steps=5", "callbacks=early_stopping"), tmp_path) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["table2", "table3"])
 def test_a_run_of_a_table_from_before_min_steps_had_the_default_epochs(table, tmp_path):
     config = config_of(f"experiment={table}", "trainer.min_steps=0")

@@ -22,6 +22,7 @@ def config_of(*overrides):
     return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
 
 
+@pytest.mark.slow
 def test_the_sweep_of_the_readme_has_eight_trainings():
     assert " ".join(HEADLINE) in (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     betas, scores = (text.partition("=")[2].split(",") for text in HEADLINE[1:])
@@ -29,6 +30,7 @@ def test_the_sweep_of_the_readme_has_eight_trainings():
     assert (len(jobs), len({training_digest(job) for job in jobs})) == (12, 8)
 
 
+@pytest.mark.slow
 def test_what_changes_a_weight_is_another_training():
     base = training_digest(config_of("score=recon"))
     same = ("score=elbo", "threshold=sigma", "score.latent=sample", "pictures=false", "logger.mode=online")

@@ -17,6 +17,7 @@ def config_of(*overrides):
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("images", "overrides", "epochs"),
     [

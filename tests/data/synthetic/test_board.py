@@ -16,6 +16,7 @@ def picture():
     return render_board(seed=0)
 
 
+@pytest.mark.slow
 def test_fiducials_are_where_the_board_says(picture):
     """Measured in the picture itself: the bright disc's centre of mass."""
     for x, y in picture.fiducials.values():

@@ -49,6 +49,7 @@ def test_written_images_are_the_rendered_ones(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "out" / table[3]["image"]), expected)
 
 
+@pytest.mark.slow
 def test_what_the_command_writes_is_a_data_folder(tmp_path):
     main(["--out", str(tmp_path / "out"), "-n", "60"])
     tables = FolderSource(root=str(tmp_path / "out" / "images")).tables()

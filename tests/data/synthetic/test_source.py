@@ -76,6 +76,7 @@ def test_empty_splits_are_empty_tables():
     assert tables["test"].images.shape == (0, 64, 64, 3)
 
 
+@pytest.mark.slow
 @given(seeds, indices, types, st.floats(0, 1))
 @settings(max_examples=40, deadline=None)
 def test_every_image_is_sound(seed, index, defect, severity):
@@ -105,6 +106,7 @@ def test_seed_stream_and_index_each_matter(other):
     assert not same(render(0, "train", 0), render(*other))
 
 
+@pytest.mark.slow
 def test_an_image_does_not_depend_on_how_many_are_made():
     few, many = small().tables(), small(train=7, test_normal=5, test_abnormal=20).tables()
     np.testing.assert_array_equal(few["train"].images, many["train"].images[:4])
@@ -112,6 +114,7 @@ def test_an_image_does_not_depend_on_how_many_are_made():
     np.testing.assert_array_equal(few["test"].images[3:], many["test"].images[5:14])
 
 
+@pytest.mark.slow
 def test_an_image_does_not_depend_on_the_process(monkeypatch):
     monkeypatch.setattr(worker, "_WORTH_PROCESSES", 2)
     jobs = [("train", index, NORMAL) for index in range(5)] + [("test_abnormal", 0, "bridge")]
@@ -135,6 +138,7 @@ def test_bytes_are_the_same_in_a_fresh_interpreter_with_other_threads():
     assert printed.stdout.strip() == hashlib.sha256(here).hexdigest()
 
 
+@pytest.mark.slow
 def test_a_failing_worker_is_told_with_its_last_words(monkeypatch):
     monkeypatch.setattr(worker, "_WORTH_PROCESSES", 2)
     jobs = [("train", 0, "no such defect")] * 4
@@ -145,6 +149,7 @@ def test_a_failing_worker_is_told_with_its_last_words(monkeypatch):
 # No shortcut
 
 
+@pytest.mark.slow
 @given(seeds, indices, st.sampled_from(list(DEFECTS)), st.floats(0, 1))
 @settings(max_examples=25, deadline=None)
 def test_a_defect_changes_nothing_about_how_the_picture_is_taken(seed, index, defect, severity):

@@ -83,6 +83,7 @@ def read(path):
 # where the crops lie
 
 
+@pytest.mark.slow
 def test_crops_lie_on_the_joints(picture, options):
     truth = true_centers(picture)
     by_placement = read_board(options())
@@ -335,6 +336,7 @@ def insides(picture, board, rim=4):
     ]
 
 
+@pytest.mark.slow
 def test_no_name_hides_a_joint_or_another_name(options):
     """Whichever joints are called; each name is as large as it is alone."""
     board = read_board(options())

@@ -124,6 +124,7 @@ def test_noise_of_each_image_is_refused(tmp_path):
         export.write_onnx(inspector, tmp_path / "model.onnx")
 
 
+@pytest.mark.slow
 def test_parity_sees_a_wrong_score_a_wrong_label_and_a_wrong_preparation(tmp_path):
     inspector = inspector_of(tmp_path)
     right = as_function(InspectionGraph(inspector))

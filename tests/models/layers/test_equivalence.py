@@ -77,6 +77,7 @@ def test_objective_and_all_gradients_equal_the_published_networks(alpha, height,
         assert our_norm.num_batches_tracked == their_norm.num_batches_tracked
 
 
+@pytest.mark.slow
 def test_ten_steps_of_training_stay_together():
     model = BetaVAE(alpha=0.03).double()
     network = published.published_twin(model)
@@ -146,6 +147,7 @@ def calls_of(monkeypatch, name):
     return calls
 
 
+@pytest.mark.slow
 def test_which_kernels_are_used_when(monkeypatch):
     model = BetaVAE()
     x = images(40, 64, 64).float()

@@ -108,6 +108,7 @@ def near(greys):
     return near_groups(hashes, np.array(greys)[..., None], np.arange(len(greys)))
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.integers(2, 40), st.integers(0, 99))
 def test_near_groups_are_what_all_near_pairs_connect(count, seed):
@@ -127,6 +128,7 @@ def test_near_groups_are_what_all_near_pairs_connect(count, seed):
     assert near(images) == sorted(expected, key=lambda group: (-len(group), group))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -159,6 +161,7 @@ def test_chains_are_followed_across_many_pairs(monkeypatch):
     assert near(greys[:1]) == []
 
 
+@pytest.mark.slow
 def test_thousands_of_images_take_seconds():
     """Also if all show the same, which makes every pair a pair of near duplicates."""
     images = np.random.default_rng(0).integers(0, 256, (6000, 16, 16), dtype=np.uint8)
@@ -311,6 +314,7 @@ def test_a_shortcut_that_the_view_does_not_remove(tmp_path):
     assert "stop The controlled view does not remove it: there sharpness alone" in said
 
 
+@pytest.mark.slow
 def test_clean_data_get_a_clean_verdict(tmp_path):
     write_images(tmp_path / "normal", pictures(400, 40))
     write_images(tmp_path / "short", pictures(100, 40, seed=1))
@@ -349,6 +353,7 @@ def test_nothing_readable_is_a_report_too(tmp_path):
     page(found, facts(found, "x"))
 
 
+@pytest.mark.slow
 def test_the_embedded_set_is_audited(tmp_path):
     counts = {"train": 12, "val": 4, "test_normal": 5, "test_abnormal": 9}
     found = audit(SyntheticSource(16, **counts, cache_dir=tmp_path, render_workers=1))

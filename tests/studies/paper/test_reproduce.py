@@ -209,6 +209,7 @@ def test_texts_are_no_markup():
     assert r"</script>\| |" in to_markdown("title", blocks)
 
 
+@pytest.mark.slow
 def test_help_at_once(tmp_path):
     started = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = run_command("reproduce", "--help", cwd=tmp_path, fresh=True)

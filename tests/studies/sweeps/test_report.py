@@ -206,6 +206,7 @@ def drawn(tmp_path):
     return {name: figure for name, figure, _ in figures(found)}, found
 
 
+@pytest.mark.slow
 def test_metrics_are_drawn_against_beta_with_a_band_over_the_seeds(drawn):
     plots, _ = drawn
     assert list(plots) == ["beta_0", "parallel", "roc_recon", "roc_elbo"]
@@ -238,6 +239,7 @@ def test_metrics_are_drawn_against_any_swept_setting(tmp_path):
     assert {line.get_linestyle() for line in names.get_lines() if line.get_label() == "recon"} == {"None"}
 
 
+@pytest.mark.slow
 def test_the_best_row_is_marked_with_its_interval_and_rows_can_be_sorted(drawn, tmp_path):
     for path in tmp_path.glob("*/predictions.csv"):
         header, *lines = path.read_text().splitlines()
@@ -256,6 +258,7 @@ def test_the_best_row_is_marked_with_its_interval_and_rows_can_be_sorted(drawn, 
     assert "0.014: best, 0." in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_every_run_under_every_score_is_a_line_across_the_settings(drawn):
     axes = drawn[0]["parallel"].axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["beta", "score", "AUROC", "F1"]
