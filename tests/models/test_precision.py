@@ -22,15 +22,17 @@ def test_what_the_user_chose_stays(chosen):
 
 
 @pytest.mark.parametrize(
-    ("tiles", "products", "expected"),
+    ("tiles", "products", "allowed", "expected"),
     [
-        (False, False, "32-true"),
-        (True, False, "bf16-mixed"),
-        (False, True, "bf16-mixed"),
-        (True, True, "bf16-mixed"),
+        (False, False, True, "32-true"),
+        (True, False, True, "bf16-mixed"),
+        (False, True, True, "bf16-mixed"),
+        (True, True, True, "bf16-mixed"),
+        (True, True, False, "32-true"),
     ],
 )
-def test_auto_is_bfloat16_only_where_the_processor_computes_in_it(monkeypatch, tiles, products, expected):
+def test_auto_is_bfloat16_only_where_the_processor_computes_in_it(monkeypatch, tiles, products, allowed, expected):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: allowed)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: products)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
