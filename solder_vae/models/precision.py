@@ -58,5 +58,5 @@ def computes_in_bfloat16() -> bool:
 
     has_unit = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     # oneDNN, whose kernels use it, may be kept from it: ONEDNN_MAX_CPU_ISA.
-    may_use_it = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    may_use_it = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return bool(has_unit and may_use_it)
