@@ -17,7 +17,7 @@ from solder_vae.studies.paper.operating_point import (
     origin,
 )
 from solder_vae.studies.paper.plan import CLAIMS, Comparison, Row
-from solder_vae.studies.paper.results import Results, RowResult
+from solder_vae.studies.paper.results import Results
 from solder_vae.studies.paper.sampled import SampledTests
 from solder_vae.studies.sweeps.table import spread
 from solder_vae.utils.document import Block, Bullets, Heading, Table, Text
@@ -109,12 +109,11 @@ def readings(results: Results, sampled: Mapping[Row, SampledTests]) -> Iterator[
     if not sampled:
         yield Text("Tests with drawn latents were not made (sampled_tests=0).")
     lines = [
-        [str(row), spread_with_count(result), str(sampled.get(row, "-")), str(PRINTED[row].f1)]
+        [str(row), *map(spread_with_count, (result.values[f"{PAPER_RATE}/f1"], sampled.get(row))), str(PRINTED[row].f1)]
         for row, result in results.rows.items()
     ]
     yield Table(["", "training runs here", "tests of seed 0's run", "paper"], lines)
 
 
-def spread_with_count(result: RowResult) -> str:
-    values: Sequence[float | None] = result.values[f"{PAPER_RATE}/f1"]
-    return f"{spread(values)} ({len(values)})"
+def spread_with_count(values: Sequence[float | None] | None) -> str:
+    return f"{spread(values)} ({len(values)})" if values is not None else "-"

@@ -83,16 +83,22 @@ def check_values(config: DictConfig) -> None:
     check_data(config.data)
 
 
+def of_seed(config: DictConfig, seed: int) -> DictConfig:
+    """The config of a seed's runs."""
+    found = config.copy()
+    found.seed, found.few_normals = seed, "accept"  # the report tells of how many normals a result is
+    return found
+
+
 def data_of_seed(config: DictConfig, seed: int) -> SolderDataModule:
     """The images of a seed's runs."""
     from solder_vae.training.checks import check_tables
     from solder_vae.utils.config import build
 
-    of_seed = config.copy()
-    of_seed.seed, of_seed.few_normals = seed, "accept"  # the report tells of how many normals a result is
-    data: SolderDataModule = build(of_seed.data)
+    config = of_seed(config, seed)
+    data: SolderDataModule = build(config.data)
     data.setup()
-    check_tables(data, of_seed)
+    check_tables(data, config)
     return data
 
 
@@ -237,16 +243,10 @@ def log_summary(
 def data_sentence(config: DictConfig, choice: str, data: SolderDataModule) -> str:
     from solder_vae.data.table import describe
 
-    same = data_seed(config, 0) == data_seed(config, 1)
+    same = of_seed(config, 0).data.seed == of_seed(config, 1).data.seed
     apart = "all seeds see the same split" if same else "each seed has its own split (embedded set: its own images)"
     counts = ", ".join(" ".join(line.split()) for line in describe(data.tables).splitlines())
     return f"data={choice}; {apart}. Seed 0: {counts}"
-
-
-def data_seed(config: DictConfig, seed: int) -> int:
-    of_seed = config.copy()
-    of_seed.seed, of_seed.few_normals = seed, "accept"  # the report tells of how many normals a result is
-    return int(of_seed.data.seed)
 
 
 def versions() -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from statistics import mean, stdev
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,18 +17,12 @@ from solder_vae.models.scores import PER_IMAGE
 from solder_vae.studies.paper.operating_point import PAPER_RATE, at_point
 from solder_vae.studies.paper.plan import TABLE_2, Row
 from solder_vae.studies.paper.runs import Run, Runs
+from solder_vae.studies.sweeps.table import known
 
 log = logging.getLogger(__name__)
 
 
-class SampledTests(NamedTuple):
-    """F1 at the paper's rate and mix, one value a test."""
-
-    f1: list[float]
-
-    def __str__(self) -> str:
-        deviation = stdev(self.f1) if len(self.f1) > 1 else 0.0
-        return f"{mean(self.f1):.3f} ± {deviation:.3f} ({len(self.f1)})"
+SampledTests = list[float]  # F1 at the paper's rate and mix, one value a test
 
 
 def sampled_tests(runs: Runs, val: Images, test: ImageTable, count: int) -> dict[Row, SampledTests]:
@@ -67,7 +59,7 @@ def tests_of(run: Run, rows: list[Row], val: Images, test: ImageTable, count: in
     for row in rows:
         draws = drawn[row.score]
         numbers = [at_point(scores, labels, normals[row.score], row, PAPER_RATE)["f1"] for scores in draws]
-        tests[row] = SampledTests([value for value in numbers if value is not None])
+        tests[row] = known(numbers)
     return tests
 
 

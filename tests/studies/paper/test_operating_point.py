@@ -22,8 +22,8 @@ from solder_vae.studies.paper.operating_point import (
     threshold,
 )
 from solder_vae.studies.paper.plan import CLAIMS, of_beta, table_2_row
-from solder_vae.studies.paper.point_tables import order_sentences
-from solder_vae.studies.paper.sampled import SampledTests, drawn_scores
+from solder_vae.studies.paper.point_tables import order_sentences, spread_with_count
+from solder_vae.studies.paper.sampled import drawn_scores
 
 ROW = of_beta(3.0, "gradcon")
 
@@ -92,4 +92,4 @@ def test_sampled_tests_are_the_draws_whose_mean_is_the_score():
     fixed = drawn_scores(CAE(latent="sample", draws=4, noise="per_image").eval(), images, ["recon"])["recon"]
     assert fixed.shape == (4, 3)
     assert (fixed == fixed[0]).all()
-    assert str(SampledTests([0.5, 0.7])) == "0.600 ± 0.141 (2)"
+    assert spread_with_count([0.5, 0.7]) == "0.600 ± 0.141 (2)"
