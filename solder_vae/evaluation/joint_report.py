@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from solder_vae.data.image_files import LUMA, Image, base64_of_jpeg
 from solder_vae.data.names import NORMAL_NAMES
-from solder_vae.evaluation.rule_sentence import VALIDATION
+from solder_vae.evaluation.rule_sentence import VALIDATION, decision_sentence
 from solder_vae.metrics.by_type import OfType, own_thresholds
 from solder_vae.metrics.threshold import Threshold
 from solder_vae.models.history import Entry, line, lines
@@ -83,8 +83,8 @@ def page(
     primary: str,
     reconstructs: bool,
     title: str,
-    sentence: str,
     source: str,
+    count: int,
     of_types: Mapping[str, OfType] | None = None,
     kinds: Sequence[str] = (),
     drift: str = "",
@@ -100,13 +100,16 @@ def page(
         threshold: the one that decided.
         primary: name of the score that decided.
         reconstructs: whether the pictures show reconstructions.
-        title, sentence, source: the page's title, what the threshold promises, where all of it comes from.
+        title, source: the page's title, and where all of it comes from.
+        count: how many joints there are; where these are not all of them, the page says so.
         of_types: normals and thresholds by component type.
         kinds: types of defects that are known, to choose from.
         log: what was done to the model.
         of_normals: what the normals are.
         drift: how the joints differ from those the model was trained on, "" where nothing is to be told.
     """
+    if len(joints) < count:
+        source += f" Here are the {len(joints)} worst joints; predictions.csv has all {count}."
     own = own_thresholds(of_types or {}, primary)
     scores = {kind: (of_types or {})[kind].scores[primary].tolist() for kind in own}
     data = {
@@ -114,7 +117,7 @@ def page(
         "drift": drift,
         "log": {"line": line(log), "lines": lines(log)},
         "of_normals": of_normals,
-        "sentence": sentence,
+        "sentence": decision_sentence(threshold, primary, of_normals, of_types or {}),
         "source": source,
         "primary": primary,
         "panels": ["joint", *(["reconstruction"] if reconstructs else []), "anomaly map"],

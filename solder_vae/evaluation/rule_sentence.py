@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from solder_vae.metrics.by_type import OfType, types_sentence
 from solder_vae.metrics.threshold import Threshold
 from solder_vae.models.history import THRESHOLDS, Entry, entry
 
@@ -38,6 +41,11 @@ def expected(threshold: Threshold, normals: str = VALIDATION) -> str:
 def rule_sentence(threshold: Threshold, primary: str, normals: str = VALIDATION) -> str:
     """The threshold, how it was set, and the false-call rate to expect of it."""
     return f"Threshold of {primary}: {threshold.value:.4g} ({rule_of(threshold)}). {expected(threshold, normals)}."
+
+
+def decision_sentence(threshold: Threshold, primary: str, normals: str, of_types: Mapping[str, OfType]) -> str:
+    """The threshold over all, as in :func:`rule_sentence`, and those within component types."""
+    return " ".join(filter(None, [rule_sentence(threshold, primary, normals), types_sentence(of_types, primary)]))
 
 
 def threshold_entry(threshold: Threshold, primary: str, normals: str = VALIDATION, where: str = "") -> Entry:

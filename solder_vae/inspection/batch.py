@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from solder_vae.evaluation.joint_report import facts, headline, page
-from solder_vae.evaluation.rule_sentence import rule_sentence
+from solder_vae.evaluation.rule_sentence import decision_sentence
 from solder_vae.inspection.drift import BatchLooks
 from solder_vae.inspection.inspector import Inspector, Unreadable
 from solder_vae.inspection.joints import Joint
 from solder_vae.inspection.predictions import inspect_on_processes, inspect_rows
-from solder_vae.metrics.by_type import types_sentence
 from solder_vae.metrics.drift import Drift
 from solder_vae.models.classifier import LIKENESS_COLUMNS
 from solder_vae.models.history import line
@@ -124,10 +123,10 @@ def inspect_into(
         primary=inspector.primary,
         reconstructs=RECONSTRUCTION in inspector.model.provides,
         title=headline(len(predictions), inspection.abnormal),
-        sentence=decision_sentence(inspector),
         of_types=inspector.of_types,
         kinds=inspector.model.known_defects,
-        source=origin(inspection, source, len(cards)),
+        source=f"Checkpoint {printable(source)}.",
+        count=len(predictions),
         drift=drift.sentence,
         log=inspector.model.log,
         of_normals=inspector.of_normals,
@@ -190,29 +189,13 @@ def json_head(
     }
 
 
-def decision_sentence(inspector: Inspector) -> str:
-    """The threshold over all, and those within component types."""
-    of_types = types_sentence(inspector.of_types, inspector.primary)
-    return " ".join(
-        [rule_sentence(inspector.threshold, inspector.primary, inspector.of_normals), *([of_types] if of_types else [])]
-    )
-
-
-def origin(inspection: Inspection, source: str, cards: int) -> str:
-    """Where the report's contents come from, and how many joints it leaves out."""
-    text = f"Checkpoint {printable(source)}."
-    if cards < len(inspection.predictions):
-        text += f" Here are the {cards} worst joints; predictions.csv has all {len(inspection.predictions)}."
-    return text
-
-
 def print_summary(inspector: Inspector, inspection: Inspection, out: Path) -> None:
     """The counts, what the threshold promises, the speed; on stderr what could not be read."""
     joints = len(inspection.predictions)
     if inspection.drift.told:
         print(inspection.drift.sentence)
     print(f"{headline(joints, inspection.abnormal)}.")
-    print(decision_sentence(inspector))
+    print(decision_sentence(inspector.threshold, inspector.primary, inspector.of_normals, inspector.of_types))
     if told := line(inspector.model.log):
         print(f"The checkpoint: {told}")
     if joints:

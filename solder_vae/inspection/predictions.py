@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
+from solder_vae.evaluation.joint_report import overlay, strip
 from solder_vae.evaluation.looks import Looks, looks_of
-from solder_vae.inspection.inspector import Inspector, Unreadable
+from solder_vae.inspection.inspector import Inspector, Unreadable, Verdict
 from solder_vae.inspection.joints import BATCH, Joint
-from solder_vae.inspection.report import picture
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.processes import end_with_parent, ignore_interrupts, share_of_threads
 
@@ -35,6 +35,17 @@ def inspect_rows(inspector: Inspector, joints: Iterable[Joint]) -> Iterator[Row]
             yield result
         else:
             yield result.row, looks_of(result.image, result.native_size), partial(picture, result)
+
+
+def picture(verdict: Verdict) -> dict[str, Any]:
+    """Joint, reconstruction (of a model that has one) and anomaly map beside each other, as base64 of a JPEG image.
+
+    Beside an abnormal joint come the good joint and the known defect that it is nearest to, and what these are.
+    """
+    recon = [] if verdict.recon is None else [verdict.recon]
+    near = [each.picture.numpy() for each in verdict.near]
+    drawn = strip([verdict.image, *recon, overlay(verdict.image, verdict.heat_map), *near])
+    return {"picture": drawn, **({"near": [each.caption for each in verdict.near]} if near else {})}
 
 
 AHEAD = 4  # batches that each process gets in advance

@@ -11,8 +11,6 @@ import numpy as np
 from solder_vae.data.image_files import Image
 from solder_vae.evaluation.evaluate import Evaluation, anomaly_maps, reconstruct
 from solder_vae.evaluation.joint_report import facts, headline, overlay, page, strip
-from solder_vae.evaluation.rule_sentence import rule_sentence
-from solder_vae.metrics.by_type import types_sentence
 from solder_vae.models.classifier import LIKENESS_COLUMNS
 from solder_vae.models.detector import Detector
 from solder_vae.models.scores import RECONSTRUCTION
@@ -41,10 +39,7 @@ def write_report(directory: Path, model: Detector, evaluation: Evaluation) -> No
         rows = worst[start : start + _AT_ONCE]
         pictures = strips(model, evaluation, rows)
         cards += [{**card(evaluation, row), "picture": drawn} for row, drawn in zip(rows, pictures, strict=True)]
-    sentences = [rule_sentence(evaluation.threshold, evaluation.primary, evaluation.of_normals)]
-    sentences += [sentence] if (sentence := types_sentence(evaluation.of_types, evaluation.primary)) else []
     count = len(evaluation.table)
-    shown = f" Here are the {len(cards)} worst joints; predictions.csv has all {count}." if len(cards) < count else ""
     html = page(
         cards,
         [],
@@ -53,8 +48,8 @@ def write_report(directory: Path, model: Detector, evaluation: Evaluation) -> No
         primary=evaluation.primary,
         reconstructs=RECONSTRUCTION in model.provides,
         title=f"Test: {headline(count, int(evaluation.predicted.sum()))}",
-        sentence=" ".join(sentences),
-        source=f"The test joints of the run in this folder, best.ckpt.{shown}",
+        source="The test joints of the run in this folder, best.ckpt.",
+        count=count,
         of_types=evaluation.of_types,
         of_normals=evaluation.of_normals,
         kinds=model.known_defects,

@@ -343,7 +343,7 @@ def report_of(path, count, inspector):
         primary="gradcon",
         reconstructs=True,
         title="a <b>title</b>",
-        sentence="",
+        count=count,
         source="</script><b>",
     )
     path.write_text(text, encoding="utf-8")
