@@ -238,19 +238,21 @@ def validate(model: Detector, data: SolderDataModule) -> tuple[dict[str, float],
     images = table.images
     every = math.ceil(len(images) / IMAGES_FOR_SCALE)
     terms: dict[str, Tensor] = {}
-    columns, maps = Columns(), []
+    batches: list[dict[str, Tensor]] = []
+    maps, seen = [], 0
     for number, output in enumerate(outputs(model, table, data.batch_size, "validation")):
         size = len(output.images)
+        seen += size
         with torch.no_grad():
             code = output.code
             of_batch = {} if code is None else model.validation_terms(output.images, code, number)
             for name, value in of_batch.items():
                 terms[name] = terms.get(name, torch.zeros((), device=value.device)) + value * size
-        columns.add(output)
-        chosen = slice((size - len(columns)) % every, None, every)  # evenly spaced images
+        batches.append(output.scores)
+        chosen = slice((size - seen) % every, None, every)  # evenly spaced images
         maps.append(output_map(rows_of(output, chosen)).cpu().numpy())
     summary = {f"val/{name}": float(value / len(images)) for name, value in terms.items()}
-    return {**summary, **model.validation_summary()}, columns.scores(), map_scale(np.concatenate(maps))
+    return {**summary, **model.validation_summary()}, joined(batches), map_scale(np.concatenate(maps))
 
 
 def run_test(
@@ -260,17 +262,18 @@ def run_test(
     type of known defect each looks like.
     """
     table = data.tables["test"]
-    columns, maps, recons = Columns(), [], []
+    batches: list[dict[str, Tensor]] = []
+    maps, recons = [], []
     likeness: list[Likeness] = []
     for output in outputs(model, table, data.batch_size, "test"):
-        columns.add(output)
+        batches.append(output.scores)
         likeness += model.likeness(output.features) or []
         if table.masks is not None:
             maps.append(output_map(output).cpu().numpy())
         if len(table) <= RECONS_KEPT and output.recon is not None:
             recons.append(to_images(output.recon))
     return (
-        columns.scores(),
+        joined(batches),
         np.concatenate(maps) if maps else None,
         np.concatenate(recons) if recons else None,
         likeness or None,
@@ -283,23 +286,9 @@ def outputs(model: Detector, table: ImageTable, batch_size: int, what: str) -> I
     return tracked(ran, what, math.ceil(len(table) / batch_size))
 
 
-class Columns:
+def joined(batches: Sequence[Mapping[str, Tensor]]) -> Scores:
     """Scores of batches, one after the other."""
-
-    def __init__(self) -> None:
-        self.batches: list[dict[str, Tensor]] = []
-        self.count = 0
-
-    def __len__(self) -> int:
-        return self.count
-
-    def add(self, output: ModelOutput) -> None:
-        self.batches.append({name: values.cpu() for name, values in output.scores.items()})
-        self.count += len(output.images)
-
-    def scores(self) -> Scores:
-        names = self.batches[0]
-        return {name: torch.cat([batch[name] for batch in self.batches]).numpy().astype(np.float64) for name in names}
+    return {name: torch.cat([batch[name] for batch in batches]).cpu().double().numpy() for name in batches[0]}
 
 
 def rows_of(output: ModelOutput, rows: slice) -> ModelOutput:
