@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from solder_vae.data.framing import SQUARE
 from solder_vae.data.image_files import Image
 from solder_vae.data.synthetic import DEFECTS, render
 from solder_vae.data.transforms import prepare
-from solder_vae.inspection.inspector import Inspector, Verdict
+from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.onnx.graph import OUTPUTS
 from solder_vae.utils.labels import NORMAL
 from solder_vae.utils.threads import busy, tracked
@@ -79,33 +78,18 @@ def compare(inspector: Inspector, graph: Run, count: int = PARITY_IMAGES) -> Par
     if inspector.crop != SQUARE:  # and long boxes
         images[::2] = [image[len(image) // 4 : -len(image) // 4] for image in images[::2]]
     resized = np.stack([prepare(image, inspector.image_size, inspector.crop) for image in images])
-    ran = (graph(image[None]) for image in tracked(images, "Comparing", count))
-    alone = [np.concatenate(part) for part in zip(*ran, strict=True)]
+    singly = (graph(image[None]) for image in tracked(images, "Comparing", count))
+    alone = [np.concatenate(part) for part in zip(*singly, strict=True)]
     with busy("Comparing with the checkpoint"):
-        one, other = _difference(inspector.score(images), alone), _difference(inspector.score(resized), graph(resized))
+        ran = [np.concatenate(ways) for ways in zip(alone, graph(resized), strict=True)]
+        verdicts = [*inspector.score(images), *inspector.score(resized)]
+    scores = np.array([verdict.score for verdict in verdicts]).reshape(2, count)
+    # A GradCon score may be about zero, where a relative difference means nothing.
+    scale = np.maximum(np.abs(scores), 0.1 * np.abs(scores).mean(1, keepdims=True))
+    unlike = ran[1] != np.array([verdict.abnormal for verdict in verdicts])
     return Parity(
         images=count,
-        difference=max(one.difference, other.difference),
-        labels=int((one.labels | other.labels).sum()),
-        heat=max(one.heat, other.heat),
-    )
-
-
-class _Difference(NamedTuple):
-    """What differs between verdicts and a graph's outputs, as in :class:`Parity`; ``labels`` ``(N,)`` bool."""
-
-    difference: float
-    labels: NDArray[np.bool_]
-    heat: float
-
-
-def _difference(verdicts: list[Verdict], ran: list[Any]) -> _Difference:
-    scores = np.array([verdict.score for verdict in verdicts])
-    # A GradCon score may be about zero, where a relative difference means nothing.
-    scale = np.maximum(np.abs(scores), 0.1 * np.abs(scores).mean())
-    maps = np.stack([verdict.heat_map for verdict in verdicts])
-    return _Difference(
-        difference=float((np.abs(ran[0] - scores) / scale).max()),
-        labels=ran[1] != np.array([verdict.abnormal for verdict in verdicts]),
-        heat=float(np.abs(ran[2] - maps).max()),
+        difference=float((np.abs(ran[0].reshape(2, count) - scores) / scale).max()),
+        labels=int(unlike.reshape(2, count).any(0).sum()),
+        heat=float(np.abs(ran[2] - np.stack([verdict.heat_map for verdict in verdicts])).max()),
     )
