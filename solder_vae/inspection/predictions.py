@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from solder_vae.inspection.inspector import Inspector, Unreadable, Verdict
 from solder_vae.inspection.joints import BATCH, Joint
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.processes import end_with_parent, ignore_interrupts, share_of_threads
+from solder_vae.utils.threads import in_order
 
 Row = tuple[dict[str, Any], Looks, Callable[[], dict[str, Any]]] | Unreadable
 """A joint's verdict as a row, how its picture looks, and what draws the report's (few are shown); or why there is none.
@@ -72,27 +72,16 @@ def inspect_on_processes(inspector: Inspector, joints: Iterable[Joint], processe
     model.write_bytes(pickle.dumps(inspector.model.cpu()))
     settings = (model, gpu, share_of_threads(processes), numbers)
     executor = ProcessPoolExecutor(processes, mp_context=spawn, initializer=prepare, initargs=settings)
-    source = iter(joints)
-    pending: deque[Future[list[Row]]] = deque()
-
-    def submit() -> None:
-        if batch := list(islice(source, BATCH)):
-            pending.append(executor.submit(inspect_batch, batch))
-
     try:
         with ignore_interrupts():
-            submit()  # starts the processes
-        for _ in range(AHEAD * processes):
-            submit()
-        while pending:
-            yield from pending.popleft().result()
-            submit()
+            for _ in range(processes):
+                executor.submit(os.getpid)  # starts a process
+        yield from in_order(executor, inspect_batch, joints, BATCH, AHEAD * processes)
     except BrokenProcessPool as error:
         raise UserError(
             "A process that inspects was killed, most likely for want of memory: use fewer processes=..."
         ) from error
     finally:
-        executor.shutdown(cancel_futures=True)
         folder.cleanup()
 
 

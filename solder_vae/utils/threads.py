@@ -7,7 +7,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from itertools import islice
@@ -41,13 +41,20 @@ def in_threads(
 
     joblib's generator is as fast, but goes on to the last item even if the caller has stopped.
     """
-    source = iter(items)
     pool = ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1), thread_name_prefix="ahead")
+    return in_order(pool, lambda part: [work(item) for item in part], items, together, ahead)
+
+
+def in_order(
+    pool: Executor, work: Callable[[list[S]], list[T]], items: Iterable[S], together: int, ahead: int
+) -> Iterator[T]:
+    """The results of ``work`` on parts of the items, in their order; see :func:`in_threads`. Ends the pool."""
+    source = iter(items)
     pending: deque[Future[list[T]]] = deque()
 
     def submit() -> None:
         if part := list(islice(source, together)):
-            pending.append(pool.submit(lambda: [work(item) for item in part]))
+            pending.append(pool.submit(work, part))
 
     try:
         for _ in range(ahead):
