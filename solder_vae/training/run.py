@@ -195,8 +195,8 @@ def judge(
     checkpoint: Checkpoint, data: SolderDataModule, evaluation: Evaluation, directory: Path, config: DictConfig
 ) -> Verdict:
     """The verdict on a run, with its curve out of metrics.csv if it was trained by steps."""
-    history, steps = directory / "metrics.csv", checkpoint.get("global_step")
-    losses = read_history(history).get("val/loss", []) if history.is_file() else []
+    steps = checkpoint.get("global_step")
+    losses = read_history(directory / "metrics.csv").get("val/loss", [])
     commands = RunCommands(
         HydraConfig.get().overrides.task,
         shortest(directory),

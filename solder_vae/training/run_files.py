@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from solder_vae.models.classifier import LEAST_OF_TYPE, LIKENESS_COLUMNS, Likene
 from solder_vae.models.detector import Detector
 from solder_vae.models.scores import RECONSTRUCTION
 from solder_vae.training.loggers import Dashboard, log_lineage
+from solder_vae.training.resume import earlier_rows
 from solder_vae.training.run_report import write_report
 from solder_vae.utils.files import atomic_file
 from solder_vae.utils.tables import write_csv
@@ -91,19 +91,13 @@ def figures(directory: Path, model: Detector, evaluation: Evaluation) -> Iterato
 def read_history(path: Path) -> dict[str, list[float | None]]:
     """The CSV logger's ``train/...`` and ``val/...`` series, one value an epoch (None where there is none)."""
     epochs: dict[int, dict[str, float]] = {}
-    names: dict[str, None] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["epoch"]:
-                values = {key: float(value) for key, value in row.items() if value and is_series(key)}
-                epochs.setdefault(int(row["epoch"]), {}).update(values)
-                names |= dict.fromkeys(values)
+    for row in earlier_rows(path):
+        values = {key: float(value) for key, value in row.items() if key.startswith(("train/", "val/"))}
+        if "epoch" in row:
+            epochs.setdefault(int(row["epoch"]), {}).update(values)
     last = max(epochs, default=-1)
-    return {name: [epochs.get(epoch, {}).get(name) for epoch in range(last + 1)] for name in sorted(names)}
-
-
-def is_series(name: str) -> bool:
-    return name.startswith(("train/", "val/"))
+    names = sorted(set().union(*epochs.values()))
+    return {name: [epochs.get(epoch, {}).get(name) for epoch in range(last + 1)] for name in names}
 
 
 def run_metrics(
