@@ -276,31 +276,44 @@ class Inspector:
 
     def decide(self, batch: Sequence[tuple[Joint, Picture | UserError]]) -> Iterator[Verdict | Unreadable]:
         """Verdicts on joints whose pictures are read already, all scored together."""
-        good = [(self.type_of(joint), found.image) for joint, found in batch if not isinstance(found, UserError)]
-        scored = iter(self._score(np.stack([image for _, image in good]), [kind for kind, _ in good]) if good else [])
+        good = [(joint, found) for joint, found in batch if not isinstance(found, UserError)]
+        verdicts = self._verdicts(good) if good else iter(())
         for joint, found in batch:
-            if isinstance(found, UserError):
-                yield Unreadable(joint.name, printable(str(found)))
-            else:
-                yield self._verdict(joint.name, self.type_of(joint), found, *next(scored))
+            yield Unreadable(joint.name, printable(str(found))) if isinstance(found, UserError) else next(verdicts)
 
-    def _score(
-        self, images: Image, types: Sequence[str]
-    ) -> list[tuple[Image | None, NDArray[np.float32], dict[str, float], Likeness | None, Any, tuple[Near, ...]]]:
-        """Reconstruction, heat map, scores, likeness, features and neighbours of ``(B, S, S, 3)`` prepared images."""
+    def _verdicts(self, joints: Sequence[tuple[Joint, Picture]]) -> Iterator[Verdict]:
+        """Verdicts on joints that have pictures."""
+        types = [self.type_of(joint) for joint, _ in joints]
         model = self._idle.get()
         try:
-            (result,) = run_model(model, [to_tensor(images)], names=self.thresholds, types=types)
-            maps = (output_map(result) / self.map_scale).cpu().numpy()
+            images = to_tensor(np.stack([picture.image for _, picture in joints]))
+            (result,) = run_model(model, [images], names=self.thresholds, types=types)
             columns = {name: finite(values) for name, values in result.scores.items()}
-            recons = [None] * len(images) if result.recon is None else list(to_images(result.recon))
-            likeness: Sequence[Likeness | None] = model.likeness(result.features) or [None] * len(images)
-            features = [None] * len(images) if result.features is None else result.features.detach().cpu().numpy()
+            maps = (output_map(result) / self.map_scale).cpu().numpy()
+            recons = None if result.recon is None else to_images(result.recon)
+            likeness = model.likeness(result.features)
+            features = None if result.features is None else result.features.detach().cpu().numpy()
             near = self._near(model, result.features, columns[self.primary], types)
         finally:
             self._idle.put(model)
-        rows = ({name: values[row] for name, values in columns.items()} for row in range(len(images)))
-        return list(zip(recons, maps, rows, likeness, features, near, strict=True))
+        for row, ((joint, picture), kind) in enumerate(zip(joints, types, strict=True)):
+            scores = {name: values[row] for name, values in columns.items()}
+            score = scores[self.primary]
+            threshold, normals, among = self.threshold, self.normals, ALL if self.of_types else ""
+            if kind in self.own:
+                threshold, normals, among = self.own[kind], self._normals_of[kind], kind
+            yield Verdict(
+                *(joint.name, score, threshold.value, bisect_left(normals, score) / len(normals), scores),
+                image=picture.image,
+                recon=None if recons is None else recons[row],
+                heat_map=maps[row],
+                likeness=None if likeness is None else likeness[row],
+                component=kind,
+                judged_among=among,
+                features=None if features is None else features[row],
+                near=near[row],
+                native_size=picture.native_size,
+            )
 
     def _near(
         self, model: Detector, features: Tensor | None, scores: Sequence[float], types: Sequence[str]
@@ -313,26 +326,6 @@ class Inspector:
             for row, near in zip(rows, model.near(features[rows], [types[row] for row in rows]), strict=True):
                 found[row] = near
         return found
-
-    def _verdict(
-        self,
-        name: str,
-        kind: str,
-        picture: Picture,
-        recon: Image | None,
-        heat_map: NDArray[np.float32],
-        scores: dict[str, float],
-        likeness: Likeness | None,
-        features: NDArray[np.float32] | None,
-        near: tuple[Near, ...],
-    ) -> Verdict:
-        score = scores[self.primary]
-        threshold, normals, among = self.threshold, self.normals, ALL if self.of_types else ""
-        if kind in self.own:
-            threshold, normals, among = self.own[kind], self._normals_of[kind], kind
-        rank = bisect_left(normals, score) / len(normals)
-        looks = (picture.image, recon, heat_map, likeness, kind, among, features, near, picture.native_size)
-        return Verdict(name, score, threshold.value, rank, scores, *looks)
 
 
 def finite(scores: Tensor) -> list[float]:
