@@ -49,17 +49,10 @@ _SIDES = {
     ),
 }
 _UNITS = {
-    **{"mm": 1.0, "cm": 10.0, "um": 0.001, "\u00b5m": 0.001, "\u03bcm": 0.001},  # micro sign, Greek letter
-    **{
-        "mil": 0.0254,
-        "mils": 0.0254,
-        "th": 0.0254,
-        "thou": 0.0254,
-        "inch": 25.4,
-        "inches": 25.4,
-        "in": 25.4,
-        '"': 25.4,
-    },
+    **{"mm": 1.0, "cm": 10.0},
+    **dict.fromkeys(("um", "\u00b5m", "\u03bcm"), 0.001),  # micro sign, Greek letter
+    **dict.fromkeys(("mil", "mils", "th", "thou"), 0.0254),
+    **dict.fromkeys(("inch", "inches", "in", '"'), 25.4),
 }
 _UNIT = r"mm|cm|[u\u00b5\u03bc]m|mils?|th(?:ou)?|inch(?:es)?|in"
 _LENGTH = re.compile(r"([-+]?[\d.,]+(?:e[-+]?\d+)?) *(" + _UNIT + r"|\")?", re.IGNORECASE)
