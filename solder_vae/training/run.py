@@ -228,26 +228,18 @@ def files_sentence(directory: str, pictures: bool) -> str:
 
 
 def logging_options(config: DictConfig) -> dict[str, Any]:
-    """The arguments of :func:`~solder_vae.training.loggers.run_loggers` for a run."""
-    name, group = run_names(config)
-    return {"config": logged_config(config), **config.logger, "name": name, "group": group}
+    """The arguments of :func:`~solder_vae.training.loggers.run_loggers` for a run.
 
-
-def run_names(config: DictConfig) -> tuple[str, str | None]:
-    """The run's name for dashboards, and its group: the sweep it belongs to."""
-    hydra = HydraConfig.get()
-    beta = f" beta={config.beta:g}" if config.beta is not None else ""
-    name = f"{hydra.runtime.choices['model']}{beta} {config.score.name} seed={config.seed}"
-    sweep = hydra.mode == RunMode.MULTIRUN
-    return name, Path(hydra.sweep.dir).name if sweep else None
-
-
-def logged_config(config: DictConfig) -> dict[str, Any]:
-    """The config as it is, and ``choices``, the names chosen for its groups.
-
-    Nested, since dashboards read a dot in a key as a step down. The names stand apart, since the agents of Weights &
-    Biases lock the keys that they sweep.
+    The config is nested, since dashboards read a dot in a key as a step down. The names that were chosen for its groups
+    stand apart as ``choices``, since the agents of Weights & Biases lock the keys that they sweep.
     """
+    hydra = HydraConfig.get()
     container: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    choices = HydraConfig.get().runtime.choices
-    return {**container, "choices": {group: choices[group] for group in CHOICES}}
+    choices = {group: hydra.runtime.choices[group] for group in CHOICES}
+    beta = f" beta={config.beta:g}" if config.beta is not None else ""
+    return {
+        "config": {**container, "choices": choices},
+        **config.logger,
+        "name": f"{choices['model']}{beta} {config.score.name} seed={config.seed}",
+        "group": Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None,  # the sweep
+    }
