@@ -130,11 +130,7 @@ def named_features(colours_and_edges: Sequence[Floats], native_size: NDArray[np.
 def colour_and_edges(image: NDArray[np.uint8]) -> Floats:
     """Mean RGB, its standard deviation, variance of the Laplacian, ``(7,)``."""
     mean, std = cv2.meanStdDev(image)
-    return np.array([*mean[:, 0], *std[:, 0], _laplacian_variance(image)])
-
-
-def _laplacian_variance(image: NDArray[np.uint8]) -> float:
-    return float(cv2.Laplacian(image @ LUMA, cv2.CV_64F).var())
+    return np.array([*mean[:, 0], *std[:, 0], cv2.Laplacian(image @ LUMA, cv2.CV_64F).var()])
 
 
 def mahalanobis(fitted_to: Floats, features: Floats) -> Floats:

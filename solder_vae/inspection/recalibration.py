@@ -175,7 +175,9 @@ def recalibrate(
     """
     checkpoint = read_checkpoint(path)
     inspector = Inspector.load(path)
-    inspector.primary = decides(inspector, score)
+    if score is not None and score not in inspector.thresholds:
+        raise UserError(f"score={score} is not in the checkpoint: use {', '.join(inspector.thresholds)}.")
+    inspector.primary = score or inspector.primary
     old, of_normals, log = inspector.threshold, inspector.of_normals, inspector.model.log
     # Whether it fits is said before anything is read.
     shown = memory != KEEP and memory_of(inspector.model).thumbnails
@@ -251,17 +253,6 @@ def recalibrate(
         *(checkpoint, old, new, inspector.primary, good, bad, unreadable, readable, left_out, of_types, of_normals),
         seen=counted,
     )
-
-
-def decides(inspector: Inspector, score: str | None) -> str:
-    """The name of the score that is to decide.
-
-    Raises:
-        UserError: the checkpoint has no such score.
-    """
-    if score is not None and score not in inspector.thresholds:
-        raise UserError(f"score={score} is not in the checkpoint: use {', '.join(inspector.thresholds)}.")
-    return inspector.primary if score is None else score
 
 
 def tell_of_lost(before: Collection[str], after: Collection[str]) -> None:

@@ -68,17 +68,6 @@ class Statistic:
         """Whether a change is large enough to be told."""
         return max(change, 1 / change) >= self.least if self.kind == "ratio" else abs(change) >= self.least
 
-    def words(self, change: float, then: float, now: float) -> str:
-        """The change for a reader; ``then`` and ``now`` are the medians."""
-        if self.kind == "ratio":
-            return f"{self.name} {change:.2f} times the training's"
-        if self.kind == "difference":
-            return f"{self.name} {100 * now:.0f} % instead of {100 * then:.0f} %"
-        return (
-            f"{self.name} of three quarters of them {'above' if change > 0 else 'below'} "
-            f"{100 * abs(change):.0f} % of the training's"
-        )
-
 
 @dataclass(frozen=True)
 class Compared:
@@ -105,7 +94,16 @@ class Compared:
 
     @property
     def words(self) -> str:
-        return self.statistic.words(self.change, self.then, self.now)
+        """The change for a reader."""
+        name, change = self.statistic.name, self.change
+        if self.statistic.kind == "ratio":
+            return f"{name} {change:.2f} times the training's"
+        if self.statistic.kind == "difference":
+            return f"{name} {100 * self.now:.0f} % instead of {100 * self.then:.0f} %"
+        return (
+            f"{name} of three quarters of them {'above' if change > 0 else 'below'} "
+            f"{100 * abs(change):.0f} % of the training's"
+        )
 
 
 @dataclass(frozen=True)

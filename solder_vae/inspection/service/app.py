@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from starlette.applications import Starlette
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -124,7 +125,7 @@ class Service:
         return JSONResponse({"status": "ready", **self.origin.to_dict(), **about, "waiting": self.waiting})
 
     async def scraped(self, request: Request) -> Response:
-        return Response(self.metrics.text(), media_type=self.metrics.content_type)
+        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     async def pictures(self, form: FormData) -> dict[str, Any]:
         """Verdicts on uploaded pictures, each of one joint."""
@@ -169,7 +170,7 @@ class Service:
 
         async def endpoint(request: Request) -> Response:
             path = request.url.path
-            with self.metrics.timed(path):
+            with self.metrics.seconds.labels(path).time():
                 response = await self.respond(request, handler)
             self.metrics.requests.labels(path, response.status_code).inc()
             return response

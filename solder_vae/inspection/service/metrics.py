@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
 from solder_vae.inspection.inspector import Unreadable
 from solder_vae.inspection.joints import BATCH
@@ -27,8 +25,6 @@ class Metrics:
         model: the name of the model.
         origin: of the checkpoint.
     """
-
-    content_type = CONTENT_TYPE_PLAIN_0_0_4
 
     def __init__(self, model: str, origin: Origin) -> None:
         self.registry = CollectorRegistry()
@@ -56,15 +52,8 @@ class Metrics:
         )
         self.waiting = Gauge("solder_vae_waiting", "Requests that have arrived and wait.", registry=self.registry)
 
-    def timed(self, path: str) -> AbstractContextManager[Any]:
-        """Measures how long the block takes."""
-        return self.seconds.labels(path).time()
-
     def count(self, rows: Sequence[Mapping[str, Any]], unreadable: Sequence[Unreadable]) -> None:
         """Count joints by verdict."""
         for row in rows:
             self.joints.labels(row["label"]).inc()
         self.joints.labels("unreadable").inc(len(unreadable))
-
-    def text(self) -> bytes:
-        return generate_latest(self.registry)
