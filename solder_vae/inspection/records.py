@@ -46,16 +46,7 @@ CREATE TABLE files (
 );
 """
 
-_JOINT = (
-    *("time", "serial", "designator", "package", "x", "y", "side", "score", "threshold", "verdict", "type"),
-    *("model", "checkpoint", "path", "picture", "board"),
-)
-
-_UPSERT = (
-    f"INSERT INTO joints ({', '.join(_JOINT)}) VALUES ({', '.join('?' for _ in _JOINT)}) "
-    "ON CONFLICT (picture, designator, checkpoint) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in _JOINT if name not in ("picture", "designator", "checkpoint"))
-)
+_INSERT = f"INSERT OR REPLACE INTO joints VALUES ({', '.join('?' * 16)})"
 
 # With max() alone, SQLite takes the other columns from the row that has it. Of a joint that was mended and photographed
 # anew under the same path the last picture counts; the earlier row stays as what was found then.
@@ -206,7 +197,7 @@ class Records:
         )  # fmt: skip
         if source.designator and board not in self._boards:
             self._connection.execute("DELETE FROM joints WHERE board = ? AND checkpoint = ?", (board, self.checkpoint))
-        self._connection.execute(_UPSERT, [text_of(value) if isinstance(value, str) else value for value in values])
+        self._connection.execute(_INSERT, [text_of(value) if isinstance(value, str) else value for value in values])
         if board:
             self._boards.add(board)
 
