@@ -7,10 +7,12 @@ import logging
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from solder_vae.training.schema import ReproduceOptions, TrainOptions
 from solder_vae.utils.checks import check_whole_number
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.text import duration
@@ -26,16 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("solder_vae")
 
-OWN = (
-    "scale",
-    "out",
-    "jobs",
-    "seeds",
-    "embeddings",
-    "sampled_tests",
-    "further",
-    "heads",
-)  # keys that a training run does not have
+#: Keys that a training run does not have.
+OWN = {"scale"} | {each.name for each in fields(ReproduceOptions)} - {each.name for each in fields(TrainOptions)}
 SWEPT = ("model", "score", "beta", "seed", "experiment", "resume", "skip_finished")
 
 
