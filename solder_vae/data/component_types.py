@@ -6,7 +6,7 @@ Joints of one type look alike, so thresholds and nearest neighbours are best kep
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,16 +36,6 @@ def type_in(path: str, regex: str | None) -> str:
     """What the first parentheses match in a path; "", no type, where they match nothing."""
     match = re.search(regex, path) if regex is not None else None
     return (match[1] or "").strip() if match else ""
-
-
-def check_found(types: Iterable[str], regex: str) -> None:
-    """Check that a regular expression found a type in some path.
-
-    Raises:
-        UserError: it found none at all.
-    """
-    if not any(types):
-        raise UserError(f"data.type_regex={regex} matches no file's path below data.root; mend it or leave it out.")
 
 
 def with_types(records: Sequence[Record], folder: Path, regex: str | None) -> list[Record]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from solder_vae.data.component_types import check_found, check_regex, with_types
+from solder_vae.data.component_types import check_regex, with_types
 from solder_vae.data.configured import data_of
 from solder_vae.data.framing import CROPS, SQUARE
 from solder_vae.data.image_files import MIN_SIDE, Image
@@ -133,7 +133,11 @@ class FolderSource:
         if self.type_regex is not None:
             root = Path(str(self.root))
             records = with_types(records, root if root.is_dir() else root.parent, self.type_regex)
-            check_found((record.type for record in records), self.type_regex)
+            if not any(record.type for record in records):
+                raise UserError(
+                    f"data.type_regex={self.type_regex} matches no file's path below data.root; mend it or leave it "
+                    "out."
+                )
         return records
 
     def listed(self) -> list[Record]:

@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
@@ -43,15 +43,6 @@ from solder_vae.utils.processes import end_with_parent, ignore_interrupts, share
 GRACE = 10  # seconds for the other ranks to tell what they saw of a failure
 
 
-class Run(NamedTuple):
-    """The run as each rank needs it."""
-
-    module: TrainingModule
-    data: SolderDataModule
-    config: DictConfig
-    directory: Path
-
-
 def fit_on_ranks(
     module: TrainingModule, data: SolderDataModule, config: DictConfig, directory: Path, loggers: Sequence[Logger]
 ) -> str:
@@ -69,7 +60,7 @@ def fit_on_ranks(
         # By a file: as an argument, the tensors would be moved to memory that all ranks share, and each rank would
         # have to read it, after its imports, before the next one starts.
         run = Path(folder) / "run"
-        run.write_bytes(pickle.dumps(Run(module, data, config, directory)))
+        run.write_bytes(pickle.dumps((module, data, config, directory)))
         try:
             for rank in range(count):
                 receiver, sender = spawn.Pipe(duplex=False)
@@ -182,7 +173,7 @@ def train_as_rank(rank: int, count: int, threads: int, store: Path, run: Path, p
         count: of the ranks.
         threads: of this process.
         store: a file by which the ranks find each other.
-        run: a file with a pickled :class:`Run`.
+        run: a file with the pickled module, data, config and directory of the run.
         pipe: to the run's process.
     """
     end_with_parent()

@@ -48,14 +48,11 @@ class _Total(torch.autograd.Function):
         return all_reduce_sum(gradients[0])  # each rank's tensor is in every rank's sum
 
 
-def global_batch_size(x: Tensor) -> Tensor:
-    """How many images all ranks have together, a scalar; this one has ``x``, ``(B, ...)``."""
-    return all_reduce_sum(torch.tensor(float(len(x)), device=x.device))
-
-
 def loss_weight(x: Tensor) -> Tensor | float:
     """What to multiply a rank's mean over its images ``(B, ...)`` by, so that the ranks' average is the mean of all.
 
     Other than 1 only where the shares differ, as in an epoch's last batch.
     """
-    return 1.0 if world_size() == 1 else len(x) * world_size() / global_batch_size(x)
+    if world_size() == 1:
+        return 1.0
+    return len(x) * world_size() / all_reduce_sum(torch.tensor(float(len(x)), device=x.device))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from solder_vae.data.image_files import Image, read_image
 from solder_vae.inspection.boards.cad_tables import BOTTOM, TOP, TURNS, Component
-from solder_vae.inspection.boards.kicad_pcb import Outline, is_kicad_pcb, read_kicad_pcb
+from solder_vae.inspection.boards.kicad_pcb import Outline, read_kicad_pcb
 from solder_vae.inspection.boards.options import BoardOptions
 from solder_vae.inspection.boards.placement_files import (
     FootprintPad,
@@ -89,7 +89,7 @@ def read_board(options: BoardOptions) -> Board:
     outlines: list[Outline] = []
     components: list[Component] = []
     left_out = ""
-    if is_kicad_pcb(Path(options.pads)):
+    if options.pads.lower().endswith(".kicad_pcb"):
         if options.footprints or options.size is not None:
             raise UserError(f"{options.pads} has its pads: footprints and size do not apply, drop them.")
         outlines, left_out = read_kicad_pcb(Path(options.pads), options.side)

@@ -36,10 +36,6 @@ _COPPER = {TOP: ("F.Cu", "*.Cu", "F&B.Cu"), BOTTOM: ("B.Cu", "*.Cu", "F&B.Cu")}
 Node = list[Any]  # of nodes and words
 
 
-def is_kicad_pcb(path: Path) -> bool:
-    return path.suffix.lower() == ".kicad_pcb"
-
-
 def read_kicad_pcb(path: Path, side: str) -> tuple[list[Outline], str]:
     """The joints that a picture of a side shows, and what is left out, in words.
 

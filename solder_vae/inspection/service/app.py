@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -214,7 +215,7 @@ class Service:
 
         compared = len(joints) >= FEWEST
 
-        async def some(batch: Sequence[tuple[Joint, Source]]) -> Told:
+        async def some(batch: Sequence[tuple[Joint, Source]]) -> tuple[list[Any], ...]:
             async with window:
                 parts = [batch[start : start + _TOGETHER] for start in range(0, len(batch), _TOGETHER)]
                 prepared = await asyncio.gather(*(self.in_pool(self.prepared, part) for part in parts))
@@ -228,14 +229,13 @@ class Service:
 
         batches = [joints[start : start + BATCH] for start in range(0, len(joints), BATCH)]
         found = await asyncio.gather(*map(some, batches))
-        rows = [row for part in found for row in part.rows]
-        unreadable = [item for part in found for item in part.unreadable]
+        rows, unreadable, seen = ([*chain.from_iterable(parts)] for parts in zip(*found, strict=True))
         self.metrics.count(rows, unreadable)
         if not rows:
             others = f" (and {len(unreadable) - 1} more cannot be used)" if len(unreadable) > 1 else ""
             raise UserError(unreadable[0].reason + others)
         looks = BatchLooks(self.inspector)
-        for each in (look for part in found for look in part.looks):
+        for each in seen:
             looks.add(each)
         drift = await self.in_pool(looks.drift, rows)
         return json_head(self.inspector, unreadable, self.origin.path, drift) | {"predictions": rows}
@@ -287,23 +287,17 @@ def located(files: Mapping[str, UploadFile], options: dict[str, Any]) -> Board:
             raise UserError(str(error).replace(f"{folder}{os.sep}", "")) from error
 
 
-class Told(NamedTuple):
-    """What an answer says of some joints, and how those with a verdict look."""
-
-    rows: list[dict[str, Any]]
-    unreadable: list[Unreadable]
-    looks: list[Looks]
-
-
-def told(results: Results, maps: bool, compared: bool) -> Told:
-    """Verdicts as in predictions.json, with their maps if these are wanted; looks if these are to be compared."""
+def told(results: Results, maps: bool, compared: bool) -> tuple[list[dict[str, Any]], list[Unreadable], list[Looks]]:
+    """Verdicts as in predictions.json, with their maps if these are wanted; what has none; looks if these are to be
+    compared.
+    """
     verdicts = [result for result in results if not isinstance(result, Unreadable)]
     rows = [each.row for each in verdicts]
     if maps:
         pictures = (base64_of_png(overlay(each.image, each.heat_map)) for each in verdicts)
         rows = [{**row, "map": picture} for row, picture in zip(rows, pictures, strict=True)]
     looks = [looks_of(each.image, each.native_size) for each in verdicts if compared]
-    return Told(rows, [result for result in results if isinstance(result, Unreadable)], looks)
+    return rows, [result for result in results if isinstance(result, Unreadable)], looks
 
 
 def base64_of_png(image: Image) -> str:
