@@ -75,8 +75,8 @@ def run(arguments: list[str]) -> int:
     options = parse(Options, arguments, USAGE)
     # Imported where they are needed, so that --help and mistakes are answered at once: first those without torch.
     from solder_vae.data.listing import Listing
-    from solder_vae.inspection.boards.crops import file_names, write_crops
-    from solder_vae.inspection.joints import Source, board_joints, find_joints, serial_of
+    from solder_vae.inspection.boards.crops import write_crops
+    from solder_vae.inspection.joints import Source, board_joints, board_source, find_joints, serial_of
     from solder_vae.inspection.many_boards import many_boards
     from solder_vae.models.checkpoint_archive import check_there
 
@@ -97,10 +97,7 @@ def run(arguments: list[str]) -> int:
     if boards:
         joints: Iterable[Joint] = boards.joints()
     elif board:
-        crops = [out / "crops" / name for name in file_names([joint.name for joint in board.joints])]
-        path = Path(options.board)
-        source = Source(path, serial_of(path, options.serial, path.stem), side=options.side)
-        joints = board_joints(board, crops, source)
+        joints = board_joints(board, board_source(Path(options.board), options.serial, options.side), out / "crops")
     else:
         joints = [
             joint._replace(source=Source(Path(str(joint.image)), serial_of(Path(str(joint.image)), options.serial)))

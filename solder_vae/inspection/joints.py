@@ -18,6 +18,7 @@ from solder_vae.data.image_files import MAX_PIXELS, MIN_SIDE, Image, read_image
 from solder_vae.data.listing import Listing, list_images
 from solder_vae.data.names import NORMAL_NAMES, SUFFIXES, UNREAD_SUFFIXES, class_of, is_system
 from solder_vae.data.transforms import apply_view
+from solder_vae.inspection.boards.crops import file_names
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.labels import NORMAL, UNDECIDED, by_a_model
 from solder_vae.utils.tables import path_to_read, read_table
@@ -176,27 +177,37 @@ def _match(pattern: str, listing: Listing) -> None:
 
 
 def board_joints(
-    board: Board, files: Sequence[Path] | None = None, source: Source | None = None, prefix: str = ""
+    board: Board, source: Source | None = None, folder: Path | None = None, prefix: str = ""
 ) -> list[Joint]:
     """The joints of a board's picture, by their names.
 
     Args:
         board: with its joints.
-        files: that they are written to, if they are.
         source: the picture's, if it is recorded.
+        folder: that they are written to, if they are.
         prefix: of each name, for the joints of several boards.
     """
-    lie = [None] * len(board.joints) if files is None else files
     return [
         Joint(
             cell_safe(printable(prefix + box.name)),
             crop,
             box.type,
-            file=file,
+            file=folder and folder / file,
             source=source and source._replace(designator=box.name, x=box.x + box.width / 2, y=box.y + box.height / 2),
         )
-        for box, crop, file in zip(board.joints, board.crops(), lie, strict=True)
+        for box, crop, file in zip(
+            board.joints, board.crops(), file_names(box.name for box in board.joints), strict=True
+        )
     ]
+
+
+def board_source(path: Path, regex: str, side: str) -> Source:
+    """What is recorded of a board's picture; without a regular expression its name says the serial number.
+
+    Raises:
+        UserError: it has no serial number.
+    """
+    return Source(path, serial_of(path, regex, path.stem), side=side)
 
 
 def serial_of(path: Path, regex: str, default: str = "") -> str:

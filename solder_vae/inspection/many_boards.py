@@ -12,7 +12,7 @@ from typing import Any
 from solder_vae.inspection.boards.board import Board, read_board
 from solder_vae.inspection.boards.crops import file_names, write_crops
 from solder_vae.inspection.boards.options import BoardOptions
-from solder_vae.inspection.joints import Joint, Source, board_joints, find_joints, serial_of
+from solder_vae.inspection.joints import Joint, board_joints, board_source, find_joints, serial_of
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.tables import write_csv
 from solder_vae.utils.text import cell_safe, printable
@@ -46,11 +46,8 @@ class Boards:
         for path, name in self.names.items():
             try:
                 board = self.read(path)
-                crops = [
-                    self.out / "boards" / self.files[path] / file
-                    for file in file_names(box.name for box in board.joints)
-                ]
-                yield from board_joints(board, crops, self.source(path), f"{name}/")
+                source = board_source(path, self.serial, self.options.side)
+                yield from board_joints(board, source, self.out / "boards" / self.files[path], f"{name}/")
             except UserError as error:
                 yield Joint(name, error)
 
@@ -63,7 +60,7 @@ class Boards:
         mistake: UserError | None = None
         for path in self.names:
             try:
-                self.source(path)
+                serial_of(path, self.serial)
                 return len(self.names) * len(self.read(path).joints)
             except UserError as error:
                 mistake = mistake or error
@@ -77,14 +74,6 @@ class Boards:
             UserError: see :func:`read_board`.
         """
         return read_board(replace(self.options, board=str(path)))
-
-    def source(self, path: Path) -> Source:
-        """What is recorded of a picture.
-
-        Raises:
-            UserError: it has no serial number.
-        """
-        return Source(path, serial_of(path, self.serial, path.stem), side=self.options.side)
 
     def told(self, joint: Joint, row: dict[str, Any]) -> None:
         """Take in a joint's row."""
@@ -104,7 +93,7 @@ class Boards:
             write_crops(board, place)  # so that the report's verdicts name files that are there
             worst = max(rows, key=lambda row: row["margin"])
             numbers = len(rows), Counter(row["label"] for row in rows)["abnormal"]
-            serial = cell_safe(printable(self.source(path).serial))
+            serial = cell_safe(printable(serial_of(path, self.serial, path.stem)))
             table.append(
                 [
                     cell_safe(printable(str(path))),

@@ -21,7 +21,7 @@ from solder_vae.inspection.boards.board import read_board
 from solder_vae.inspection.boards.options import BoardOptions
 from solder_vae.inspection.drift import BatchLooks
 from solder_vae.inspection.inspector import Inspector, Unreadable
-from solder_vae.inspection.joints import BATCH, Joint, Source, board_joints, serial_of
+from solder_vae.inspection.joints import BATCH, Joint, Source, board_joints, board_source, serial_of
 from solder_vae.inspection.records import Records, Stamp, digest, now, stamp_of, text_of
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.text import cell_safe, printable
@@ -191,8 +191,7 @@ def joints_in(options: BoardOptions, folder: Path, serial: str) -> Callable[[Pat
 
     def of_board(path: Path) -> list[Joint]:
         board = read_board(replace(options, board=str(path)))
-        source = Source(path, serial_of(path, serial, path.stem), side=options.side)
-        return board_joints(board, source=source, prefix=f"{relative(path, folder)}/")
+        return board_joints(board, board_source(path, serial, options.side), prefix=f"{relative(path, folder)}/")
 
     def of_joint(path: Path) -> list[Joint]:
         name = cell_safe(printable(str(path)))
