@@ -23,6 +23,7 @@ def job(config: DictConfig, directory: Path) -> None:
     from solder_vae.training.first_checks import check_data
     from solder_vae.utils.config import build
     from solder_vae.utils.files import atomic_directory, check_new
+    from solder_vae.utils.text import printable
 
     out = Path(to_absolute_path(config.out))
     check_new(out)
@@ -39,18 +40,12 @@ def job(config: DictConfig, directory: Path) -> None:
     with atomic_directory(out) as folder:
         found = audit(source)
         with busy("Writing"):
-            content = facts(found, source=name_of(config.data.get("root")))
+            root = config.data.get("root")
+            content = facts(found, source="the embedded data set" if root is None else printable(str(root)))
             (folder / "audit.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
             (folder / "audit.html").write_text(page(found, content), encoding="utf-8")
     print(summary(content))
     print(f"\nEverything is in {config.out}: open audit.html in a browser.")
-
-
-def name_of(root: str | None) -> str:
-    """The data as the report calls them."""
-    from solder_vae.utils.text import printable
-
-    return "the embedded data set" if root is None else printable(str(root))
 
 
 def summary(content: dict[str, Any]) -> str:

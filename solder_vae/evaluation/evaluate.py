@@ -137,8 +137,7 @@ def decision_state(
     types = {"types": {kind: each.to_dict() for kind, each in of_types.items()}} if of_types else {}
     return {
         "primary": primary,
-        "thresholds": {name: threshold.to_dict() for name, threshold in thresholds.items()},
-        "validation_scores": {name: sorted(scores.tolist()) for name, scores in normals.items()},
+        **OfType(normals, thresholds).to_dict(),
         "map_scale": map_scale,
         **types,
         **({"looks": dict(looks)} if looks else {}),

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from rich.box import HORIZONTALS
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -48,10 +47,12 @@ def result_table(
     """
     metrics = scores[primary]
     counts = f"{metrics['n']} joints, {metrics['n_normal']} normal and {metrics['n_abnormal']} abnormal"
-    parts: list[RenderableType] = [
-        Text(f"Test set: {counts}", style="bold"),
-        _rich(_HEADERS, _sections(scores, baselines, primary)),
+    sections = [
+        [_row(_marked(name, primary), each) for name, each in scores.items()],
+        [_row("all abnormal", _floor(metrics))],
+        [_row(name, each) for name, each in baselines.items()],
     ]
+    parts: list[RenderableType] = [Text(f"Test set: {counts}", style="bold"), _rich(_HEADERS, sections)]
     headers, defects = _defects(scores, primary)
     if defects:
         types = len(defect_recalls(metrics))
@@ -134,15 +135,6 @@ def remarks(metrics: Metrics, primary: str, threshold: Threshold) -> list[str]:
     return found
 
 
-def _sections(scores: Results, baselines: Results, primary: str) -> list[Rows]:
-    """Rows under ``_HEADERS`` in three sections: the scores, the floor, the baselines."""
-    return [
-        [_row(_marked(name, primary), metrics) for name, metrics in scores.items()],
-        [_row("all abnormal", _floor(scores[primary]))],
-        [_row(name, metrics) for name, metrics in baselines.items()],
-    ]
-
-
 def _floor(metrics: Metrics) -> Metrics:
     """What calling every joint abnormal scores, in the keys that a row shows."""
     abnormal, normal = bool(metrics["n_abnormal"]), bool(metrics["n_normal"])
@@ -193,17 +185,14 @@ def _caught(scores: Results, primary: str, shares: bool) -> tuple[list[str], Row
 def _rich(headers: Sequence[str], sections: Sequence[Rows]) -> Table:
     table = Table(box=HORIZONTALS, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
     for header in headers:
-        table.add_column(Text(header), justify=_justify(header), vertical="bottom", overflow="fold")
+        # Names, and values with an interval, are aligned left; numbers are aligned right.
+        justify: JustifyMethod = "left" if not header or header.startswith("AUROC") else "right"
+        table.add_column(Text(header), justify=justify, vertical="bottom", overflow="fold")
     for rows in sections:
         for row in rows:
             table.add_row(*map(Text, row), style="bold" if row[0].endswith(" *") else None)
         table.add_section()
     return table
-
-
-def _justify(header: str) -> Literal["left", "right"]:
-    """Names, and values with an interval, are aligned left; numbers are aligned right."""
-    return "left" if not header or header.startswith("AUROC") else "right"
 
 
 def _marked(name: str, primary: str) -> str:

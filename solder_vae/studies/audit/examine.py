@@ -262,7 +262,10 @@ def class_facts(audit: Audit) -> list[dict[str, Any]]:
                 "splits": {split: count for split in SPLITS if (count := sum(item.split == split for item in items))},
                 "formats": dict(Counter(item.format for item in items if item.format).most_common()),
                 "below_resolution": float((spread["short side"] < RESOLUTION).mean()),
-                "spread": {name: _percentiles(values) for name, values in spread.items()},
+                "spread": {
+                    name: [round(value, 3) for value in np.percentile(values, _PERCENTILES).tolist()]
+                    for name, values in spread.items()
+                },
             }
         )
     return facts
@@ -280,7 +283,3 @@ def _spread(items: Sequence[AuditedImage]) -> dict[str, NDArray[np.float64]]:
         "blue": blue,
         "sharpness": features[SHARPNESS][:, 0],
     }
-
-
-def _percentiles(values: NDArray[np.float64]) -> list[float]:
-    return [round(float(value), 3) for value in np.percentile(values, _PERCENTILES)]

@@ -117,22 +117,19 @@ def job_run(sweep: Path, job: Path) -> Run:
     config = job_config(job)
     error = last_error(job)
     numbers = read_json(job / "metrics.json")
+    own_data = not any(override.lstrip("+").startswith("data.seed=") for override in overrides)
     state: State = "finished" if numbers else "failed" if error else "unfinished"
     return Run(
         name=os.fspath(job.relative_to(sweep)),
         state=state,
         folder=job,
-        settings=settings(config, choices or {}, numbers, own_data=not fixes_data_seed(overrides)),
+        settings=settings(config, choices or {}, numbers, own_data=own_data),
         seed=config.get("seed"),
         score=(config.get("score") or {}).get("name"),
         numbers=numbers,
         overrides=overrides,
         error=error if state == "failed" else "",
     )
-
-
-def fixes_data_seed(overrides: list[str]) -> bool:
-    return any(override.lstrip("+").startswith("data.seed=") for override in overrides)
 
 
 def settings(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
@@ -79,11 +79,6 @@ def differing(runs: Sequence[Run]) -> list[str]:
     return [key for key in keys if key in ALWAYS or varies(key)]
 
 
-def scores_of(runs: Iterable[Run]) -> list[str]:
-    """Every score that some of the runs were tested under, in the order of their numbers."""
-    return list(dict.fromkeys(score for run in runs for score in run.scores))
-
-
 def rows(runs: Sequence[Run]) -> list[Row]:
     """A row for each distinct setting and score.
 
@@ -93,7 +88,7 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     keys = differing(runs)
     found = []
     for picked in grouped(runs, keys):
-        for score in scores_of(picked):
+        for score in dict.fromkeys(score for run in picked for score in run.scores):
             by_seed: dict[int | None, Run] = {}
             for run in sorted(picked, key=lambda run: run.score == score):
                 if score in run.scores:
