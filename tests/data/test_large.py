@@ -31,7 +31,7 @@ from solder_vae.utils.errors import UserError
 from solder_vae.utils.threads import in_threads
 
 SIZE = 16
-MANY = int(os.environ.get("SOLDER_VAE_MANY", "100000"))
+MANY = int(os.environ.get("SOLDER_VAE_MANY", "50000"))
 EACH = SIZE * SIZE * 3 / 1e6  # MB of a prepared image
 
 
@@ -181,10 +181,10 @@ def with_peak(*arguments, cwd):
 
 @pytest.mark.slow
 def test_very_many_images_train_and_score_in_bounded_memory(tmp_path):
-    """100,000, or $SOLDER_VAE_MANY: all are read and split; training takes a fiftieth of its epoch's batches.
+    """50,000, or $SOLDER_VAE_MANY: all are read and split; training takes a fiftieth of its epoch's batches.
 
     All decoded images of 24 px would take another 1.7 kB each, and twice that while they are split:
-    340 MB, where the limit leaves 150 to 200.
+    170 MB, where the limit leaves 75 to 125.
     """
     write_many(tmp_path / "data", MANY - MANY // 50, MANY // 50)
     started = time.process_time()

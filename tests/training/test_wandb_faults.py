@@ -52,9 +52,9 @@ class Handler(StandIn):
         self.answer({"upsertBucket": {"bucket": bucket, "inserted": True}})
 
 
-def online(server, folder):
+def online(server, folder, fresh=False):
     environment = {"WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}", "WANDB_API_KEY": "a" * 40}
-    return train(*COMMON, "logger.mode=online", cwd=folder, fresh=True, **environment, **IMPATIENT)
+    return train(*COMMON, "logger.mode=online", cwd=folder, fresh=fresh, **environment, **IMPATIENT)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_no_key_and_no_network_do_not_stop_a_run(undisturbed, tmp_path):
 
 def test_server_that_never_answers(undisturbed, tmp_path):
     with Server(starts=0, silent=True) as server:
-        line = assert_whole(online(server, tmp_path), tmp_path / "run", undisturbed)
+        line = assert_whole(online(server, tmp_path, fresh=True), tmp_path / "run", undisturbed)
         assert server.refused > 0
     assert line.startswith("Weights & Biases (online) did not start: ")
     assert line.endswith(". The run goes on offline.")
