@@ -144,9 +144,10 @@ class Inspector:
         preprocessing: Any = model.preprocessing
         try:
             self.primary: str = calibration["primary"]
-            self.thresholds = {name: Threshold.from_dict(data) for name, data in calibration["thresholds"].items()}
-            self.validation_scores = {
-                name: sorted(map(finite_number, scores)) for name, scores in calibration["validation_scores"].items()
+            overall = OfType.from_dict(calibration)
+            self.thresholds = overall.thresholds
+            self.validation_scores: dict[str, list[float]] = {
+                name: scores.tolist() for name, scores in overall.scores.items()
             }
             self.of_types = {str(kind): OfType.from_dict(each) for kind, each in calibration.get("types", {}).items()}
             self.type_regex: str | None = preprocessing.get("type_regex")
@@ -161,10 +162,8 @@ class Inspector:
             check_choice("data.view", self.view, VIEWS)  # checkpoints of before there were views have the plain one
             check_choice("data.crop", self.crop, CROPS)
             usable = (
-                self.thresholds.keys() == self.validation_scores.keys()
-                and self.primary in self.thresholds
+                self.primary in self.thresholds
                 and set(model.admitted_scores) >= self.thresholds.keys()
-                and bool(self.normals)
                 and self.map_scale > 0
                 and all(each.scores.keys() == self.thresholds.keys() for each in self.of_types.values())
                 and type(self.image_size) is int

@@ -7,6 +7,7 @@ would be called too often by a threshold over all, and one that scores low too s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ Scores = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class OfType:
-    """What is known of a type's validation normals.
+    """What is known of a type's validation normals, or of all.
 
     Attributes:
         scores: of these normals, by name of the score, each ``(n,)``.
@@ -88,10 +89,8 @@ def fit_by_type(groups: Mapping[str, Scores], fit: Callable[[str, Scores], dict[
     for kind, scores in groups.items():
         thresholds: dict[str, Threshold] = {}
         if min(map(len, scores.values())) >= FEW_NORMALS:
-            try:
+            with suppress(UserError):
                 thresholds = fit(kind, scores)
-            except UserError:
-                thresholds = {}
         fitted[kind] = OfType(scores, thresholds)
     return fitted
 

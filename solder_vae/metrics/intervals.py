@@ -72,17 +72,12 @@ def bootstrap_intervals(
     levels = int(level.max()) + 1
     positive, negative = (np.bincount(level[truth == label], minlength=levels) for label in (1, 0))
     generator = np.random.default_rng(seed)
-    aurocs, precisions = [], []
+    parts = []
     at_once = min(_RESAMPLES_AT_ONCE, max(1, _COUNTS_AT_ONCE // levels))
     for start in range(0, resamples, at_once):
         size = min(at_once, resamples - start)
-        auroc, average_precision = rank_statistics(
-            _resample(positive, size, generator), _resample(negative, size, generator)
-        )
-        aurocs.append(auroc)
-        precisions.append(average_precision)
-    auroc_low, auroc_high = np.quantile(np.concatenate(aurocs), [0.025, 0.975]).tolist()
-    ap_low, ap_high = np.quantile(np.concatenate(precisions), [0.025, 0.975]).tolist()
+        parts.append(rank_statistics(_resample(positive, size, generator), _resample(negative, size, generator)))
+    (auroc_low, ap_low), (auroc_high, ap_high) = np.quantile(np.hstack(parts), [0.025, 0.975], axis=1).tolist()
     return (auroc_low, auroc_high), (ap_low, ap_high)
 
 
