@@ -173,9 +173,7 @@ def write_json(
         file.write(f"\n ]{after}\n")
 
 
-def json_head(
-    inspector: Inspector, unreadable: Sequence[Unreadable], source: str, drift: Drift | None = None
-) -> dict[str, Any]:
+def json_head(inspector: Inspector, unreadable: Sequence[Unreadable], source: str, drift: Drift) -> dict[str, Any]:
     """What the JSON says beside its rows, whose list ``predictions`` is empty here and comes last."""
     typed = bool(inspector.of_types)
     return {
@@ -183,7 +181,7 @@ def json_head(
         "score": inspector.primary,
         "threshold": inspector.threshold.to_dict(),
         **({"thresholds_by_type": {kind: own.to_dict() for kind, own in inspector.own.items()}} if typed else {}),
-        **({} if drift is None else {"drift": drift.to_dict()}),
+        "drift": drift.to_dict(),
         "unreadable": [{"path": item.name, "reason": item.reason} for item in unreadable],
         "predictions": [],
     }

@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 
 from solder_vae.inspection.joints import Joint, Source
 from solder_vae.utils.errors import UserError
+from solder_vae.utils.labels import ABNORMAL
 
 VERSION = 1
-
-ABNORMAL = "abnormal"
 
 SCHEMA = """
 CREATE TABLE joints (

@@ -111,7 +111,7 @@ class TrainingModule(pl.LightningModule):
                 self.parameters(), hparams["lr"], weight_decay=hparams["weight_decay"], fused=True
             )
         else:
-            optimizer = named(hparams["optimizer"], "model.optimizer")(self.parameters())
+            optimizer = made(hparams["optimizer"], "model.optimizer", self.parameters())
         if hparams["scheduler"] is None:
             scheduler: Any = torch.optim.lr_scheduler.ReduceLROnPlateau(
                 optimizer, factor=hparams["lr_factor"], patience=hparams["lr_patience"]
@@ -128,7 +128,7 @@ class TrainingModule(pl.LightningModule):
                         f"model.scheduler.total_steps={given} ends before the run's {steps} steps: "
                         "use null, which is as many as the run has."
                     )
-            scheduler = named(spec, "model.scheduler")(optimizer)
+            scheduler = made(spec, "model.scheduler", optimizer)
         self.steps_by_epoch = interval == "epoch"
         return {
             "optimizer": optimizer,
@@ -185,24 +185,24 @@ def check_optimization(model: Autoencoder) -> None:
         spec = {name: value for name, value in spec.items() if name != "interval"}
         if "total_steps" in spec and spec["total_steps"] is None:
             spec["total_steps"] = 100
-        made = named(spec, f"model.{key}")([number] if key == "optimizer" else optimizer)
+        tried = made(spec, f"model.{key}", [number] if key == "optimizer" else optimizer)
         try:
             for loss in (1.0, 2.0, 3.0):
                 number.grad = torch.ones(())
                 if key == "optimizer":
-                    optimizer = made
+                    optimizer = tried
                     optimizer.step()
-                elif isinstance(made, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                    made.step(loss)
+                elif isinstance(tried, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                    tried.step(loss)
                 else:
                     optimizer.step()
-                    made.step()
+                    tried.step()
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"model.{key} ({spec['_target_']}) does not work with what is given: {error}.") from error
 
 
-def named(spec: Mapping[str, Any], key: str) -> Any:
-    """A function of one argument that calls the class of ``spec["_target_"]`` with it and the spec's other values.
+def made(spec: Mapping[str, Any], key: str, first: Any) -> Any:
+    """What the class of ``spec["_target_"]`` makes of an argument and the spec's other values.
 
     Only what a user's config names comes here: a loaded checkpoint's optimizer and scheduler are left out, see
     :func:`solder_vae.models.checkpoint.model_of`.
@@ -215,11 +215,7 @@ def named(spec: Mapping[str, Any], key: str) -> Any:
         kind = getattr(import_module(module), name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{key} names {spec.get('_target_')}, which cannot be imported ({error}).") from error
-
-    def make(first: Any) -> Any:
-        try:
-            return kind(first, **{name: value for name, value in spec.items() if name != "_target_"})
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{key} ({spec['_target_']}) does not take what is given: {error}.") from error
-
-    return make
+    try:
+        return kind(first, **{name: value for name, value in spec.items() if name != "_target_"})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{key} ({spec['_target_']}) does not take what is given: {error}.") from error
