@@ -30,6 +30,9 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
 };
 """
 
+#: The template's classes of verdicts.
+OF_VERDICT = {"holds": "holds", "does not hold": "fails", "not shown": "open"}
+
 _NARROW = 9  # columns that fit a page of 1280 pixels in full size
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -176,6 +179,5 @@ def _heading(cell: str, sortable: bool) -> str:
 
 def _kind(cell: str) -> str:
     """The class of a cell whose first line begins with a verdict, or whose second says that it is the best."""
-    kinds = {"holds": "holds", "does not hold": "fails", "not shown": "open"}
     first, _, rest = cell.partition("\n")
-    return "best" if rest.startswith("best") else kinds.get(first.partition(",")[0], "")
+    return "best" if rest.startswith("best") else OF_VERDICT.get(first.partition(",")[0], "")

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from solder_vae.evaluation.style import BLUE, GREY, VERMILION, style_axes
-from solder_vae.metrics.paired import FEWEST_SEEDS, Verdict
+from solder_vae.metrics.paired import FEWEST_SEEDS
 from solder_vae.studies.paper import published as paper
 from solder_vae.studies.paper.heads import MeasuredHead, head_blocks
 from solder_vae.studies.paper.latent import DISENTANGLEMENT, KINDS, Disentanglement
@@ -31,9 +31,7 @@ from solder_vae.studies.paper.runs import Failure
 from solder_vae.studies.paper.sampled import SampledTests
 from solder_vae.studies.sweeps.table import COLUMNS, known, known_mean, spread
 from solder_vae.training.verdict import FALL
-from solder_vae.utils.document import Block, Bullets, Code, Heading, Picture, Table, Text
-
-KIND: dict[Verdict, str] = {"holds": "holds", "does not hold": "fails", "not shown": "open"}
+from solder_vae.utils.document import OF_VERDICT, Block, Bullets, Code, Heading, Picture, Table, Text
 
 
 def document(
@@ -124,7 +122,7 @@ def summary(results: Results, failed: Sequence[Failure]) -> Iterator[Block]:
     )
     items = [
         (
-            KIND[by_f1],
+            OF_VERDICT[by_f1],
             f"{claim.sentence} By F1 at the paper's rate: {by_f1}; by AUROC: {results.claim(claim, 'auroc')}; by F1 at "
             f"the threshold: {results.claim(claim, 'f1')}. " + evidence(claim.comparisons, results),
         )

@@ -139,10 +139,8 @@ def differences(comparison: Comparison, measure: str, rows: Mapping[Row, RowResu
 def references(runs: Runs) -> tuple[dict[str, list[float | None]], dict[str, dict[str, list[float | None]]]]:
     """The floor and the trivial baselines: they depend on the seed's data alone, so one run of each seed counts."""
     of_seed = {training.seed: run.metrics for training, run in runs.finished.items()}.values()
-    any_score = [next(name for name in ("recon", "gradcon") if f"test/{name}/f1" in metrics) for metrics in of_seed]
     floor: dict[str, list[float | None]] = {
-        key: [metrics[f"test/{score}/floor_{key}"] for metrics, score in zip(of_seed, any_score, strict=True)]
-        for key in ("precision", "f1", "average_precision")
+        key: [metrics[f"test/floor_{key}"] for metrics in of_seed] for key in ("precision", "f1", "average_precision")
     }
     count = len(of_seed)
     floor |= {"recall": [1.0] * count, "auroc": [0.5] * count}
