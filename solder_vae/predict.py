@@ -121,11 +121,9 @@ def run(arguments: list[str]) -> int:
             records.model = inspector.identity
         inspection = inspect_into(directory, inspector, joints, options.checkpoint, options.processes, count, told)
         if board:
-            from solder_vae.inspection.boards.picture import verdicts_on_board
+            from solder_vae.inspection.boards.picture import predictions_on_board
 
-            margins = [row["margin"] for row in inspection.predictions]
-            looks = [str(row.get("type", "")) for row in inspection.predictions]
-            write_png(directory / "board.png", verdicts_on_board(board, margins, looks))
+            write_png(directory / "board.png", predictions_on_board(board, inspection.predictions))
             (directory / "crops").mkdir()
             write_crops(board, directory / "crops")  # so that the report's verdicts name files that are there
         if boards:

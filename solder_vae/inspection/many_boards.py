@@ -83,7 +83,7 @@ class Boards:
     def write(self, directory: Path) -> None:
         """Write boards.csv, a row a board, and in the folder boards each one's picture with verdicts and its crops."""
         from solder_vae.data.image_files import write_png
-        from solder_vae.inspection.boards.picture import verdicts_on_board
+        from solder_vae.inspection.boards.picture import predictions_on_board
 
         (directory / "boards").mkdir()
         table = [["path", "serial", "joints", "abnormal", "label", "worst", "margin", "picture"]]
@@ -105,8 +105,7 @@ class Boards:
                     f"boards/{place.name}.png",
                 ]
             )
-            picture = verdicts_on_board(board, [row["margin"] for row in rows])
-            write_png(directory / "boards" / f"{place.name}.png", picture)
+            write_png(directory / "boards" / f"{place.name}.png", predictions_on_board(board, rows))
         write_csv(directory / "boards.csv", table)
 
     def __str__(self) -> str:

@@ -303,7 +303,7 @@ NUMBERS = (
     ),
     Mutation(
         "what several processes found is merged in any order",
-        "inspection/predictions.py",
+        "utils/threads.py",
         "pending.popleft()",
         "pending.pop()",
         "inspection/test_predictions.py::test_an_inspection_by_several_processes_writes_the_same_files",

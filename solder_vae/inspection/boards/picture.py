@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +19,16 @@ _ORANGE, _BLUE = (213, 94, 0), (86, 180, 233)
 _STRAIGHT = [(0, -1), (0, 1), (1, 0), (-1, 0)]
 _DIRECTIONS = np.array([*_STRAIGHT, (1, -1), (-1, -1), (1, 1), (-1, 1), *_STRAIGHT, *_STRAIGHT])
 _RINGS = 16  # how many of its heights a note may lie away from its box
+
+
+def predictions_on_board(board: Board, rows: Sequence[Mapping[str, Any]]) -> Image:
+    """The board's picture with the predictions of its joints, as :func:`verdicts_on_board` draws them.
+
+    Args:
+        board: with N joints.
+        rows: of each of them, in the same order.
+    """
+    return verdicts_on_board(board, [row["margin"] for row in rows], [str(row.get("type", "")) for row in rows])
 
 
 def verdicts_on_board(board: Board, margins: Sequence[float], looks: Sequence[str] = ()) -> Image:

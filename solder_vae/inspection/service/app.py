@@ -31,7 +31,7 @@ from solder_vae.evaluation.looks import Looks, looks_of
 from solder_vae.inspection.batch import json_head
 from solder_vae.inspection.boards.board import Board, read_board
 from solder_vae.inspection.boards.options import BoardOptions
-from solder_vae.inspection.boards.picture import verdicts_on_board
+from solder_vae.inspection.boards.picture import predictions_on_board
 from solder_vae.inspection.drift import BatchLooks
 from solder_vae.inspection.inspector import Inspector, Unreadable
 from solder_vae.inspection.joints import BATCH, Joint, board_joints, read
@@ -160,8 +160,8 @@ class Service:
                 raise Refused(413, f"Maps are sent of {self.limits.pictures} joints at most: ask without maps.")
             answer = await self.verdicts(list(zip(board_joints(board), board.crops(), strict=True)), maps)
             if drawn:
-                margins = [row["margin"] for row in answer["predictions"]]
-                answer["drawn"] = await self.in_pool(lambda: base64_of_png(verdicts_on_board(board, margins)))
+                rows = answer["predictions"]
+                answer["drawn"] = await self.in_pool(lambda: base64_of_png(predictions_on_board(board, rows)))
         return answer
 
     # what they share --------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from solder_vae.data.synthetic.board.scene import render_board
 from solder_vae.inspection.boards.board import Board, BoardJoint, read_board
 from solder_vae.inspection.boards.crops import file_names
 from solder_vae.inspection.boards.options import BoardOptions
-from solder_vae.inspection.boards.picture import boxes_on_board, verdicts_on_board
+from solder_vae.inspection.boards.picture import boxes_on_board, predictions_on_board, verdicts_on_board
 from solder_vae.utils.errors import UserError
 
 
@@ -383,6 +383,9 @@ def test_notes_of_neighbours_do_not_cover_each_other_or_a_joint():
     assert (inside == 90).all()
     without = verdicts_on_board(board, [2.0, 1.0])
     assert (without == 0).sum() < (both == 0).sum()
+    rows = [{"margin": margin, "type": look} for margin, look in zip((2.0, 1.0), looks, strict=True)]
+    assert np.array_equal(predictions_on_board(board, rows), both)
+    assert np.array_equal(predictions_on_board(board, [{"margin": 2.0}, {"margin": 1.0}]), without)
 
 
 def test_labels_of_joints_make_a_manifest(folder, tmp_path):
