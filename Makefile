@@ -34,9 +34,9 @@ train: install ## train beta-VAE (beta=3) on the embedded data set and print the
 reproduce: install ## the paper's tables, figures and claims, small, 27 minutes on two idle cores: results/report.html
 	$(BIN)/python -m solder_vae.reproduce
 
-# Slow tests: two more side by side than there are cores, since many wait for servers that never answer; 4 at most: each
+# Slow tests: one more side by side than there are cores, since many wait for servers that never answer; 4 at most: each
 # needs some GB. Fast ones: one a core. Each has one thread.
-WORKERS := $(shell $(PYTHON) -c 'import os; print(min((os.cpu_count() or 1) + 2, 4))')
+WORKERS := $(shell $(PYTHON) -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadgroup --numprocesses
 
 test: dev ## the whole test suite with its coverage, 13 minutes on two idle cores

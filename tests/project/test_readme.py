@@ -43,7 +43,7 @@ SMALL = {
     "experiment/paper": {"max_epochs": "3"},
     "experiment/quick": {"max_epochs": "1"},
     "scale/quick": {"seeds": "1"},
-    "reproduce": {"embeddings": "2", "jobs": "1"},
+    "reproduce": {"embeddings": "2", "jobs": "1", "sampled_tests": "2"},
     "train": {"pictures": "false"},
 }  # fmt: skip
 

@@ -89,7 +89,7 @@ def surroundings():
 
 CASES = [
     pytest.param({}, {}, id="a fresh process"),
-    *(pytest.param({"data.num_workers": count}, {}, id=f"{count} workers") for count in (2, 4)),
+    pytest.param({"data.num_workers": 2}, {}, id="2 workers"),
     *(pytest.param({}, environment, id=" ".join(environment.values())) for environment in surroundings()),
 ]
 
