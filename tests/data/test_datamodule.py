@@ -198,6 +198,7 @@ def fit(folder, max_epochs, resume=None, on_train_end=False, **trainer):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_train_end", [False, True])
 def test_resumed_training_goes_on_with_the_same_batches_to_the_same_weights(tmp_path, on_train_end):
     whole = fit(tmp_path / "whole", 5, on_train_end=on_train_end)

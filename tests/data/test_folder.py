@@ -424,6 +424,7 @@ def test_published_photographs():
     assert all(len(names) == 1 for names in splits.values())
 
 
+@pytest.mark.slow
 @needs_photographs
 def test_photographs_by_board():
     tables = FolderSource(SHARED / "th_joints/round", group_regex=r"^(b\d+)_", fractions=(70, 15, 15)).tables()

@@ -75,6 +75,7 @@ def test_the_whole_picture_is_there_and_the_rest_has_one_colour(height, width, s
     assert abs(columns[0] - (size - 1 - columns[-1])) <= 1
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(2, 200), st.integers(2, 200), st.sampled_from([16, 64]), st.integers(0, 99))
 def test_the_graphs_operations_do_the_same(height, width, size, seed):
@@ -122,6 +123,7 @@ def long_boxes(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", [PLAIN, CONTROLLED])
 def test_folder_tables_and_the_audit_see_the_crop(long_boxes, view, caplog):
     tables = FolderSource(long_boxes, image_size=SIZE, view=view, crop=LETTERBOX).tables()

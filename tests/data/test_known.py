@@ -163,6 +163,7 @@ def test_an_even_share_gives_the_rest_to_those_that_have_more():
     assert sum(apportion_evenly(7, [1, 3, 9], 3)) == 7
 
 
+@pytest.mark.slow
 def test_rendered_known_defects_are_others_than_the_tests_and_change_nothing_else():
     counts = {"train": 2, "val": 2, "test_normal": 2, "test_abnormal": 4}
     options = {**counts, "image_size": 16, "use_cache": False, "defects": ["bridge", "missing_component"]}

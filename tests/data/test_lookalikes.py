@@ -58,6 +58,7 @@ def test_no_other_normal_looks_like_a_training_one(root, seed):
     assert largest_correlation(apart["val"].images, apart["train"].images) > 0.9
 
 
+@pytest.mark.slow
 def test_the_split_depends_on_the_seed_and_not_on_view_or_size(root):
     def paths(**options):
         tables = FolderSource(root, lookalikes="together", fractions=(60, 20, 20), **options).tables()

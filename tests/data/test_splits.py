@@ -48,6 +48,7 @@ def test_parts_are_what_a_search_finds(rows):
     assert all(set(part) == reachable(rows, part[0]) for part in parts)
 
 
+@pytest.mark.slow
 @given(images, seeds)
 def test_nothing_straddles_and_training_sees_normals_only(rows, seed):
     splits = split(rows, seed=seed)
@@ -61,6 +62,7 @@ def test_nothing_straddles_and_training_sees_normals_only(rows, seed):
     assert {"train", "val"} <= set(splits)
 
 
+@pytest.mark.slow
 @given(images, seeds, st.randoms())
 def test_order_of_the_files_does_not_matter(rows, seed, random):
     order = list(range(len(rows)))

@@ -48,6 +48,7 @@ def tiff(path, samples, photometric, extra=(), planar="contig", **options):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("photometric", "channels", "extra"), KINDS)
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("planar", ["contig", "separate"])

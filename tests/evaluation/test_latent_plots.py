@@ -63,6 +63,7 @@ def test_a_unit_is_set_and_a_channel_shifted():
     assert (channel[:, :2] == mean[:, :2]).all()
 
 
+@pytest.mark.slow
 def test_traversal_shows_what_the_decoder_makes(tmp_path):
     model, image = VAE().eval(), pictures(1)[0]
     figure = traversal_figure(model, image, [(4, 1, 0), (7,)], span=(-2, 2), steps=3)

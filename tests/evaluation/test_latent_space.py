@@ -88,6 +88,7 @@ def test_strongest_units_and_channels():
     assert strongest_channels(kl, 2) == [(0,), (2,)]
 
 
+@pytest.mark.slow
 def test_embedding_keeps_the_best_run():
     found = embed(TWO, runs=4, seed=7, jobs=1, progress=False)
     runs = [TSNE(perplexity=5, init="random", random_state=7 + i) for i in range(4)]
@@ -171,6 +172,7 @@ def cases(draw):
     return np.array(codes, dtype=float), np.array(labels), draw(st.integers(1, n - 1))
 
 
+@pytest.mark.slow
 @given(cases())
 @settings(deadline=None)
 def test_purity_against_a_loop(case):
@@ -186,6 +188,7 @@ def test_purity_knows_no_order(case, seed):
     assert knn_purity(codes[order], labels[order], k) == pytest.approx(knn_purity(codes, labels, k))
 
 
+@pytest.mark.slow
 @given(cases())
 def test_collapsed_codes_and_all_neighbours_have_the_chance_level(case):
     codes, labels, k = case

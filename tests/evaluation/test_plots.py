@@ -213,6 +213,7 @@ def test_one_class_says_undefined(labels: list[int], tmp_path: Path) -> None:
     style.save(plots.defect_recall(results["recon"], "recon"), tmp_path / "defects.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0.0, 0.2, -3.0])
 def test_constant_scores_have_a_histogram(value: float, tmp_path: Path) -> None:
     figure = plots.score_histogram([value] * 3, [value] * 2, [0, 1], value)

@@ -62,6 +62,7 @@ def test_drift_is_said_first_and_strict_ends_with_status_4(checkpoint, tmp_path,
     )
 
 
+@pytest.mark.slow
 def test_few_joints_and_checkpoints_of_earlier_versions_are_not_compared(checkpoint, tmp_path):
     few = (pictures(FEWEST - 1, seed=8) * 0.3).astype(np.uint8)
     status, drift = inspect(checkpoint, few, tmp_path / "few/out", "strict=true")

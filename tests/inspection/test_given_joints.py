@@ -47,6 +47,7 @@ def test_own_names_of_the_normal_class_count(checkpoint, tmp_path):
     assert len(calibrated(checkpoint, tmp_path / "named", tmp_path / "set", "normal=fine")) == 40
 
 
+@pytest.mark.slow
 def test_joints_that_a_table_calls_bad_or_undecided_are_left_out(checkpoint, tmp_path, caplog):
     good, bad = sorted_set(tmp_path / "set")
     labels = ["OK"] * 39 + ["undecided"] + ["void"] * 12

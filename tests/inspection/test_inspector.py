@@ -175,6 +175,7 @@ def test_what_is_no_image_is_refused(loaded, tmp_path):
         inspector.score(tmp_path / "huge.png")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_decide_is_refused(tmp_path):
     path, _ = write_checkpoint(tmp_path / "best.ckpt")
     content = torch.load(path, weights_only=True)

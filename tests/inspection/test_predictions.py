@@ -26,6 +26,7 @@ def inspected(tmp_path_factory):
     return with_looks(write_checkpoint(folder / "best.ckpt")[0], pictures(60, seed=3)), folder / "images"
 
 
+@pytest.mark.slow
 def test_an_inspection_by_several_threads_writes_the_same_files(inspected, tmp_path):
     checkpoint, images = inspected
     for threads in (1, 4):

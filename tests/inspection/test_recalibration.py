@@ -60,6 +60,7 @@ def test_without_out_the_folder_is_named_after_the_rule(trained, tmp_path):
         run(arguments)
 
 
+@pytest.mark.slow
 def test_new_normals_replace_the_old_ones(trained, tmp_path, capsys):
     path, model = trained
     images = pictures(33, seed=5)
@@ -84,6 +85,7 @@ def labelled_set(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_least_cost_on_a_labelled_set(trained, tmp_path):
     path, model = trained
     root = labelled_set(tmp_path / "set")
@@ -251,6 +253,7 @@ def test_the_two_rates_are_named_and_a_choice_of_called_joints_is_told(trained, 
         assert f"Counted on the joints of labelled={table}:" in shown
 
 
+@pytest.mark.slow
 def test_none_of_n_has_an_upper_bound(trained, tmp_path, capsys):
     path, _ = trained
     run([f"checkpoint={path}", "rule=quantile", "q=1", f"out={tmp_path / 'out'}"])
@@ -261,6 +264,7 @@ def test_none_of_n_has_an_upper_bound(trained, tmp_path, capsys):
     assert "So few normals can promise a false-call rate of 16.7 % at best." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_another_score_decides(trained, tmp_path, capsys):
     path, _ = trained
     run([f"checkpoint={path}", "rule=quantile", "q=0.9", "score=recon"])

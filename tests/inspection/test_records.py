@@ -64,6 +64,7 @@ def test_a_boards_joints_and_the_board_are_recorded(checkpoint, board, tmp_path)
     assert one["score"] == worst["score"]
 
 
+@pytest.mark.slow
 def test_the_same_picture_by_the_same_model_is_one_row(checkpoint, board, tmp_path):
     database = tmp_path / "line.sqlite"
     write_images(tmp_path / "images", pictures(5))
@@ -89,6 +90,7 @@ def test_a_board_that_is_inspected_again_by_other_pads_has_their_joints_alone(ch
     assert one["joints"] == 3
 
 
+@pytest.mark.slow
 def test_a_board_of_many_joints_is_written_whole(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"x")

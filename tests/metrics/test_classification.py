@@ -48,6 +48,7 @@ def sweep(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> list[tuple[
     return points
 
 
+@pytest.mark.slow
 @given(case=cases())
 @settings(deadline=None)
 def test_ranking_numbers_against_brute_force(case: Case) -> None:
@@ -98,6 +99,7 @@ def test_ranking_sees_order_only(case: Case) -> None:
         assert other == plain
 
 
+@pytest.mark.slow
 @given(case=cases())
 @settings(deadline=None)
 def test_swapping_the_order_mirrors_auroc(case: Case) -> None:
@@ -106,6 +108,7 @@ def test_swapping_the_order_mirrors_auroc(case: Case) -> None:
     assert float(forward["auroc"] or 0) + float(backward["auroc"] or 0) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.slow
 @given(case=cases(), threshold=st.integers(-6, 6))
 @settings(deadline=None)
 def test_threshold_numbers_against_torchmetrics(case: Case, threshold: int) -> None:

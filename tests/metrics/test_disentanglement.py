@@ -78,6 +78,7 @@ def test_evenly_mixed_codes_have_no_gap():
     assert scores["dci_completeness"] < 0.1
 
 
+@pytest.mark.slow
 def test_noise_scores_nothing():
     scores = measure(NOISE, FACTORS)
     assert max(scores.values()) < 0.05, scores
@@ -185,6 +186,7 @@ def test_importances_by_hand():
     assert completeness(shared) == pytest.approx(1 / 3)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 999), st.integers(2, 6), st.integers(2, 5))
 @settings(deadline=None)
 def test_concentrations_know_no_order_and_no_scale(seed, units, factors):

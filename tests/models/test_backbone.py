@@ -74,6 +74,7 @@ def test_neighbours_are_not_told_by_the_maxima():
     np.testing.assert_allclose(model.score(x).scores["knn"], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", ["knn", "mahalanobis"])
 @pytest.mark.parametrize("size", [32, 36])  # 36: one map has 18 positions a side, the other 9
 @pytest.mark.parametrize("pooling", [1, 3])

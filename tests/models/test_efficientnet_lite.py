@@ -19,6 +19,7 @@ def published():
     return network.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [64, 128, 96])
 @torch.no_grad()
 def test_every_block_gives_what_the_published_network_gives(published, size):

@@ -82,6 +82,7 @@ def test_the_strength_is_chosen_where_there_are_enough_defects(count, how, caplo
     assert any(f"C={strength:g} " in line for strength in STRENGTHS)
 
 
+@pytest.mark.slow
 def test_types_are_told_apart_with_a_probability():
     kinds = ["bridge"] * 12 + ["shift"] * 9 + ["missing"] * 7 + ["rare"] * 2
     axes = {"bridge": 1, "shift": 4, "missing": 8, "rare": 10}
@@ -96,17 +97,20 @@ def test_types_are_told_apart_with_a_probability():
     assert [score.defects[place] for place in score.known_types.tolist()] == kinds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", [["bridge"] * 20, ["bridge"] * 16 + ["shift"] * 4])
 def test_a_single_type_is_not_told_from_anything(kinds):
     assert not fitted(defects(20, 2), kinds)["classifier"].tells_types
 
 
+@pytest.mark.slow
 def test_two_types_are_told_apart_too():
     kinds = ["one"] * 8 + ["two"] * 8
     score = fitted(torch.cat([defects(8, 1, 0, 6.0), defects(8, 5, 0, 6.0)]), kinds)["classifier"]
     assert {likeness.type for likeness in score.likeness(defects(9, 5, 4, 6.0))} == {"two"}
 
 
+@pytest.mark.slow
 def test_what_is_fitted_survives_its_state():
     kinds, images = ["über"] * 8 + ["two"] * 8, normals(20, 5)
     before = fitted(torch.cat([defects(8, 1), defects(8, 5)]), kinds)

@@ -96,6 +96,7 @@ def test_every_key_of_the_trainer_is_one_of_its_parameters(choice, tmp_path):
     make_trainer(config, tmp_path, logger=False, callbacks=[])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", of_group("callbacks"))
 def test_every_callback_is_one_of_lightnings(choice):
     for callback in composed(f"{choice}.yaml").callbacks.values():
@@ -154,6 +155,7 @@ def paths(config, prefix=""):
 OWN_TESTS = ("hydra.", "trainer", "logger.", "callbacks.")  # above
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_nothing_else_goes_unread(name):
     """Each other key is read by the package, ``config.KEY``, or by another part of the config, ``${KEY}``."""

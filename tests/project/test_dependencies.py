@@ -62,12 +62,14 @@ def targets() -> set[str]:
     return {name for name in re.findall(r"_target_: ([\w.]+)", texts) if not name.startswith("solder_vae.")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", sorted(imports("solder_vae") | targets()))
 def test_what_the_package_uses_is_declared(module):
     shipped = {canonical(r.name) for part in (CORE, *(EXTRAS[name] for name in EXTRAS if name != "dev")) for r in part}
     assert owners(module) & shipped, f"{module} comes with {owners(module)}, which pyproject.toml does not name"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", sorted(imports("tests") | imports("benchmarks")))
 def test_what_tests_and_benchmarks_use_is_declared(module):
     assert owners(module) & DECLARED, f"{module} comes with {owners(module)}, which pyproject.toml does not name"
@@ -116,12 +118,14 @@ def closure() -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_everything_needed_is_pinned():
     """In constraints.txt, or by what needs it, as a GPU build of torch pins its libraries."""
     unpinned = sorted(name for name, exact in closure().items() if name not in pins() and not exact)
     assert not unpinned, f"not in constraints.txt: {unpinned}"
 
 
+@pytest.mark.slow
 def test_pins_are_exact_and_met():
     for name, pin in pins().items():
         assert re.fullmatch(r"==[^*,]+", str(pin.specifier)), pin

@@ -245,6 +245,7 @@ class Options:
     draw: bool = False
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.one_of(st.text(max_size=30), st.tuples(st.sampled_from(["path", "count", "rate"]), NASTY).map("=".join))

@@ -83,6 +83,7 @@ def test_a_config_outside_the_package_names_it(outside):
     assert refit_rule(rule, threshold, NORMALS * 5).value == pytest.approx(5 * threshold.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -115,6 +116,7 @@ def test_a_rule_that_gives_no_number_is_named(outside):
         fit_threshold(NORMALS, Lost())
 
 
+@pytest.mark.slow
 def test_the_command_reads_its_parameters_and_a_checkpoint_does_without_it(outside, tmp_path, monkeypatch, capsys):
     path, model = write_checkpoint(tmp_path / "best.ckpt")
     arguments = [f"checkpoint={path}", "rule=stretched", "q=0.8"]

@@ -80,6 +80,7 @@ def measured(way):
         return way(Path(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("way", "most"), [(in_predict, 23), (in_training, 42)])
 def test_the_files_on_the_way_are_those_of_the_document(way, most, tmp_path):

@@ -129,6 +129,7 @@ def test_what_is_right_is_not_refused():
     prepare("+trainer.accumulate_grad_batches=1", "trainer.precision=bf16-mixed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -166,6 +167,7 @@ def test_optimizer_and_schedule_are_tried_before_the_data_are_read(options, mess
         check_optimization(build_model(config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [30, 31])
 def test_a_schedule_that_ends_before_the_run_is_refused(steps):
     (config,) = compose_command("solder_vae.train", [f"model.scheduler.total_steps={steps}"])
@@ -175,12 +177,14 @@ def test_a_schedule_that_ends_before_the_run_is_refused(steps):
         module.configure_optimizers()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["optimizer=adamw"], ["scheduler=plateau"]])
 def test_those_that_fit_are_let_through(options):
     (config,) = compose_command("solder_vae.train", options)
     check_optimization(build_model(config))
 
 
+@pytest.mark.slow
 def test_images_must_fit_the_stride_of_the_model_at_hand(monkeypatch):
     assert "image_size=20 does not fit the network: use a multiple of 8" in refused("data.image_size=20")
     build_parts(config_of("model=backbone", "criterion=val/pseudo_defect_auroc", "data.image_size=20"))

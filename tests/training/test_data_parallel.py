@@ -139,6 +139,7 @@ def config_of(*overrides):
     return config
 
 
+@pytest.mark.slow
 def test_fewer_images_than_processes_are_refused():
     data = SolderDataModule(Pictures(35, 3), batch_size=8)
     data.setup()

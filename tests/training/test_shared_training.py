@@ -40,6 +40,7 @@ def test_what_changes_a_weight_is_another_training():
     assert len({base, *digests}) == 1 + len(others)
 
 
+@pytest.mark.slow
 def test_a_note_counts_only_while_its_run_is_there(tmp_path):
     config = config_of("score=recon")
     digest = training_digest(config)

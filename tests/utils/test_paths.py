@@ -45,6 +45,7 @@ def as_hydra_reads(arguments):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", sorted((PATHS | TEXTS) - {"data.known"}))
 def test_names_are_read_as_they_are_typed(key):
     arguments = mean_themselves([f"{key}={name}" for name in NAMES])
@@ -73,6 +74,7 @@ def test_quotes_are_shown_where_they_mean_something():
         assert as_typed(override) == typed
 
 
+@pytest.mark.slow
 @given(st.text(min_size=1))
 def test_any_text_is_read_as_it_is_typed(text):
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""

@@ -75,6 +75,7 @@ def test_a_second_run_reads_what_the_first_rendered(tmp_path, counted):
     assert equal(first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:-1] + b"?"])
 def test_a_damaged_cache_is_rendered_again_and_mended(tmp_path, counted, caplog, damage):
     first = tiny(tmp_path).tables()
@@ -87,6 +88,7 @@ def test_a_damaged_cache_is_rendered_again_and_mended(tmp_path, counted, caplog,
     assert len(counted) == 2
 
 
+@pytest.mark.slow
 def test_every_setting_has_a_cache_of_its_own(tmp_path, counted):
     for changes in ({}, {"seed": 1}, {"severity": (0.9, 1)}, {"image_size": 24}, {"train": 4}, {"defects": ["bridge"]}):
         tiny(tmp_path, **changes).tables()

@@ -127,6 +127,7 @@ def test_an_image_does_not_depend_on_the_process(monkeypatch):
     assert sum(counted) == len(jobs)
 
 
+@pytest.mark.slow
 def test_bytes_are_the_same_in_a_fresh_interpreter_with_other_threads():
     code = (
         "import hashlib; from solder_vae.data.synthetic import render;"
@@ -158,6 +159,7 @@ def test_a_defect_changes_nothing_about_how_the_picture_is_taken(seed, index, de
     assert [bad[name] for name in NUISANCES + NUISANCE_NAMES] == [good[name] for name in NUISANCES + NUISANCE_NAMES]
 
 
+@pytest.mark.slow
 @given(st.sampled_from(list(DEFECTS)), indices)
 @settings(max_examples=15, deadline=None)
 def test_severity_does_not_change_the_scene(defect, index):

@@ -129,6 +129,7 @@ def check(components, expected=PARTS):
     np.testing.assert_allclose([fact[2:5] for fact in facts(components)], [part[2:5] for part in expected], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 @pytest.mark.parametrize("name", FILES)
 def test_what_each_tool_writes(name, encoding, tmp_path):

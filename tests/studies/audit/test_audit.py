@@ -265,6 +265,7 @@ def test_an_audit_says_what_is_there(root):
     assert worst(verdict(found)) == "stop"
 
 
+@pytest.mark.slow
 def test_the_test_is_on_the_normals_that_were_not_fitted(root):
     found = audit(source_of(root))
     tables = source_of(root, on_bad_file="skip").tables()
@@ -294,6 +295,7 @@ def test_memory_is_that_of_numbers_beyond_the_cache_and_the_report_the_same(root
     assert len(contents[0][0]["near_duplicates"]) == 1
 
 
+@pytest.mark.slow
 def test_a_file_that_goes_after_it_was_examined_costs_its_picture_alone(root):
     found = audit(source_of(root, cache_mb=0))
     before = page(found, facts(found, "x"))

@@ -166,6 +166,7 @@ def test_without_the_plugin_the_command_says_so(tmp_path):
     assert result.stderr.splitlines()[-1].startswith("error: The launcher ray is not installed: pip install")
 
 
+@pytest.mark.slow
 @plugin("ray_launcher")
 def test_ray_reports_nothing_to_its_makers():
     from ray._common.usage.usage_lib import usage_stats_enabled

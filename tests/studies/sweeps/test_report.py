@@ -225,6 +225,7 @@ def test_metrics_are_drawn_against_beta_with_a_band_over_the_seeds(drawn):
     assert {axes.get_ylabel() for axes in plots["beta_0"].axes} == {"AUROC", "F1", "precision", "recall"}
 
 
+@pytest.mark.slow
 def test_metrics_are_drawn_against_any_swept_setting(tmp_path):
     for number, (lr, model) in enumerate(product((1e-4, 1e-2), ("cae", "vae"))):
         write_job(tmp_path / str(number), 0.6 + 0.1 * number, beta=1, lr=lr, model=model)
