@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export NO_ALBUMENTATIONS_UPDATE := 1
+# Some machines set it. Then each of a thousand commands that the tests start would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install dev train reproduce test fuzz mutations check lint bench clean
 .DEFAULT_GOAL := help
