@@ -11,6 +11,7 @@ from solder_vae.data.table import Images
 from solder_vae.data.transforms import to_tensor
 from solder_vae.models.detector import Detector
 from solder_vae.models.scores import ModelOutput
+from solder_vae.utils.errors import UserError
 
 AT_ONCE = 64
 
@@ -35,6 +36,9 @@ def run_model(
         names: of the scores to compute; all by default.
         needs: what to give beside what these scores need, see :attr:`solder_vae.models.scores.Score.needs`.
         types: the component type of each image of all batches, one after the other; None where they are not known.
+
+    Raises:
+        UserError: a score, which may be the user's own, is not one number for each image.
     """
     start = 0
     for x in batches:
@@ -43,4 +47,8 @@ def run_model(
         # GradCon needs gradients even where the caller has switched them off.
         with torch.inference_mode(False):
             output = model.score((x.clone() if x.is_inference() else x).to(model.device), names, needs, of_batch)
+        for name, values in output.scores.items():
+            if values.shape != (len(x),):
+                shape = tuple(values.shape)
+                raise UserError(f"score={name} gives {shape} for {len(x)} images: it must give one number for each.")
         yield output

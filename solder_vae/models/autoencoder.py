@@ -24,6 +24,7 @@ from solder_vae.models.options import (
     LATENT_CHANNELS,
     LOG_BLOCKS,
     RECONSTRUCTS,
+    STRIDE,
     WIDTH,
     Rules,
 )
@@ -125,9 +126,15 @@ class Autoencoder(GradCon, Detector):
         self.features, self.flips = features, flips
         paper = None if encoder else Encoder(self.heads, latent_channels, width, head)
         self.encoder = make_network(encoder, paper, "model.encoder")
-        self.decoder = make_network(decoder, None if decoder else Decoder(latent_channels, width), "model.decoder")
-        self.encoder.fast = self.decoder.fast = fast
         self.stride = self.encoder.stride
+        if decoder is None and self.stride != STRIDE:
+            raise UserError(
+                f"The maps of model.encoder are {self.stride} times smaller than an image, and the paper's decoder "
+                f"enlarges {STRIDE} times: name one that fits by model.decoder."
+            )
+        paper_decoder = None if decoder else Decoder(self.encoder.latent_channels, width)
+        self.decoder = make_network(decoder, paper_decoder, "model.decoder")
+        self.encoder.fast = self.decoder.fast = fast
         if alpha > 0 and not self.decoder.convolutions:
             raise UserError(
                 f"score.alpha={alpha} does not fit the decoder, which names no convolutions for GradCon: use 0."

@@ -131,7 +131,7 @@ def plain_fit_errors() -> Iterator[None]:
     """Around a fit: turn Ctrl-C into KeyboardInterrupt, and the death of a worker process into one sentence.
 
     Raises:
-        UserError: the operating system killed a process that prepares batches.
+        UserError: the operating system killed a process that prepares batches, or a callback waits for no metric.
     """
     try:
         yield
@@ -139,6 +139,8 @@ def plain_fit_errors() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from end
     except RuntimeError as error:
+        if str(error).startswith("Early stopping conditioned on metric"):
+            raise UserError(f"callbacks: {error}") from error
         if not str(error).startswith("DataLoader worker"):
             raise
         raise UserError(

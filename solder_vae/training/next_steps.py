@@ -38,6 +38,8 @@ class RunCommands:
         plain: whether the pictures show their light and size, see :mod:`solder_vae.data.transforms`.
         rate_ends: the learning rate fell to nothing at the end of the run: a longer one starts anew.
         stopping: it had callbacks, which may end a run early.
+        flags: of Hydra, such as ``--config-dir conf``, without which a command would not know the user's own configs.
+        plugins: modules of the user's own that a command on the checkpoint must name.
     """
 
     overrides: Sequence[str]
@@ -47,13 +49,15 @@ class RunCommands:
     plain: bool = True
     rate_ends: bool = False
     stopping: bool = False
+    flags: Sequence[str] = ()
+    plugins: Sequence[str] = ()
 
     def longer(self, epochs: int) -> str:
         """The same training to so many epochs, gone on with where that can be."""
         more = [f"trainer.max_epochs={epochs}", *([] if self.rate_ends else [f"resume={self.directory}/last.ckpt"])]
         # With a number of epochs, only a callback could end a run before a least number of steps.
         idle = () if self.stopping else ("trainer.min_steps",)
-        return _train([*_without(self.overrides, ("trainer.max_epochs", "resume", *idle)), *more])
+        return self._train([*_without(self.overrides, ("trainer.max_epochs", "resume", *idle)), *more])
 
     def otherwise(self, primary: str, trained: bool) -> list[Step]:
         """What finds more where a run is not better than the trivial baselines (docs/research/results.md).
@@ -64,42 +68,40 @@ class RunCommands:
         """
         data = [each for each in self.overrides if _key(each).split(".")[0] in ("data", "seed")]
         of = "the embedded set's defects" if self.root is None else "your defects, if you have them"
-        learning = _train(["experiment=inspect", *_without(data, ("data.known",)), f"data.known={KNOWN}"])
+        learning = self._train(["experiment=inspect", *_without(data, ("data.known",)), f"data.known={KNOWN}"])
         steps = [] if self.known else [Step(f"let a pretrained network learn from {KNOWN} of {of}", learning)]
         if self.root is None:
             if primary != "blend":
-                steps.append(
-                    Step("score by reconstruction and by likeness of pixels together", _train(["score=blend", *data]))
-                )
+                command = self._train(["score=blend", *data])
+                steps.append(Step("score by reconstruction and by likeness of pixels together", command))
             return steps
         if trained:
-            steps.insert(0, Step("use a pretrained network", _train(["experiment=inspect", *data])))
+            steps.insert(0, Step("use a pretrained network", self._train(["experiment=inspect", *data])))
         if self.plain:
-            command = ["python", "-m", "solder_vae.audit", *_without(data, ("data", "data.known")), "out=audit"]
-            steps.append(Step("see what light, colour and size alone give away", _typed(command)))
+            command = self._typed("audit", [*_without(data, ("data", "data.known")), "out=audit"])
+            steps.append(Step("see what light, colour and size alone give away", command))
         return steps
 
     def onwards(self) -> Step:
         """What a good run is for: new joints; after the embedded set one's own."""
         if self.root is None:
-            own = _train(["experiment=inspect", "data=folder", "data.root=PATH"])
+            own = self._train(["experiment=inspect", "data=folder", "data.root=PATH"])
             return Step("learn your own good joints, a folder with normal/ and one of each defect that you have", own)
-        checkpoint = shlex.join([f"checkpoint={self.directory}/best.ckpt"])
-        return Step("inspect new joints", f"python -m solder_vae.predict {checkpoint} images=PATH out=verdicts")
+        named = [f"plugins=[{','.join(self.plugins)}]"] if self.plugins else []
+        given = shlex.join([f"checkpoint={self.directory}/best.ckpt", "images=PATH", "out=verdicts", *named])
+        return Step("inspect new joints", f"python -m solder_vae.predict {given}")
+
+    def _train(self, overrides: Sequence[str]) -> str:
+        return self._typed("train", overrides)
+
+    def _typed(self, command: str, overrides: Sequence[str]) -> str:
+        return shlex.join(["python", "-m", f"solder_vae.{command}", *self.flags, *map(as_typed, overrides)])
 
 
 def shortest(directory: Path) -> str:
     """A folder's path as one would type it here."""
     here = Path.cwd()
     return str(directory.relative_to(here) if directory.is_relative_to(here) else directory)
-
-
-def _train(overrides: Sequence[str]) -> str:
-    return _typed(["python", "-m", "solder_vae.train", *overrides])
-
-
-def _typed(command: Sequence[str]) -> str:
-    return shlex.join(map(as_typed, command))
 
 
 def _key(override: str) -> str:

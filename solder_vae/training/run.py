@@ -205,6 +205,8 @@ def judge(
         plain=config.data.view != CONTROLLED,
         rate_ends=ends_with_run(checkpoint["hyper_parameters"].get("scheduler")),
         stopping=bool(config.callbacks),
+        flags=config_flags(),
+        plugins=config.plugins,
     )
     return verdict_of(
         evaluation,
@@ -215,6 +217,12 @@ def judge(
         commands,
         len(data.tables.get("known", ())),
     )
+
+
+def config_flags() -> list[str]:
+    """The flag that names the user's own folder of configs, as Hydra was given it."""
+    sources = HydraConfig.get().runtime.config_sources
+    return [word for each in sources if each.provider == "command-line" for word in ("--config-dir", each.path)]
 
 
 def files_sentence(directory: str, pictures: bool) -> str:

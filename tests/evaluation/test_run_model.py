@@ -12,6 +12,7 @@ from solder_vae.evaluation.anomaly_map import anomaly_map
 from solder_vae.evaluation.run_model import batches_of, run_model
 from solder_vae.metrics.threshold import Quantile
 from solder_vae.models.vae import BetaVAE
+from solder_vae.utils.errors import UserError
 
 
 @pytest.fixture
@@ -65,3 +66,18 @@ def test_gradients_are_there_where_the_caller_has_switched_them_off(trained):
         (output,) = run_model(model, [torch.rand(2, 3, 16, 16)])
         assert torch.is_inference_mode_enabled()
     assert set(output.scores) == {"recon", "elbo", "gradcon"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "shape"),
+    [
+        (lambda output: output.error[:, None], r"\(2, 1\)"),
+        (lambda output: output.error[:1], r"\(1,\)"),
+        (lambda output: output.recon, r"\(2, 3, 16, 16\)"),
+    ],
+)
+def test_a_score_that_is_not_one_number_for_each_image_is_refused(trained, monkeypatch, wrong, shape):
+    model, _ = trained
+    monkeypatch.setattr(type(model.scores["recon"]), "__call__", lambda _, output: wrong(output))
+    with pytest.raises(UserError, match=rf"^score=recon gives {shape} for 2 images: it must give one number for each"):
+        next(run_model(model, [torch.rand(2, 3, 16, 16)], names=["recon"]))

@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from solder_vae.models.autoencoder import CAE
 from solder_vae.models.checkpoint import load_model
 from solder_vae.models.layers.blocks import BicubicUpsample2x
-from solder_vae.models.networks import Decoder, Encoder
+from solder_vae.models.networks import Decoder, Encoder, Network
 from solder_vae.models.vae import BetaVAE
 from solder_vae.utils.errors import UserError
 
@@ -159,3 +160,29 @@ def test_sizes_that_do_not_fit_are_refused(options):
 def test_a_network_that_is_not_known_is_not_imported():
     with pytest.raises(UserError, match=r"model\.encoder names os\.system, which is not a known network"):
         BetaVAE(encoder={"_target_": "os.system", "command": "true"})
+
+
+class Shallow(Network):
+    """Two poolings, or three: maps of 6 channels, or as many as are asked for."""
+
+    def __init__(self, stride: int = 4, channels: int = 6) -> None:
+        super().__init__()
+        self.stride, self.latent_channels = stride, channels
+        self.layer = torch.nn.Conv2d(3, channels, stride, stride)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+        return (self.layer(x),)
+
+
+SHALLOW = f"{Shallow.__module__}.{Shallow.__qualname__}"
+
+
+def test_the_papers_decoder_takes_the_channels_of_another_encoder():
+    model = CAE(encoder={"_target_": SHALLOW, "stride": 8})
+    x = torch.rand(2, 3, 16, 16)
+    assert model(x).shape == x.shape
+
+
+def test_a_stride_that_the_papers_decoder_does_not_fit_is_refused():
+    with pytest.raises(UserError, match=r"are 4 times smaller than an image, and the paper's decoder enlarges 8 times"):
+        CAE(encoder={"_target_": SHALLOW})

@@ -1,12 +1,16 @@
 """How many epochs a run has: what the user says, else as many as its images need for enough steps."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from commands import TINY, run_command
 from documented import compose_command
 from noise import Noise
+from pytorch_lightning.callbacks import EarlyStopping
 
 from solder_vae.data.datamodule import SolderDataModule
+from solder_vae.training.callbacks import plain_fit_errors
 from solder_vae.training.resume import check_epochs_left
 from solder_vae.training.trainer import EPOCHS, steps_per_epoch, with_epochs
 from solder_vae.utils.errors import UserError
@@ -69,3 +73,9 @@ def test_a_run_has_them_and_its_schedule_ends_with_it_and_it_is_resumed_without_
     check_epochs_left("last.ckpt", part, 21)
     with pytest.raises(UserError, match=r"has had 7 of 21 epochs.*resume it with trainer.max_epochs=21, or train anew"):
         check_epochs_left("last.ckpt", part, 40)
+
+
+def test_early_stopping_by_what_is_no_metric_is_one_sentence():
+    trainer = SimpleNamespace(callback_metrics={"val/loss": torch.tensor(1.0)}, fast_dev_run=False)
+    with pytest.raises(UserError, match=r"^callbacks: .*`nix` which is not available.*`val/loss`"), plain_fit_errors():
+        EarlyStopping("nix")._run_early_stopping_check(trainer)

@@ -182,5 +182,11 @@ def test_commands_are_quoted_as_one_would_type_them():
         "resume=outputs/x/last.ckpt"
     )
     assert commands.otherwise("recon", True)[-1].command == "python -m solder_vae.audit data.root=sub out=audit"
+    own = RunCommands(["model=mine"], "x", "sub", flags=["--config-dir", "my conf"], plugins=["mine", "yours"])
+    assert own.longer(4) == (
+        "python -m solder_vae.train --config-dir 'my conf' model=mine trainer.max_epochs=4 resume=x/last.ckpt"
+    )
+    assert "python -m solder_vae.audit --config-dir 'my conf' " in own.otherwise("recon", True)[-1].command
+    assert own.onwards().command.endswith(" 'plugins=[mine,yours]'")
     stopping = RunCommands(given, "outputs/x", "sub", stopping=True)
     assert "trainer.min_steps=0" in stopping.longer(4)  # otherwise early stopping would wait for 1200
