@@ -127,7 +127,7 @@ class Autoencoder(GradCon, Detector):
         paper = None if encoder else Encoder(self.heads, latent_channels, width, head)
         self.encoder = make_network(encoder, paper, "model.encoder")
         self.stride = self.encoder.stride
-        if decoder is None and self.stride != STRIDE:
+        if encoder and not decoder and self.stride != STRIDE:
             raise UserError(
                 f"The maps of model.encoder are {self.stride} times smaller than an image, and the paper's decoder "
                 f"enlarges {STRIDE} times: name one that fits by model.decoder."
