@@ -49,15 +49,15 @@ def _network(key: str, value: object) -> None:
         raise UserError(f"{key}={value} does not fit: use a _target_ and its arguments, a file's path, or null.")
 
 
-def _part(key: str, value: object) -> None:
+def _part(key: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise UserError(f"{key}={value} does not fit: use a _target_ and its arguments, or null.")
     check_options(OF_TORCH.get(str(value.get("_target_")), {}), value, key)
 
 
-def _schedule(key: str, value: object) -> None:
+def _schedule(key: str, value: Any) -> None:
     _part(key, value)
-    check_options({"interval": partial(check_choice, choices=("epoch", "step"))}, value, key)  # type: ignore[arg-type]
+    check_options({"interval": partial(check_choice, choices=("epoch", "step"))}, value, key)
 
 
 def _factor(key: str, value: object) -> None:
