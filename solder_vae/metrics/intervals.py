@@ -55,7 +55,7 @@ def finite(scores: ArrayLike, of: str) -> Floats:
     if bad.size:
         raise UserError(
             f"{bad.size} of {array.size} anomaly scores of the {of} are not finite (first: row {bad[0]}): "
-            "the model has probably diverged; train again with a smaller learning rate."
+            "the model has diverged (train again with a smaller model.lr), or the score gives no number for them."
         )
     return array
 

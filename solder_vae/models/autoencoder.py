@@ -36,6 +36,7 @@ from solder_vae.models.scores import (
     Code,
     GradConScore,
     ModelOutput,
+    paper_scores,
     score_with,
 )
 from solder_vae.utils.errors import UserError
@@ -135,9 +136,11 @@ class Autoencoder(GradCon, Detector):
         paper_decoder = None if decoder else Decoder(self.encoder.latent_channels, width)
         self.decoder = make_network(decoder, paper_decoder, "model.decoder")
         self.encoder.fast = self.decoder.fast = fast
-        if alpha > 0 and not self.decoder.convolutions:
+        if not self.decoder.convolutions and (alpha > 0 or score == GradConScore.name):
+            others = [name for name in paper_scores(self.provides) if name != GradConScore.name]
             raise UserError(
-                f"score.alpha={alpha} does not fit the decoder, which names no convolutions for GradCon: use 0."
+                "GradCon needs a decoder that names its convolutions, and model.decoder names none: "
+                f"use score={' or score='.join(others)}, with score.alpha=0."
             )
         self.track_gradients()
         provides = self.provides if self.decoder.convolutions else self.provides - {GRADIENTS}
@@ -155,6 +158,10 @@ class Autoencoder(GradCon, Detector):
     def encode(self, x: Tensor) -> Code:
         """The encoder's output for images ``(B, 3, H, W)``: (z,) or (mu, logvar), each ``(B, C, H/8, W/8)``."""
         code: Code = self.encoder(x)
+        if not isinstance(code, tuple) or len(code) < self.heads:
+            given = f"{len(code)} in a tuple" if isinstance(code, tuple) else "no tuple"
+            wanted = "(z,)" if self.heads == 1 else "(mu, logvar)"
+            raise UserError(f"model.encoder gives {given} where model={self.name} needs {wanted}.")
         return code
 
     def encode_with_features(self, x: Tensor) -> tuple[Code, Tensor]:

@@ -99,7 +99,11 @@ class Detector(nn.Module):
             for other in beside:
                 given[other] = {**kind.parameters_beside(other, parameters), **given.get(other, {})}
         check_admitted(self.name, primary, wanted)
-        self.scores = {name: make_score(name, {**own.get(name, {}), **given.get(name, {})}) for name in wanted}
+        self.scores = {}
+        for name in wanted:
+            parameters = {**own.get(name, {}), **given.get(name, {})}
+            check_options(score_class(name).rules, parameters, "score")
+            self.scores[name] = make_score(name, parameters)
         for name, score in self.scores.items():
             if missing := score.needs - provides:
                 raise UserError(f"score={name} needs a {' and '.join(sorted(missing))}, which model={self.name} lacks.")

@@ -152,6 +152,10 @@ class Knn(Score, name="knn"):
         features = data.normals.features[:, : data.neighbour_features]
         self.remember(features, data.normals.types, data.normals.thumbnails if self.thumbnails else None)
 
+    def check_normals(self, count: int) -> None:
+        if count < self.k:
+            raise UserError(f"score.k={self.k} does not fit {count} training normals: use {count} or less.")
+
     def remember(
         self,
         normals: Tensor,
@@ -165,10 +169,7 @@ class Knn(Score, name="knn"):
         An image of a type with :data:`OF_A_TYPE` normals or more is then compared with these alone. Features are
         standardised by these normals, unless a standard is given.
         """
-        if len(normals) < self.k:
-            raise UserError(
-                f"score.k={self.k} does not fit {len(normals)} training normals: use {len(normals)} or less."
-            )
+        self.check_normals(len(normals))
         self.standard = standard or (Whitened if self.whiten else Standard).of(normals)
         self.memory = self.standard(normals)
         self.pictures = NO_PICTURES if pictures is None else pictures

@@ -114,7 +114,9 @@ def make_network(spec: Mapping[str, Any] | None, default: Network | None, key: s
         )
     try:
         return Network.registry[target](**arguments)
-    except TypeError as error:
+    except UserError:
+        raise
+    except Exception as error:
         raise UserError(f"{key} ({target}) does not take what is given: {error}.") from error
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from solder_vae.models.scores import FEATURES, GRADIENTS, NOISES, POSTERIOR, RECONSTRUCTION
 from solder_vae.utils.checks import check_choice, check_flag, check_number, check_whole_number, is_number
-from solder_vae.utils.errors import UserError
+from solder_vae.utils.errors import UserError, unknown_key
 
 #: Takes a key and its value, and raises a UserError if the value does not fit.
 Rule = Callable[[str, Any], None]
@@ -49,15 +50,30 @@ def _network(key: str, value: object) -> None:
         raise UserError(f"{key}={value} does not fit: use a _target_ and its arguments, a file's path, or null.")
 
 
-def _part(key: str, value: Any) -> None:
+def check_known_keys(group: str, given: Iterable[str], known: Iterable[str], target: str) -> None:
+    """Check that a group has no key that its class does not take.
+
+    Raises:
+        UserError: it has one.
+    """
+    known = {*known, "_target_"}
+    for key in given:
+        if key not in known:
+            keys = sorted(name for name in known if not name.startswith("_"))
+            raise UserError(unknown_key(f"{group}.{key}", keys, target))
+
+
+def _part(key: str, value: Any, others: Rules = MappingProxyType({})) -> None:
     if not isinstance(value, Mapping):
         raise UserError(f"{key}={value} does not fit: use a _target_ and its arguments, or null.")
-    check_options(OF_TORCH.get(str(value.get("_target_")), {}), value, key)
+    target = str(value.get("_target_"))
+    if target in OF_TORCH:
+        check_known_keys(key, value, {*OF_TORCH[target], *others}, target)
+    check_options({**OF_TORCH.get(target, {}), **others}, value, key)
 
 
 def _schedule(key: str, value: Any) -> None:
-    _part(key, value)
-    check_options({"interval": partial(check_choice, choices=("epoch", "step"))}, value, key)
+    _part(key, value, {"interval": partial(check_choice, choices=("epoch", "step"))})
 
 
 def _factor(key: str, value: object) -> None:
@@ -160,20 +176,34 @@ OF_SCORES: Mapping[str, Rules] = {
     "Blend": BLEND,
 }
 
+_positive = partial(check_number, above_0=True)
+
 ADAM: Rules = {
     **dict.fromkeys(("lr", "weight_decay", "eps"), check_number),
     "betas": _decays,
-    **dict.fromkeys(("fused", "amsgrad"), _or_null(check_flag)),
+    **dict.fromkeys(("amsgrad", "maximize", "capturable", "differentiable"), check_flag),
+    **dict.fromkeys(("fused", "foreach"), _or_null(check_flag)),
 }
-#: Of the optimizers and schedules in ``conf/``; any other class tells itself what it takes, once torch is imported.
+#: All arguments of the optimizers and schedules in ``conf/`` but what the run itself gives them. Any other class tells
+#: itself what it takes, once torch is imported.
 OF_TORCH: Mapping[str, Rules] = {
-    "torch.optim.Adam": ADAM,
+    "torch.optim.Adam": {**ADAM, "decoupled_weight_decay": check_flag},
     "torch.optim.AdamW": ADAM,
     "torch.optim.lr_scheduler.OneCycleLR": {
-        "max_lr": partial(check_number, above_0=True), "total_steps": _or_null(count), "pct_start": _factor,
+        **dict.fromkeys(("max_lr", "div_factor", "final_div_factor"), _positive),
+        **dict.fromkeys(("pct_start", "base_momentum", "max_momentum"), _factor),
+        **dict.fromkeys(("cycle_momentum", "three_phase"), check_flag),
+        "total_steps": _or_null(count),
+        "anneal_strategy": partial(check_choice, choices=("cos", "linear")),
     },
-    "torch.optim.lr_scheduler.ReduceLROnPlateau": {"factor": _factor, "patience": whole_number},
-}  # fmt: skip
+    "torch.optim.lr_scheduler.ReduceLROnPlateau": {
+        "factor": _factor,
+        **dict.fromkeys(("patience", "cooldown"), whole_number),
+        **dict.fromkeys(("threshold", "min_lr", "eps"), check_number),
+        "mode": partial(check_choice, choices=("min", "max")),
+        "threshold_mode": partial(check_choice, choices=("rel", "abs")),
+    },
+}
 
 
 class Kind(NamedTuple):

@@ -8,7 +8,7 @@ pixels; either way it is the same at every call, so that a score depends on the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -22,7 +22,7 @@ Code = tuple["Tensor", ...]  # the encoder's output for a batch: (z,) or (mu, lo
 SHARED, PER_IMAGE = NOISES = ("shared", "per_image")  # noise of sampled latents
 
 #: What a score may need of a model.
-RECONSTRUCTION, POSTERIOR, GRADIENTS, FEATURES = "reconstruction", "posterior", "gradients", "features"
+RECONSTRUCTION, POSTERIOR, GRADIENTS, FEATURES = NEEDS = ("reconstruction", "posterior", "gradients", "features")
 
 
 class ModelOutput(NamedTuple):
@@ -121,6 +121,7 @@ class Score:
         exportable: whether :meth:`__call__` is made of tensor operations that ONNX has.
         has_parts: whether it is a distance that :meth:`parts` shares out.
         leaves_one_out: whether :meth:`leave_one_out` tells what fewer than 20 validation normals cannot.
+        rules: what its parameters may be, see :mod:`solder_vae.models.options`; checked before it is made.
     """
 
     registry: ClassVar[dict[str, type[Score]]] = {}
@@ -132,6 +133,7 @@ class Score:
     exportable: ClassVar[bool] = False
     has_parts: ClassVar[bool] = False
     leaves_one_out: ClassVar[bool] = False
+    rules: ClassVar[Mapping[str, Callable[[str, Any], None]]] = MappingProxyType({})
 
     @property
     def within_types(self) -> bool:
@@ -140,6 +142,8 @@ class Score:
 
     def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if unknown := sorted({*cls.needs}.difference(NEEDS)):
+            raise UserError(f"{cls.__name__}.needs has {unknown[0]!r}, which is none of {', '.join(NEEDS)}.")
         if name is not None:
             cls.name = name
             Score.registry[name] = cls
@@ -158,6 +162,13 @@ class Score:
     def parameters_beside(cls, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Those of this score's parameters that the score ``name``, which is :attr:`beside`, takes, too."""
         return {}
+
+    def check_normals(self, count: int) -> None:
+        """Check that so many training normals are enough to fit it; most scores take any number.
+
+        Raises:
+            UserError: they are not.
+        """
 
     def fit(self, data: FitData) -> None:
         """Learn from what the trained model says of normals; most scores learn nothing."""
@@ -251,8 +262,7 @@ def score_class(name: str) -> type[Score]:
     """
     if name not in Score.registry:
         raise UserError(
-            f"score={name} is unknown: use {', '.join(score.name for score in PAPER_SCORES)}, "
-            "or name its module by plugins=[...]."
+            f"score={name} is unknown: use {', '.join(Score.registry)}, or name its module by plugins=[...]."
         )
     return Score.registry[name]
 
@@ -266,7 +276,9 @@ def make_score(name: str, parameters: Mapping[str, Any]) -> Score:
     kind = score_class(name)
     try:
         return kind(**parameters)
-    except TypeError as error:
+    except UserError:
+        raise
+    except Exception as error:
         raise UserError(f"score={name} does not take what is given: {error}.") from error
 
 

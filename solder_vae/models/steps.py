@@ -197,7 +197,7 @@ def check_optimization(model: Autoencoder) -> None:
                 else:
                     optimizer.step()
                     tried.step()
-        except (TypeError, ValueError, RuntimeError) as error:
+        except Exception as error:
             raise UserError(f"model.{key} ({spec['_target_']}) does not work with what is given: {error}.") from error
 
 
@@ -217,5 +217,5 @@ def made(spec: Mapping[str, Any], key: str, first: Any) -> Any:
         raise UserError(f"{key} names {spec.get('_target_')}, which cannot be imported ({error}).") from error
     try:
         return kind(first, **{name: value for name, value in spec.items() if name != "_target_"})
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         raise UserError(f"{key} ({spec['_target_']}) does not take what is given: {error}.") from error

@@ -129,7 +129,8 @@ class BetaVAE(Autoencoder, name="beta_vae"):
         active, units = int(self.active_units.sum()), self.active_units.numel()
         collapsed = active < COLLAPSED_BELOW * units
         early = self.step < EARLY_STEPS
-        if collapsed and (not self.collapsed or (self.told_early and not early)):
+        trained = self.step > 0  # not in Lightning's check that a validation works, before any training
+        if collapsed and trained and (not self.collapsed or (self.told_early and not early)):
             lower = f"Lower beta (now {self.beta:g})"
             if self.reduction == "mean":
                 lower += ", or use model.reduction=sum"
@@ -143,7 +144,7 @@ class BetaVAE(Autoencoder, name="beta_vae"):
                 else lower,
             )
             self.told_early = early
-        self.collapsed = collapsed
+        self.collapsed = collapsed and trained
         return {"val/active_units": float(active)}  # the same on all ranks
 
     def diagnostics(self) -> dict[str, NDArray[Any]]:

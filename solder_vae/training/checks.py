@@ -18,7 +18,7 @@ from solder_vae.metrics.threshold import FEW_NORMALS, Rule, fit_threshold
 from solder_vae.models.checkpoint import Checkpoint
 from solder_vae.models.detector import Detector
 from solder_vae.models.precision import check_precision, resolve_precision
-from solder_vae.models.scores import Score
+from solder_vae.models.scores import MEMORY, Score
 from solder_vae.training.first_checks import ACCEPT, REFUSE, threshold_rule
 from solder_vae.utils.errors import UserError
 
@@ -79,12 +79,14 @@ def check_few_normals(data: SolderDataModule, config: DictConfig, rule: Rule, no
     )
 
 
-def check_known(model: Detector, data: SolderDataModule) -> None:
-    """Check that there are known defects where the score that decides learns from them.
+def check_examples(model: Detector, data: SolderDataModule) -> None:
+    """Check that the scores have the normals, and the one that decides the known defects, that they learn from.
 
     Raises:
-        UserError: there are none.
+        UserError: they have not.
     """
+    for score in model.scores.values():
+        score.check_normals(min(len(data.tables["train"]), MEMORY))
     primary = model.primary_score
     if model.scores[primary].needs_known and "known" not in data.tables:
         raise UserError(

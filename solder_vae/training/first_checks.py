@@ -5,7 +5,10 @@ What only a class from outside the package knows of its values it tells itself, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +22,20 @@ from solder_vae.models.options import (
     EVERY_SCORE,
     OF_MODELS,
     OF_SCORES,
+    Rules,
     check_admitted,
+    check_known_keys,
     check_options,
+    count,
     own_class,
     whole_number,
 )
 from solder_vae.models.precision import check_precision
 from solder_vae.models.scores import paper_scores
-from solder_vae.training.schema import CRITERIA, PSEUDO_DEFECT_AUROC
-from solder_vae.utils.checks import check_choice, check_whole_number
+from solder_vae.training.schema import CRITERIA, PSEUDO_DEFECT_AUROC, TrainerOptions
+from solder_vae.utils.checks import check_choice, check_flag, check_number, check_whole_number
 from solder_vae.utils.config import build
-from solder_vae.utils.errors import UserError, unknown_key
+from solder_vae.utils.errors import UserError
 from solder_vae.utils.plugins import import_plugins
 
 REFUSE, ACCEPT = FEW_NORMALS_CHOICES = ("refuse", "accept")
@@ -40,6 +46,45 @@ SHARED_SCORE_KEYS = ("_target_", "name", *EVERY_SCORE)
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")  # Lightning's names of what this package can use
 
 MODES = ("offline", "online", "disabled")  # of Weights & Biases
+
+
+def _number(key: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"{key}={value} does not fit: use a number.")
+
+
+def _share(key: str, value: Any) -> None:
+    if isinstance(value, float) and not 0 <= value <= 1:
+        raise UserError(f"{key}={value} does not fit: use a share from 0.0 to 1.0, or a whole number of batches.")
+    check_number(key, value)
+
+
+def _duration(key: str, value: Any) -> None:
+    if not re.fullmatch(r"\d\d:\d\d:\d\d:\d\d", str(value)):
+        raise UserError(f"{key}={value} does not fit: use days:hours:minutes:seconds, such as '00:01:30:00'.")
+
+
+#: What Lightning's Trainer takes of a run beside ``conf/trainer``; its other arguments the run gives it itself.
+OF_TRAINER: Rules = {
+    "max_steps": count,
+    "min_epochs": whole_number,
+    "max_time": _duration,
+    **dict.fromkeys(("limit_train_batches", "limit_val_batches"), _share),
+    "check_val_every_n_epoch": count,
+    "gradient_clip_algorithm": partial(check_choice, choices=("norm", "value")),
+    **dict.fromkeys(("detect_anomaly", "benchmark"), check_flag),
+    "profiler": partial(check_choice, choices=("simple", "advanced", "pytorch")),
+}
+
+#: All arguments of Lightning's early stopping but ``monitor``, which is the user's own word.
+OF_EARLY_STOPPING: Rules = {
+    "patience": whole_number,
+    **dict.fromkeys(("min_delta", "stopping_threshold", "divergence_threshold"), _number),
+    "mode": partial(check_choice, choices=("min", "max")),
+    **dict.fromkeys(
+        ("verbose", "strict", "check_finite", "check_on_train_epoch_end", "log_rank_zero_only"), check_flag
+    ),
+}
 
 
 def check_first(config: DictConfig) -> None:
@@ -82,7 +127,7 @@ def check_model(config: DictConfig) -> None:
     kind = OF_MODELS.get(own_class(model["_target_"]))
     if kind is None:
         return
-    check_known_keys("model", model, {*kind.rules, "score", "_target_", "_recursive_"}, model["_target_"])
+    check_known_keys("model", model, {*kind.rules, "score", "_recursive_"}, model["_target_"])
     check_options(kind.rules, model)
     if "_target_" not in score and model.get("decoder") is None:  # another decoder may not have what GradCon needs
         check_admitted(kind.name, score["name"], [*paper_scores(kind.provides), *kind.scores])
@@ -95,18 +140,6 @@ def check_model(config: DictConfig) -> None:
 def plain(node: Any) -> Any:
     """A group or a list of a config in plain values."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-
-
-def check_known_keys(group: str, given: Iterable[str], known: Collection[str], target: str) -> None:
-    """Check that a group has no key that its class does not take.
-
-    Raises:
-        UserError: it has one.
-    """
-    for key in given:
-        if key not in known:
-            keys = sorted(name for name in known if not name.startswith("_"))
-            raise UserError(unknown_key(f"{group}.{key}", keys, target))
 
 
 def check_untrained(config: DictConfig, name: str) -> None:
@@ -180,6 +213,10 @@ def check_trainer(config: DictConfig) -> None:
             "trainer.accumulate_grad_batches is not supported, since batch norm and the gradient constraint need "
             "whole batches: raise data.batch_size instead, with trainer=ddp where one device cannot hold it."
         )
+    if options["_target_"] == "pytorch_lightning.Trainer":
+        known = {"accumulate_grad_batches", *OF_TRAINER, *(field.name for field in fields(TrainerOptions))}
+        check_known_keys("trainer", options, known, "a run")
+        check_options(OF_TRAINER, plain(options), "trainer")
     check_choice("trainer.accelerator", options.accelerator, ACCELERATORS)
     strategy, devices, batch = config.trainer.strategy, options.devices, config.data.batch_size
     check_whole_number("trainer.devices", devices, 1)
@@ -204,7 +241,8 @@ def check_callbacks(callbacks: Mapping[str, Any]) -> None:
         if not isinstance(callback, Mapping) or "_target_" not in callback:
             raise UserError(f"callbacks.{name}={callback} does not fit: use a _target_ and its arguments.")
         if callback["_target_"] == "pytorch_lightning.callbacks.EarlyStopping":
-            check_options({"patience": whole_number}, callback, f"callbacks.{name}")
+            check_known_keys(f"callbacks.{name}", callback, {*OF_EARLY_STOPPING, "monitor"}, callback["_target_"])
+            check_options(OF_EARLY_STOPPING, callback, f"callbacks.{name}")
 
 
 def check_logging(mode: str, project: str, tags: Sequence[str]) -> None:

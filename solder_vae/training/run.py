@@ -31,7 +31,7 @@ from solder_vae.models.checkpoint import Checkpoint, model_of, read_checkpoint, 
 from solder_vae.models.detector import Detector
 from solder_vae.models.precision import FULL
 from solder_vae.models.steps import TrainingModule, check_optimization
-from solder_vae.training.checks import check_known, check_tables, rank_count, training_precision
+from solder_vae.training.checks import check_examples, check_tables, rank_count, training_precision
 from solder_vae.training.data_parallel import fit_on_ranks
 from solder_vae.training.first_checks import SHARED_SCORE_KEYS, check_first, check_size, check_untrained, threshold_rule
 from solder_vae.training.log import trained_entry
@@ -92,7 +92,7 @@ def run(config: DictConfig, directory: Path, trained: Path | None = None) -> flo
         )
     log.info("%s", describe(data.tables))
     check_tables(data, config)
-    check_known(model, data)
+    check_examples(model, data)
     with_number = with_epochs(config, len(data.tables["train"])) if isinstance(model, Autoencoder) else config
     if resumed is not None:
         check_epochs_left(config.resume, resumed, with_number.trainer.max_epochs)

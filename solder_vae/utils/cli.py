@@ -158,6 +158,13 @@ def choices_with(key: str) -> list[str]:
     return [f"{group}={file.stem}" for file in files if re.search(rf"(?m)^{re.escape(name)}:", file.read_text("utf-8"))]
 
 
+def package_of(group: str) -> str | None:
+    """Where a group's values stand in a config, if not under its own name."""
+    files = sorted((CONF / group).glob("*.yaml"))
+    found = re.match(r"# @package (\w[\w.]*)", files[0].read_text("utf-8")) if files else None
+    return found[1] if found and found[1] != "_global_" else None
+
+
 def mistake_of_schema(error: Exception) -> str | None:
     """What OmegaConf refused: an unknown key, or a value of another type than the schema's; None for other errors."""
     from hydra.errors import HydraException
@@ -170,6 +177,8 @@ def mistake_of_schema(error: Exception) -> str | None:
     if isinstance(refused, errors.ConfigKeyError | errors.ConfigAttributeError):
         if having := choices_with(refused.full_key):
             return f"{where}{refused.full_key} is an option of {' and '.join(having)}: add that."
+        if package := package_of(refused.full_key):
+            return f"{where}The values of {refused.full_key} are keys of {package}: write {package}.KEY=VALUE."
         return where + unknown_key(refused.full_key, [str(name) for name in refused.parent_node if name != "hydra"])
     if isinstance(refused, errors.InterpolationResolutionError):
         return f"{refused.full_key} does not fit: {str(refused).splitlines()[0]}."

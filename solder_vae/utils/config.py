@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ def build(config: DictConfig, **options: Any) -> Any:
     """Instantiate a config's ``_target_``; the user's mistakes come out as they were raised, not wrapped by Hydra.
 
     Raises:
-        UserError: a key is no parameter of the target, or a value does not fit.
+        UserError: there is no such target, a key is no parameter of it, or a value does not fit.
     """
     try:
         return instantiate(config, **options, _convert_="all")
@@ -37,14 +38,15 @@ def build(config: DictConfig, **options: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from None
-        # By name: to import it would bring torch, which whoever mistyped a value need not wait for.
-        of_lightning = type(cause).__name__ == "MisconfigurationException"
-        if isinstance(cause, TypeError | ValueError) or of_lightning:
-            found = re.search(r"unexpected keyword argument '(.+)'", str(cause))
-            if found and found[1] in config:  # else it is of a part's own parts
-                raise UserError(unknown_parameter(config, found[1])) from error
-            raise UserError(f"A value does not fit {config.get('_target_')}: {str(cause).rstrip('.!')}.") from error
-        raise
+        if str(error).startswith("Error locating target"):  # the config's, or that of one of its parts
+            missing = re.findall(r"'([^']+)'", str(error))[0]
+            raise not_imported(missing, cause) from error
+        if cause is None:
+            raise
+        found = re.search(r"unexpected keyword argument '(.+)'", str(cause))
+        if found and found[1] in config:  # else it is of a part's own parts
+            raise UserError(unknown_parameter(config, found[1])) from error
+        raise UserError(f"A value does not fit {config.get('_target_')}: {str(cause).rstrip('.!')}.") from error
 
 
 def import_target(target: str) -> None:
@@ -56,7 +58,17 @@ def import_target(target: str) -> None:
     try:
         get_class(target)
     except (ImportError, ValueError) as error:
-        raise UserError(f"_target_: {target} cannot be imported: {error}.") from error
+        raise not_imported(target, error) from error
+
+
+def not_imported(target: str, error: BaseException | None) -> UserError:
+    """What is wrong with a ``_target_``, by what Hydra raised; a mistake that its module tells comes as it is."""
+    reason = error.__cause__ if error is not None and error.__cause__ is not None else error
+    if isinstance(reason, UserError):
+        return reason
+    module, _, name = target.rpartition(".")
+    missing = f"{module} has no {name}" if module in sys.modules else str(reason).splitlines()[0].rstrip(".!")
+    return UserError(f"_target_: {target} cannot be imported: {missing}.")
 
 
 def unknown_parameter(config: DictConfig, key: str) -> str:

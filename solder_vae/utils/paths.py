@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 #: Paths of all commands. A leading ``~`` is the home folder.
@@ -22,6 +23,9 @@ PATHS = frozenset(
 #: Texts in which commas never separate the values of a sweep; neither do they in Hydra's own options.
 TEXTS = frozenset(("data.group_regex", "data.type_regex"))
 
+#: Hydra's flags that are followed by a value.
+TAKE_VALUES = frozenset(("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p"))
+
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 _SWEEP = re.compile(r"(?:choice|range|interval|glob|shuffle|sort|tag)\(.*\)", re.DOTALL)  # Hydra's functions
 
@@ -33,7 +37,19 @@ def mean_themselves(arguments: Sequence[str]) -> list[str]:
     ``-m``, commas separate a path's values and Hydra's ``choice(...)`` and the like keep their meaning.
     """
     multirun = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
-    return [_quoted_override(argument, multirun) for argument in arguments]
+    return [_quoted_override(argument, multirun) for argument in _flags_first(arguments)]
+
+
+def _flags_first(arguments: Sequence[str]) -> list[str]:
+    """The same arguments in an order that Hydra reads: its parser takes overrides from one place alone."""
+    flags, overrides = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument.startswith("-"):
+            flags += [argument, *islice(rest, int(argument in TAKE_VALUES))]
+        else:
+            overrides.append(argument)
+    return flags + overrides
 
 
 def as_typed(override: str) -> str:

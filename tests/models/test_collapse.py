@@ -37,6 +37,6 @@ def test_beta_is_named_only_after_enough_steps(model, caplog):
 
 def test_a_collapse_that_goes_and_comes_again_is_told_again(model, caplog):
     caplog.set_level(logging.WARNING)
-    for step, collapsed in ((40, True), (80, False), (1300, True), (1340, True)):
+    for step, collapsed in ((0, True), (40, True), (80, False), (1300, True), (1340, True)):
         validate(model, step, collapsed)
     assert ["beta" in message for message in caplog.messages] == [False, True]

@@ -11,7 +11,8 @@ from documented import compose_command
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from solder_vae.training.first_checks import check_data, check_first
+from solder_vae.models.options import OF_TORCH
+from solder_vae.training.first_checks import OF_EARLY_STOPPING, OF_TRAINER, check_data, check_first
 from solder_vae.utils.errors import UserError
 
 #: Every option of a run is in one of these.
@@ -64,12 +65,21 @@ def options(config, prefix=""):
             yield name
 
 
+def added(config):
+    """What ``+key=value`` can add to the groups that name classes of torch and Lightning."""
+    yield from (f"trainer.{key}" for key in OF_TRAINER)
+    for part in ("model.optimizer", "model.scheduler", "callbacks.early_stopping"):
+        target = (OmegaConf.select(config, part) or {}).get("_target_")
+        rules = OF_EARLY_STOPPING if part.startswith("callbacks") else OF_TORCH.get(target, {})
+        yield from (f"{part}.{key}" for key in [*rules, "unknown"] if target)
+
+
 def refused(config, option):
     """What is said of the option's first wrong value that is refused; None if all are let through."""
     for value in WRONG:
         broken = config.copy()
         try:
-            OmegaConf.update(broken, option, value)
+            OmegaConf.update(broken, option, value, force_add=True)
             check_first(broken)
             if option.startswith("data."):
                 check_data(broken.data)
@@ -84,5 +94,5 @@ if __name__ == "__main__":
     sys.meta_path.insert(0, NoTorch())
     for run in RUNS:
         (config,) = compose_command("solder_vae.train", run)
-        for option in options(config):
+        for option in dict.fromkeys((*options(config), *added(config))):
             print(json.dumps([run, option, refused(config, option)]))

@@ -1,21 +1,29 @@
 """Options that cannot be right are refused before anything is read, in one sentence."""
 
+import inspect
 import re
 from contextlib import nullcontext
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from documented import compose_command
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.callbacks import EarlyStopping
 
 from solder_vae.models.networks import Encoder
+from solder_vae.models.options import OF_TORCH
 from solder_vae.models.precision import FULL
 from solder_vae.models.steps import TrainingModule, check_optimization
+from solder_vae.training.checks import check_examples
+from solder_vae.training.first_checks import OF_EARLY_STOPPING, OF_TRAINER
 from solder_vae.training.resume import check_epochs_left
 from solder_vae.training.run import build_model, build_parts
+from solder_vae.training.schema import TrainerOptions
 from solder_vae.training.trainer import make_trainer
 from solder_vae.utils.cli import check_keys, readable
 from solder_vae.utils.errors import UserError
@@ -105,7 +113,12 @@ def test_what_cannot_be_right_is_refused(overrides, message):
         ("+model.lrr=1", "'model.lrr' is no option of solder_vae.models.BetaVAE: did you mean model.lr?"),
         ("model.lr_patienc=1", "'model.lr_patienc' is no option of this command: did you mean model.lr_patience?"),
         ("+data.trains=1", "'data.trains' is no option of solder_vae.data.synthetic.data.synthetic_data: did you mean"),
-        ("trainer.max_epoch=3", "'trainer.max_epoch' is no option of pytorch_lightning.Trainer: did you mean"),
+        ("trainer.max_epoch=3", "'trainer.max_epoch' is no option of a run: did you mean trainer.max_epochs?"),
+        ("+trainer.deterministic=true", "'trainer.deterministic' is no option of a run: the keys are accelerator, "),
+        ("optimizer.lr=1", "The values of optimizer are keys of model.optimizer: write model.optimizer.KEY=VALUE."),
+        ("+model.optimizer.momentum=1", "'model.optimizer.momentum' is no option of torch.optim.Adam: the keys are"),
+        ("model._target_=nix.Nix", "_target_: nix.Nix cannot be imported: No module named 'nix'."),
+        ("model._target_=solder_vae.models.Nix", "_target_: solder_vae.models.Nix cannot be imported: "),
         ("data.root=x", "data.root is an option of data=folder: add that."),
         ("score=gradcam", "score=gradcam is unknown: did you mean score=gradcon?"),
         ("model=resnet", "model=resnet is unknown: use annealed_vae, backbone, "),
@@ -130,20 +143,37 @@ def test_what_is_right_is_not_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        pytest.param(
-            "trainer.accelerator=gpu",
-            "Trainer: No supported gpu backend found.$",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
-        ),
-        ("+trainer.limit_train_batches=-1", "Trainer: You have passed invalid value -1 for limit_train_batches"),
-    ],
-)
-def test_what_lightning_refuses_is_told_in_its_words(override, message, tmp_path):
-    with pytest.raises(UserError, match=f"A value does not fit pytorch_lightning.{message}"):
-        make_trainer(config_of(override), tmp_path, precision=FULL, logger=False, callbacks=[])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_what_lightning_refuses_is_told_in_its_words(tmp_path):
+    with pytest.raises(UserError, match=r"does not fit pytorch_lightning\.Trainer: No supported gpu backend"):
+        make_trainer(config_of("trainer.accelerator=gpu"), tmp_path, precision=FULL, logger=False, callbacks=[])
+
+
+#: Arguments of classes in conf/ that a run gives them itself, or that have no meaning in one.
+OF_THE_RUN = {
+    pl.Trainer: {
+        "accumulate_grad_batches", "barebones", "callbacks", "default_root_dir", "deterministic",
+        "enable_autolog_hparams", "enable_checkpointing", "enable_model_summary", "enable_progress_bar",
+        "fast_dev_run", "inference_mode", "limit_predict_batches", "limit_test_batches", "log_every_n_steps",
+        "logger", "model_registry", "num_nodes", "num_sanity_val_steps", "overfit_batches", "plugins",
+        "reload_dataloaders_every_n_epochs", "sync_batchnorm", "use_distributed_sampler", "val_check_interval",
+    },
+    EarlyStopping: {"monitor"},
+    torch.optim.Adam: {"params"},
+    torch.optim.AdamW: {"params"},
+    torch.optim.lr_scheduler.OneCycleLR: {"optimizer", "epochs", "steps_per_epoch", "last_epoch"},
+    torch.optim.lr_scheduler.ReduceLROnPlateau: {"optimizer"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OF_THE_RUN)
+def test_every_argument_of_these_classes_has_its_rule(kind):
+    rules = {
+        pl.Trainer: {*OF_TRAINER, *(field.name for field in fields(TrainerOptions))},
+        EarlyStopping: OF_EARLY_STOPPING,
+    }
+    known = {*rules.get(kind, OF_TORCH.get(f"{kind.__module__.partition('.adam')[0]}.{kind.__name__}", ()))}
+    assert known - {"_target_"} | OF_THE_RUN[kind] == {*inspect.signature(kind).parameters}
 
 
 @pytest.mark.slow
@@ -151,14 +181,22 @@ def test_what_lightning_refuses_is_told_in_its_words(override, message, tmp_path
     ("options", "message"),
     [
         (
-            ["scheduler=plateau", "+model.scheduler.threshold='../x'"],
-            r"model\.scheduler .* does not work with what is given",
+            [
+                "scheduler=plateau",
+                "~model.scheduler.patience",
+                "~model.scheduler.factor",
+                "model.scheduler._target_=torch.optim.lr_scheduler.StepLR",
+                "+model.scheduler.step_size='x'",
+            ],
+            r"model\.scheduler .* does not (take|work with) what is given",
         ),
         (["model.scheduler._target_='../x'"], r"model\.scheduler names \.\./x, which cannot be imported"),
         (["model.optimizer._target_=torch.optim.Nothing"], r"model\.optimizer names .* cannot be imported"),
-        (["+model.optimizer.momentum=1"], r"model\.optimizer \(torch\.optim\.Adam\) does not take what is given"),
+        (
+            ["model.optimizer._target_=torch.optim.SGD", "+model.optimizer.momentum=-1"],
+            r"model\.optimizer \(torch\.optim\.SGD\) does not take what is given: Invalid momentum",
+        ),
         (["scheduler=one_cycle", "model.scheduler.interval=steps"], "interval=steps is unknown: use epoch or step"),
-        (["scheduler=one_cycle", "+model.scheduler.div_factor='../x'"], r"model\.scheduler .* does not take"),
     ],
 )
 def test_optimizer_and_schedule_are_tried_before_the_data_are_read(options, message):
@@ -190,6 +228,14 @@ def test_images_must_fit_the_stride_of_the_model_at_hand(monkeypatch):
     build_parts(config_of("model=backbone", "criterion=val/pseudo_defect_auroc", "data.image_size=20"))
     monkeypatch.setattr(Encoder, "stride", 16)
     assert "image_size=24 does not fit the network: use a multiple of 16" in refused("data.image_size=24")
+
+
+def test_a_memory_must_be_filled_by_the_training_normals():
+    data = SimpleNamespace(tables={"train": range(48)})
+    model = build_model(config_of("score=knn", "score.k=49"))
+    with pytest.raises(UserError, match=r"score.k=49 does not fit 48 training normals: use 48 or less."):
+        check_examples(model, data)
+    check_examples(build_model(config_of("score=knn", "score.k=48")), data)
 
 
 def test_a_schedule_without_an_end_goes_on_where_epochs_are_left():

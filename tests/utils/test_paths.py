@@ -83,6 +83,13 @@ def test_any_text_is_read_as_it_is_typed(text):
     assert as_hydra_reads(mean_themselves([f"data.root={text}", f"+resume={text}"])) == [text, text]
 
 
+def test_flags_and_overrides_may_come_in_any_order():
+    typed = ["model=cae", "--config-dir", "conf", "seed=1", "-m", "-cn", "mine", "~model.scheduler", "--cfg=job"]
+    read = ["--config-dir", "conf", "-m", "-cn", "mine", "--cfg=job", "model=cae", "seed=1", "~model.scheduler"]
+    assert mean_themselves(typed) == read
+    assert mean_themselves(["seed=1", "--config-dir"]) == ["--config-dir", "seed=1"]
+
+
 def test_what_is_no_path_or_quoted_or_nothing_stays():
     arguments = [
         *(
