@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,7 +22,9 @@ from solder_vae.metrics.threshold import Rule
 from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.losses import squared_error
 from solder_vae.models.networks import Network
+from solder_vae.models.options import AUTOENCODER, count
 from solder_vae.models.scores import Code, FitData, ModelOutput, Score
+from solder_vae.utils.checks import check_number
 
 
 class VQVAE(Autoencoder, name="vq_vae"):
@@ -33,6 +35,8 @@ class VQVAE(Autoencoder, name="vq_vae"):
         commitment: weight of the commitment loss, 0.25 in the paper.
         **others: as for Autoencoder.
     """
+
+    rules: ClassVar = {**AUTOENCODER, "codes": count, "commitment": check_number}
 
     def __init__(self, codes: int = 128, commitment: float = 0.25, **others: Any) -> None:
         super().__init__(**others)
@@ -91,6 +95,8 @@ class CodeDistance(Score, name="code_distance"):
         floor: the least deviation of a channel.
     """
 
+    needs = frozenset({"reconstruction"})  # models that have no code do not reconstruct, either
+    rules: ClassVar = {"floor": check_number}
     fitted = True
     exportable = True
 
@@ -119,6 +125,10 @@ class Margin(Rule, name="margin"):
 
     share: float = 0.9
     factor: float = 1.2
+
+    def __post_init__(self) -> None:
+        self.check("share", "a number from 0 to 1", lambda share: 0 <= share <= 1)
+        self.check("factor")
 
     def cut(self, normals: Any, labelled: Any = None) -> float:
         middle, edge = np.quantile(normals, [0.5, self.share])

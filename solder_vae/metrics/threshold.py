@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from solder_vae.metrics.intervals import clopper_pearson, finite, finite_number
 from solder_vae.metrics.trade_off import least_cost
-from solder_vae.utils.errors import UserError
+from solder_vae.utils.errors import UserError, check_name
 
 Scores = NDArray[np.float64]
 
@@ -122,9 +122,7 @@ class Rule(ABC):
 
     def __init_subclass__(cls, *, name: str, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        known = Rule.registry.get(name, cls)
-        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):  # equal: imported again
-            raise UserError(f"{cls.__module__} and {known.__module__} both have a threshold rule {name}: rename one.")
+        check_name(Rule.registry, name, cls, "threshold rule")
         cls.name = name
         Rule.registry[name] = cls
 

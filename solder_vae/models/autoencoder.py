@@ -158,7 +158,7 @@ class Autoencoder(GradCon, Detector):
     def encode(self, x: Tensor) -> Code:
         """The encoder's output for images ``(B, 3, H, W)``: (z,) or (mu, logvar), each ``(B, C, H/8, W/8)``."""
         code: Code = self.encoder(x)
-        if not isinstance(code, tuple) or len(code) < self.heads:
+        if not isinstance(code, tuple) or len(code) < self.heads or len(code) > self.heads > 1:
             given = f"{len(code)} in a tuple" if isinstance(code, tuple) else "no tuple"
             wanted = "(z,)" if self.heads == 1 else "(mu, logvar)"
             raise UserError(f"model.encoder gives {given} where model={self.name} needs {wanted}.")

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from solder_vae.models import annealed_vae, backbone, beta_tcvae, vae  # noqa: F401  # each registers its models
@@ -127,6 +129,16 @@ def settings(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in hyper_parameters.items() if name != "beta" or value is not None}
 
 
+def plain(value: Any) -> Any:
+    """The value without what safe reading refuses and others' schedules and callbacks keep: counters, NumPy numbers."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        values = {key: plain(item) for key, item in value.items()}
+        return OrderedDict(values) if type(value) is OrderedDict else values
+    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+
+
 def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     """Write a checkpoint whole or not at all.
 
@@ -134,7 +146,10 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         UserError: it cannot be written; an earlier file of that name is unchanged.
     """
     buffer = io.BytesIO()  # torch.save to a file would tell of a full disk in a RuntimeError
-    torch.save(checkpoint, buffer)
+    others: Checkpoint = {
+        key: plain(checkpoint[key]) for key in ("lr_schedulers", "optimizer_states", "callbacks") if key in checkpoint
+    }
+    torch.save({**checkpoint, **others}, buffer)
     try:
         with atomic_file(Path(path)) as temporary:
             temporary.write_bytes(buffer.getbuffer())

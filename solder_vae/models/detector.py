@@ -21,7 +21,7 @@ from solder_vae.models.neighbours import Knn, Near
 from solder_vae.models.options import Rules, check_admitted, check_options
 from solder_vae.models.precision import FULL
 from solder_vae.models.scores import Code, ModelOutput, Score, make_score, paper_scores, score_class
-from solder_vae.utils.errors import UserError
+from solder_vae.utils.errors import UserError, check_name
 
 
 class Detector(nn.Module):
@@ -56,6 +56,7 @@ class Detector(nn.Module):
     def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if name is not None:  # checkpoints hold the name, not a path: loading must not import what a file says
+            check_name(Detector.registry, name, cls, "model")
             cls.name = name
             Detector.registry[name] = cls
 

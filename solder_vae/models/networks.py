@@ -31,7 +31,7 @@ from solder_vae.models.layers.blocks import BicubicUpsample2x, conv_block
 from solder_vae.models.layers.forward import fast_forward, plain_forward
 from solder_vae.models.options import HEADS, LATENT_CHANNELS, STRIDE, WIDTH
 from solder_vae.utils.checks import check_choice
-from solder_vae.utils.errors import UserError
+from solder_vae.utils.errors import UserError, refusal
 
 
 class Network(nn.Module):
@@ -117,7 +117,7 @@ def make_network(spec: Mapping[str, Any] | None, default: Network | None, key: s
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{key} ({target}) does not take what is given: {error}.") from error
+        raise refusal(error, Network.registry[target], key, target) from error
 
 
 class Encoder(Network):

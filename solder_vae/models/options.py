@@ -41,7 +41,8 @@ def check_options(rules: Rules, values: Mapping[str, Any], group: str = "model")
             rule("beta" if name == "beta" else f"{'score' if name in EVERY_SCORE else group}.{name}", values[name])
 
 
-def _or_null(rule: Rule) -> Rule:
+def or_null(rule: Rule) -> Rule:
+    """The rule, or null."""
     return lambda key, value: None if value is None else rule(key, value)
 
 
@@ -114,6 +115,11 @@ def _layers(key: str, values: Any) -> None:
         raise UserError(f"{key}={values} does not fit: use whole numbers in ascending order.")
 
 
+def _number_or_numbers(key: str, value: Any) -> None:
+    for each in value if isinstance(value, list | tuple) else [value]:
+        check_number(key, each)
+
+
 def _decays(key: str, values: Any) -> None:
     fits = isinstance(values, Sequence) and len(values) == 2 and all(map(is_number, values))
     if not fits or max(values) >= 1:
@@ -144,13 +150,13 @@ AUTOENCODER: Rules = {
     **dict.fromkeys(("lr", "weight_decay"), check_number),
     "lr_factor": _factor,
     **dict.fromkeys(("flips", "fast"), check_flag),
-    **dict.fromkeys(("encoder", "decoder", "optimizer"), _or_null(_part)),
-    "scheduler": _or_null(_schedule),
+    **dict.fromkeys(("encoder", "decoder", "optimizer"), or_null(_part)),
+    "scheduler": or_null(_schedule),
 }
 BETA_VAE: Rules = {**AUTOENCODER, "beta": check_number, "reduction": _reduction}
 VAE_OPTIONS: Rules = {**BETA_VAE, "beta": _beta_of_vae}
 ANNEALED_VAE: Rules = {**BETA_VAE, "reduction": _sum, "capacity": check_number, "capacity_steps": count}
-BETA_TCVAE: Rules = {**BETA_VAE, "reduction": _sum, "images": _or_null(count)}
+BETA_TCVAE: Rules = {**BETA_VAE, "reduction": _sum, "images": or_null(count)}
 BACKBONE: Rules = {
     "network": _network,
     "layers": _layers,
@@ -163,7 +169,7 @@ BACKBONE: Rules = {
 }
 
 KNN: Rules = {"k": count, "whiten": check_flag, "thumbnails": check_flag}
-CLASSIFIER: Rules = {"strength": _or_null(partial(check_number, above_0=True)), "thumbnails": check_flag}
+CLASSIFIER: Rules = {"strength": or_null(partial(check_number, above_0=True)), "thumbnails": check_flag}
 BLEND: Rules = {"of": _several_scores}
 
 #: Of the scores that a config names by their class.
@@ -182,7 +188,7 @@ ADAM: Rules = {
     **dict.fromkeys(("lr", "weight_decay", "eps"), check_number),
     "betas": _decays,
     **dict.fromkeys(("amsgrad", "maximize", "capturable", "differentiable"), check_flag),
-    **dict.fromkeys(("fused", "foreach"), _or_null(check_flag)),
+    **dict.fromkeys(("fused", "foreach"), or_null(check_flag)),
 }
 #: All arguments of the optimizers and schedules in ``conf/`` but what the run itself gives them. Any other class tells
 #: itself what it takes, once torch is imported.
@@ -193,13 +199,14 @@ OF_TORCH: Mapping[str, Rules] = {
         **dict.fromkeys(("max_lr", "div_factor", "final_div_factor"), _positive),
         **dict.fromkeys(("pct_start", "base_momentum", "max_momentum"), _factor),
         **dict.fromkeys(("cycle_momentum", "three_phase"), check_flag),
-        "total_steps": _or_null(count),
+        "total_steps": or_null(count),
         "anneal_strategy": partial(check_choice, choices=("cos", "linear")),
     },
     "torch.optim.lr_scheduler.ReduceLROnPlateau": {
         "factor": _factor,
         **dict.fromkeys(("patience", "cooldown"), whole_number),
-        **dict.fromkeys(("threshold", "min_lr", "eps"), check_number),
+        **dict.fromkeys(("threshold", "eps"), check_number),
+        "min_lr": _number_or_numbers,
         "mode": partial(check_choice, choices=("min", "max")),
         "threshold_mode": partial(check_choice, choices=("rel", "abs")),
     },

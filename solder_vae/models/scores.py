@@ -8,11 +8,11 @@ pixels; either way it is the same at every call, so that a score depends on the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
-from solder_vae.utils.errors import UserError
+from solder_vae.utils.errors import UserError, check_name, refusal
 
 if TYPE_CHECKING:  # a run's options are checked with the help of this module, before torch is imported
     from torch import Tensor
@@ -142,9 +142,12 @@ class Score:
 
     def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if unknown := sorted({*cls.needs}.difference(NEEDS)):
-            raise UserError(f"{cls.__name__}.needs has {unknown[0]!r}, which is none of {', '.join(NEEDS)}.")
+        if not isinstance(cls.needs, Set) or not {*cls.needs} <= {*NEEDS}:
+            raise UserError(
+                f"{cls.__name__}.needs={cls.needs!r} does not fit: use a set of some of {', '.join(NEEDS)}."
+            )
         if name is not None:
+            check_name(Score.registry, name, cls, "score")
             cls.name = name
             Score.registry[name] = cls
 
@@ -279,7 +282,7 @@ def make_score(name: str, parameters: Mapping[str, Any]) -> Score:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"score={name} does not take what is given: {error}.") from error
+        raise refusal(error, kind, "score", f"score={name}") from error
 
 
 def score_with(output: ModelOutput, scores: Mapping[str, Score]) -> ModelOutput:

@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 from solder_vae.models.autoencoder import TRAINING, Autoencoder
 from solder_vae.utils.distributed import loss_weight, world_size
-from solder_vae.utils.errors import UserError
+from solder_vae.utils.errors import UserError, refusal
 
 
 class TrainingModule(pl.LightningModule):
@@ -198,7 +198,9 @@ def check_optimization(model: Autoencoder) -> None:
                     optimizer.step()
                     tried.step()
         except Exception as error:
-            raise UserError(f"model.{key} ({spec['_target_']}) does not work with what is given: {error}.") from error
+            raise UserError(
+                f"model.{key} ({spec['_target_']}) does not work with what is given: {str(error).rstrip('.!')}."
+            ) from error
 
 
 def made(spec: Mapping[str, Any], key: str, first: Any) -> Any:
@@ -218,4 +220,4 @@ def made(spec: Mapping[str, Any], key: str, first: Any) -> Any:
     try:
         return kind(first, **{name: value for name, value in spec.items() if name != "_target_"})
     except Exception as error:
-        raise UserError(f"{key} ({spec['_target_']}) does not take what is given: {error}.") from error
+        raise refusal(error, kind, key, spec["_target_"], given_by_us=1) from error

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
@@ -138,6 +139,8 @@ def plain_fit_errors() -> Iterator[None]:
     except SystemExit as end:  # Lightning's answer to Ctrl-C, after which it lets no second one through
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from end
+    except MisconfigurationException as error:
+        raise UserError(f"Lightning cannot train so: {str(error).rstrip('.!')}.") from error
     except RuntimeError as error:
         if str(error).startswith("Early stopping conditioned on metric"):
             raise UserError(f"callbacks: {error}") from error

@@ -27,12 +27,13 @@ from solder_vae.models.options import (
     check_known_keys,
     check_options,
     count,
+    or_null,
     own_class,
     whole_number,
 )
 from solder_vae.models.precision import check_precision
 from solder_vae.models.scores import paper_scores
-from solder_vae.training.schema import CRITERIA, PSEUDO_DEFECT_AUROC, TrainerOptions
+from solder_vae.training.schema import CRITERIA, EPOCHS, PSEUDO_DEFECT_AUROC, TrainerOptions
 from solder_vae.utils.checks import check_choice, check_flag, check_number, check_whole_number
 from solder_vae.utils.config import build
 from solder_vae.utils.errors import UserError
@@ -54,9 +55,9 @@ def _number(key: str, value: Any) -> None:
 
 
 def _share(key: str, value: Any) -> None:
-    if isinstance(value, float) and not 0 <= value <= 1:
-        raise UserError(f"{key}={value} does not fit: use a share from 0.0 to 1.0, or a whole number of batches.")
-    check_number(key, value)
+    check_number(key, value, above_0=True)
+    if isinstance(value, float) and value > 1:
+        raise UserError(f"{key}={value} does not fit: use a share up to 1.0, or a whole number of batches.")
 
 
 def _duration(key: str, value: Any) -> None:
@@ -66,24 +67,30 @@ def _duration(key: str, value: Any) -> None:
 
 #: What Lightning's Trainer takes of a run beside ``conf/trainer``; its other arguments the run gives it itself.
 OF_TRAINER: Rules = {
-    "max_steps": count,
-    "min_epochs": whole_number,
-    "max_time": _duration,
-    **dict.fromkeys(("limit_train_batches", "limit_val_batches"), _share),
+    "min_epochs": or_null(whole_number),
+    "max_time": or_null(_duration),
+    **dict.fromkeys(("limit_train_batches", "limit_val_batches"), or_null(_share)),  # 0: no epoch would be the best
     "check_val_every_n_epoch": count,
-    "gradient_clip_algorithm": partial(check_choice, choices=("norm", "value")),
-    **dict.fromkeys(("detect_anomaly", "benchmark"), check_flag),
-    "profiler": partial(check_choice, choices=("simple", "advanced", "pytorch")),
+    "gradient_clip_algorithm": or_null(partial(check_choice, choices=("norm", "value"))),
+    "detect_anomaly": check_flag,
+    "benchmark": or_null(check_flag),
+    "profiler": or_null(partial(check_choice, choices=("simple", "advanced", "pytorch"))),
 }
 
 #: All arguments of Lightning's early stopping but ``monitor``, which is the user's own word.
 OF_EARLY_STOPPING: Rules = {
     "patience": whole_number,
-    **dict.fromkeys(("min_delta", "stopping_threshold", "divergence_threshold"), _number),
+    "min_delta": _number,
+    **dict.fromkeys(("stopping_threshold", "divergence_threshold"), or_null(_number)),
     "mode": partial(check_choice, choices=("min", "max")),
-    **dict.fromkeys(
-        ("verbose", "strict", "check_finite", "check_on_train_epoch_end", "log_rank_zero_only"), check_flag
-    ),
+    **dict.fromkeys(("verbose", "strict", "check_finite", "log_rank_zero_only"), check_flag),
+    "check_on_train_epoch_end": or_null(check_flag),
+}
+
+#: Lightning's callbacks that change what a step is, and why they do not fit.
+NOT_HERE = {
+    "GradientAccumulationScheduler": "batch norm and the gradient constraint need whole batches",
+    "StochasticWeightAveraging": "it trains on without the gradients that GradCon keeps",
 }
 
 
@@ -217,6 +224,12 @@ def check_trainer(config: DictConfig) -> None:
         known = {"accumulate_grad_batches", *OF_TRAINER, *(field.name for field in fields(TrainerOptions))}
         check_known_keys("trainer", options, known, "a run")
         check_options(OF_TRAINER, plain(options), "trainer")
+        every, epochs = options.get("check_val_every_n_epoch", 1), options.max_epochs or EPOCHS
+        if every > epochs:
+            raise UserError(
+                f"trainer.check_val_every_n_epoch={every} does not fit trainer.max_epochs={epochs}: "
+                "no epoch would be validated, and none the best."
+            )
     check_choice("trainer.accelerator", options.accelerator, ACCELERATORS)
     strategy, devices, batch = config.trainer.strategy, options.devices, config.data.batch_size
     check_whole_number("trainer.devices", devices, 1)
@@ -240,6 +253,8 @@ def check_callbacks(callbacks: Mapping[str, Any]) -> None:
     for name, callback in callbacks.items():
         if not isinstance(callback, Mapping) or "_target_" not in callback:
             raise UserError(f"callbacks.{name}={callback} does not fit: use a _target_ and its arguments.")
+        if why := NOT_HERE.get(str(callback["_target_"]).rpartition(".")[2]):
+            raise UserError(f"callbacks.{name}={callback['_target_']} is not supported, since {why}: leave it out.")
         if callback["_target_"] == "pytorch_lightning.callbacks.EarlyStopping":
             check_known_keys(f"callbacks.{name}", callback, {*OF_EARLY_STOPPING, "monitor"}, callback["_target_"])
             check_options(OF_EARLY_STOPPING, callback, f"callbacks.{name}")

@@ -26,7 +26,7 @@ EPOCHS = 20
 
 @dataclass
 class TrainerOptions:
-    """The keys of ``conf/trainer`` that this package reads; any parameter of Lightning's Trainer is allowed, too."""
+    """The keys of ``conf/trainer``; what else a run takes of Lightning's Trainer is in ``first_checks.OF_TRAINER``."""
 
     _target_: str = MISSING
     max_epochs: int | None = MISSING

@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ProgressBar
 from pytorch_lightning.loggers import Logger
 
 from solder_vae.data.datamodule import SolderDataModule, images_dealt
@@ -21,6 +21,7 @@ from solder_vae.training.callbacks import EpochLog, StopOnNaN, TrainingBar, chec
 from solder_vae.training.first_checks import check_trainer
 from solder_vae.training.schema import EPOCHS
 from solder_vae.utils.config import build
+from solder_vae.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +54,27 @@ def fit(
         UserError: the loss became NaN or infinite, or a process that prepares batches died.
     """
     best, last = checkpoints(directory)
-    own = [build(callback) for callback in config.callbacks.values()]
+    own = [made_callback(name, callback) for name, callback in config.callbacks.items()]
     callbacks = [EpochLog(), TrainingBar(), LearningRateMonitor("epoch"), StopOnNaN(), *own, best, last]
     options = {"precision": module.model.precision, "logger": list(loggers), "callbacks": callbacks, **options}
     trainer = make_trainer(config, directory, **options)
     with plain_fit_errors():
         trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
+    if not best.best_model_path:
+        raise UserError("The run ended before its first validation, so no epoch is the best: let it train for longer.")
     return best.best_model_path
+
+
+def made_callback(name: str, config: DictConfig) -> Callback:
+    """The callback that a config names.
+
+    Raises:
+        UserError: it names none, or a value does not fit.
+    """
+    callback = build(config)
+    if not isinstance(callback, Callback):
+        raise UserError(f"callbacks.{name} names {config['_target_']}, which is no callback of Lightning.")
+    return callback
 
 
 def make_trainer(config: DictConfig, directory: Path, **options: Any) -> pl.Trainer:

@@ -6,10 +6,11 @@ import inspect
 import re
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, get_object, instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
 from solder_vae.utils.errors import UserError, unknown_key
@@ -55,9 +56,10 @@ def import_target(target: str) -> None:
     Raises:
         UserError: there is no such thing.
     """
+    module, _, name = target.rpartition(".")
     try:
-        get_class(target)
-    except (ImportError, ValueError) as error:
+        getattr(import_module(module), name)  # not by Hydra, which prints what it cannot find
+    except Exception as error:
         raise not_imported(target, error) from error
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import inspect
+import re
+from collections.abc import Iterable, Mapping
 
 
 class UserError(Exception):
@@ -24,3 +26,31 @@ def unknown_key(key: str, keys: Iterable[str], of: str = "this command") -> str:
     close = difflib.get_close_matches(name, keys := list(keys), n=1)
     hint = f"did you mean {group + '.' if group else ''}{close[0]}?" if close else f"the keys are {', '.join(keys)}."
     return f"{key!r} is no option of {of}: {hint}"
+
+
+def refusal(error: Exception, kind: type, key: str, target: str, given_by_us: int = 0) -> UserError:
+    """What is wrong with the arguments that a class refused.
+
+    Args:
+        error: of its constructor.
+        kind: the class.
+        key: of the config that has the arguments.
+        target: what the class is called there.
+        given_by_us: how many arguments, the first ones, do not come from the config.
+    """
+    if found := re.search(r"unexpected keyword argument '(.+)'", str(error)):
+        return UserError(
+            unknown_key(f"{key}.{found[1]}", list(inspect.signature(kind).parameters)[given_by_us:], target)
+        )
+    return UserError(f"{key} ({target}) does not take what is given: {str(error).rstrip('.!')}.")
+
+
+def check_name(registry: Mapping[str, type], name: str, kind: type, what: str) -> None:
+    """Check that no other class has a name already; one that is imported again takes its own place.
+
+    Raises:
+        UserError: another one has.
+    """
+    known = registry.get(name, kind)
+    if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
+        raise UserError(f"{kind.__module__} and {known.__module__} both have a {what} {name}: rename one.")

@@ -23,8 +23,8 @@ PATHS = frozenset(
 #: Texts in which commas never separate the values of a sweep; neither do they in Hydra's own options.
 TEXTS = frozenset(("data.group_regex", "data.type_regex"))
 
-#: Hydra's flags that are followed by a value.
-TAKE_VALUES = frozenset(("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p"))
+#: Hydra's flags that a path follows, which may have an equals sign.
+TAKE_PATHS = frozenset(("--config-path", "-cp", "--config-dir", "-cd", "--experimental-rerun"))
 
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 _SWEEP = re.compile(r"(?:choice|range|interval|glob|shuffle|sort|tag)\(.*\)", re.DOTALL)  # Hydra's functions
@@ -37,19 +37,24 @@ def mean_themselves(arguments: Sequence[str]) -> list[str]:
     ``-m``, commas separate a path's values and Hydra's ``choice(...)`` and the like keep their meaning.
     """
     multirun = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
-    return [_quoted_override(argument, multirun) for argument in _flags_first(arguments)]
+    return [_quoted_override(argument, multirun) for argument in _overrides_first(arguments)]
 
 
-def _flags_first(arguments: Sequence[str]) -> list[str]:
-    """The same arguments in an order that Hydra reads: its parser takes overrides from one place alone."""
+def _overrides_first(arguments: Sequence[str]) -> list[str]:
+    """The same arguments in an order that Hydra reads: its parser takes overrides from one place alone.
+
+    What is no override stays where it is beside the flags: it may be the value of one.
+    """
     flags, overrides = [], []
     rest = iter(arguments)
     for argument in rest:
-        if argument.startswith("-"):
-            flags += [argument, *islice(rest, int(argument in TAKE_VALUES))]
+        if argument in TAKE_PATHS:
+            flags += [argument, *islice(rest, 1)]
+        elif argument.startswith("-") or not ("=" in argument or argument.startswith(("~", "+"))):
+            flags.append(argument)
         else:
             overrides.append(argument)
-    return flags + overrides
+    return overrides + flags
 
 
 def as_typed(override: str) -> str:

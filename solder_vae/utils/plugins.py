@@ -39,6 +39,10 @@ def import_plugins(names: str | Iterable[str]) -> None:
         module = next(iter(found)).module if found else name
         _named.add(module)
         try:
+            if not all(part.isidentifier() for part in module.split(".")):
+                raise UserError(
+                    f"plugins={name} is no module's name: use one such as my_models, without a path or .py."
+                )
             import_module(module)
         except ModuleNotFoundError as error:
             if error.name != module.partition(".")[0] and error.name != module:
@@ -46,8 +50,11 @@ def import_plugins(names: str | Iterable[str]) -> None:
             raise UserError(
                 f"plugins={name}: there is no module {module} in {here} or among the installed ones."
             ) from error
-        except Exception as error:
-            raise UserError(f"plugins={name} fails when it is imported: {type(error).__name__}: {error}") from error
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:
+            why = " ".join(str(error).split())
+            raise UserError(f"plugins={name} fails when it is imported: {type(error).__name__}: {why}") from error
 
 
 def is_named(name: str) -> bool:

@@ -1,8 +1,10 @@
 """What a class of somebody's own does wrong is told in one sentence that names it."""
 
+import numpy as np
 import pytest
 import torch
 
+from solder_vae.models.checkpoint import read_checkpoint, untrained_checkpoint, write_checkpoint
 from solder_vae.models.networks import Network
 from solder_vae.models.options import count
 from solder_vae.models.scores import Score
@@ -69,7 +71,7 @@ def test_gradcon_names_the_scores_that_go_without_it(options):
     [
         ({"power": "abc"}, r"score\.power=abc does not fit: use a number, 0 or more"),
         ({"rounds": 0}, r"score\.rounds=0 does not fit: use a whole number, 1 or more"),
-        ({"powr": 1}, r"score=powered_error does not take what is given: .*unexpected keyword argument 'powr'"),
+        ({"powr": 1}, r"'score\.powr' is no option of score=powered_error: did you mean score\.power\?"),
     ],
 )
 def test_a_scores_own_rules_are_kept(parameters, message):
@@ -83,8 +85,32 @@ def test_a_score_of_your_own_without_a_config():
     assert torch.equal(output.scores["powered_error"], output.error.square())
 
 
+@pytest.mark.parametrize(("base", "name", "what"), [(Score, "recon", "score"), (BetaVAE, "beta_vae", "model")])
+def test_a_name_is_not_taken_from_another(base, name, what):
+    with pytest.raises(
+        UserError, match=rf"test_own_mistakes and solder_vae\.models\.\w+ both have a {what} {name}: rename"
+    ):
+        type(base)("Mine", (base,), {"__module__": __name__}, name=name)
+    assert (Score if what == "score" else BetaVAE).registry[name].__module__.startswith("solder_vae.")
+
+
+def test_what_others_schedules_and_callbacks_keep_can_be_read_again(tmp_path):
+    model = BetaVAE()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[1, 1, 2], gamma=0.5)
+    kept = {"Mine": {"best": np.float64(0.25), "seen": [np.int64(3)], "names": ("a",)}}
+    checkpoint = {**untrained_checkpoint(model), "lr_schedulers": [schedule.state_dict()], "callbacks": kept}
+    write_checkpoint(checkpoint, tmp_path / "best.ckpt")
+    found = read_checkpoint(tmp_path / "best.ckpt")
+    assert found["callbacks"] == {"Mine": {"best": 0.25, "seen": [3], "names": ("a",)}}
+    again = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[7])
+    again.load_state_dict(found["lr_schedulers"][0])
+    rates = [group["lr"] for _ in range(2) for group in (optimizer.step() or again.step() or optimizer.param_groups)]
+    assert rates == [0.25, 0.125]
+
+
 def test_a_need_that_no_model_has_is_told_when_the_class_is_made():
-    with pytest.raises(UserError, match=r"Needy\.needs has 'reconstructions', which is none of reconstruction, "):
+    with pytest.raises(UserError, match=r"Needy\.needs=.*'reconstructions'.* does not fit: use a set of some of "):
 
         class Needy(Score):
             needs = frozenset({"reconstructions"})

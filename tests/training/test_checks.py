@@ -82,6 +82,19 @@ def refused(*overrides):
         (["pictures=maybe"], "pictures=maybe does not fit: use true or false"),
         (["criterion=test/auroc"], "criterion=test/auroc is unknown"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0 does not fit: use a whole number, 1 or more"),
+        (["+trainer.limit_val_batches=0"], "trainer.limit_val_batches=0 does not fit: use a number above 0"),
+        (
+            ["+trainer.limit_train_batches=1.5"],
+            "limit_train_batches=1.5 does not fit: use a share up to 1.0, or a whole",
+        ),
+        (
+            ["+trainer.check_val_every_n_epoch=5", "trainer.max_epochs=4"],
+            "check_val_every_n_epoch=5 does not fit trainer.max_epochs=4: no epoch would be validated",
+        ),
+        (
+            ["+callbacks.x._target_=pytorch_lightning.callbacks.GradientAccumulationScheduler"],
+            "GradientAccumulationScheduler is not supported, since batch norm and the gradient constraint need whole",
+        ),
         (["trainer.min_steps=-1"], "trainer.min_steps=-1 does not fit: use a whole number, 0 or more"),
         (["trainer.min_steps=null"], "trainer.min_steps=null does not fit"),
         (["trainer.max_epochs=1.5"], "trainer.max_epochs=1.5 does not fit: use a whole number"),
@@ -140,6 +153,10 @@ def test_what_is_right_is_not_refused():
     for devices in (1, 2, 32):
         prepare("trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={devices}")
     prepare("+trainer.accumulate_grad_batches=1", "trainer.precision=bf16-mixed")
+    nulls = ("min_epochs", "max_time", "limit_val_batches", "gradient_clip_algorithm", "benchmark", "profiler")
+    prepare(*(f"+trainer.{key}=null" for key in nulls), "+trainer.check_val_every_n_epoch=20")
+    plateau = ("scheduler=plateau", "+model.scheduler.min_lr=[1e-6]", "+model.scheduler.mode=min")
+    prepare(*plateau, "callbacks=early_stopping", "+callbacks.early_stopping.stopping_threshold=null")
 
 
 @pytest.mark.slow
@@ -155,7 +172,7 @@ OF_THE_RUN = {
         "accumulate_grad_batches", "barebones", "callbacks", "default_root_dir", "deterministic",
         "enable_autolog_hparams", "enable_checkpointing", "enable_model_summary", "enable_progress_bar",
         "fast_dev_run", "inference_mode", "limit_predict_batches", "limit_test_batches", "log_every_n_steps",
-        "logger", "model_registry", "num_nodes", "num_sanity_val_steps", "overfit_batches", "plugins",
+        "logger", "max_steps", "model_registry", "num_nodes", "num_sanity_val_steps", "overfit_batches", "plugins",
         "reload_dataloaders_every_n_epochs", "sync_batchnorm", "use_distributed_sampler", "val_check_interval",
     },
     EarlyStopping: {"monitor"},

@@ -84,17 +84,41 @@ def test_any_text_is_read_as_it_is_typed(text):
 
 
 def test_flags_and_overrides_may_come_in_any_order():
-    typed = ["model=cae", "--config-dir", "conf", "seed=1", "-m", "-cn", "mine", "~model.scheduler", "--cfg=job"]
-    read = ["--config-dir", "conf", "-m", "-cn", "mine", "--cfg=job", "model=cae", "seed=1", "~model.scheduler"]
+    typed = [
+        "model=cae",
+        "--config-dir",
+        "a=b",
+        "seed=1",
+        "-m",
+        "-c",
+        "job",
+        "~model.scheduler",
+        "--info",
+        "all",
+        "+x=1",
+    ]
+    read = [
+        "model=cae",
+        "seed=1",
+        "~model.scheduler",
+        "+x=1",
+        "--config-dir",
+        "a=b",
+        "-m",
+        "-c",
+        "job",
+        "--info",
+        "all",
+    ]
     assert mean_themselves(typed) == read
-    assert mean_themselves(["seed=1", "--config-dir"]) == ["--config-dir", "seed=1"]
+    for flags in (["seed=1", "--config-dir"], ["seed=1", "-c", "job"], ["-m", "seed=1"], ["--info", "seed=1"]):
+        assert sorted(mean_themselves(flags)) == sorted(flags)
+    assert mean_themselves(["seed=1", "--config-dir"])[-1] == "--config-dir"  # whose value was forgotten
 
 
 def test_what_is_no_path_or_quoted_or_nothing_stays():
     arguments = [
         *(
-            "-m",
-            "--config-dir=a b",
             "seed=1,2",
             "model.lr=1e-3",
             "data.severity=[0.3,1.0]",
@@ -102,6 +126,7 @@ def test_what_is_no_path_or_quoted_or_nothing_stays():
             "data=folder",
         ),
         *("data.root='a b'", 'resume="x,y"', "data.root=", "data.cache_dir=null", "data.root=choice(a,b)"),
+        *("-m", "--config-dir=a b"),
     ]
     assert mean_themselves(arguments) == arguments
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from hydra import compose
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from solder_vae.metrics.paired import TestImages
 from solder_vae.models.checkpoint import read_checkpoint
@@ -101,7 +102,7 @@ class SweepFolder(NamedTuple):
         """Whether the run's folder holds a result of these very settings, as ``skip_finished`` decides it."""
         if self.stamp(training) is None:
             return False
-        config = compose("train", [f"experiment={self.experiment}", *self.overrides, *training.overrides])
+        config = composed(f"experiment={self.experiment}", *self.overrides, *training.overrides)
         return finished(config, self.folder / training.folder) is not None
 
     def stamp(self, training: Training) -> int | None:
@@ -113,6 +114,12 @@ class SweepFolder(NamedTuple):
 
     def without_result(self, trainings: Iterable[Training]) -> list[Training]:
         return [training for training in trainings if not self.has_result(training)]
+
+
+@functools.cache
+def composed(*overrides: str) -> DictConfig:
+    """A run's config, not to be changed: each run is looked for several times, and to compose it takes 0.2 s."""
+    return compose("train", [*overrides])
 
 
 def run_sweeps(sweeps: Sequence[Sweep], site: SweepFolder, jobs: int) -> None:
