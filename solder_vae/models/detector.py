@@ -61,6 +61,10 @@ class Detector(nn.Module):
             Detector.registry[name] = cls
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if not hasattr(cls, "name"):
+            raise UserError(
+                f"{cls.__module__}.{cls.__qualname__} has no name: write class {cls.__name__}(..., name=...)."
+            )
         model = super().__new__(cls)
         model.hparams = arguments(cls, *args, **kwargs)
         check_options(cls.rules, model.hparams)

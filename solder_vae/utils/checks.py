@@ -14,7 +14,7 @@ def check_whole_number(key: str, value: object, least: int) -> None:
         UserError: it is not a whole number, or less than ``least``.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"{key}={value} does not fit: use a whole number, {least} or more.")
+        raise UserError(f"{key}={shown(value)} does not fit: use a whole number, {least} or more.")
 
 
 def check_number(key: str, value: object, above_0: bool = False) -> None:
@@ -24,7 +24,17 @@ def check_number(key: str, value: object, above_0: bool = False) -> None:
         UserError: it is not a finite number, or below 0 (not above it).
     """
     if not is_number(value) or (above_0 and value == 0):
-        raise UserError(f"{key}={value} does not fit: use a number{' above 0' if above_0 else ', 0 or more'}.")
+        wanted = f"a number{' above 0' if above_0 else ', 0 or more'}"
+        raise UserError(f"{key}={shown(value)} does not fit: use {wanted}.")
+
+
+def shown(value: object) -> object:
+    """A value in a message: text that reads as a number has its quotes, else it would seem to fit."""
+    try:
+        float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return value
+    return repr(value) if isinstance(value, str) else value
 
 
 def check_choice(key: str, value: object, choices: Sequence[str]) -> None:

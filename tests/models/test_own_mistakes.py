@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from solder_vae.models.autoencoder import Autoencoder
 from solder_vae.models.checkpoint import read_checkpoint, untrained_checkpoint, write_checkpoint
 from solder_vae.models.networks import Network
 from solder_vae.models.options import count
@@ -107,6 +108,11 @@ def test_what_others_schedules_and_callbacks_keep_can_be_read_again(tmp_path):
     again.load_state_dict(found["lr_schedulers"][0])
     rates = [group["lr"] for _ in range(2) for group in (optimizer.step() or again.step() or optimizer.param_groups)]
     assert rates == [0.25, 0.125]
+
+
+def test_a_model_without_a_name_is_told_how_to_get_one():
+    with pytest.raises(UserError, match=r"has no name: write class Nameless\(..., name=...\)"):
+        type("Nameless", (Autoencoder,), {})()
 
 
 def test_a_need_that_no_model_has_is_told_when_the_class_is_made():

@@ -95,6 +95,7 @@ def refused(*overrides):
             ["+callbacks.x._target_=pytorch_lightning.callbacks.GradientAccumulationScheduler"],
             "GradientAccumulationScheduler is not supported, since batch norm and the gradient constraint need whole",
         ),
+        (["model.lr='1e-3'"], "model.lr='1e-3' does not fit: use a number"),
         (["trainer.min_steps=-1"], "trainer.min_steps=-1 does not fit: use a whole number, 0 or more"),
         (["trainer.min_steps=null"], "trainer.min_steps=null does not fit"),
         (["trainer.max_epochs=1.5"], "trainer.max_epochs=1.5 does not fit: use a whole number"),
