@@ -32,7 +32,7 @@ def shown(value: object) -> object:
     """A value in a message: text that reads as a number has its quotes, else it would seem to fit."""
     try:
         float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return value
     return repr(value) if isinstance(value, str) else value
 

@@ -117,7 +117,8 @@ def summary(results: Results, failed: Sequence[Failure]) -> Iterator[Block]:
     verdicts = [results.claim(claim, PAPER_F1) for claim in CLAIMS]
     yield Text(
         f"Of the paper's {len(CLAIMS)} claims, measured by F1 at the paper's false-call rates over {seeds} "
-        f"seed{'s' * (seeds != 1)}, {verdicts.count('holds')} hold here, {verdicts.count('does not hold')} do not, and "
+        f"seed{'s' * (seeds != 1)}, {verdicts.count('holds')} {'holds' if verdicts.count('holds') == 1 else 'hold'} here, "
+        f"{verdicts.count('does not hold')} do not, and "
         f"{verdicts.count('not shown')} are not shown either way."
     )
     items = [
