@@ -115,11 +115,11 @@ def document(
 def summary(results: Results, failed: Sequence[Failure]) -> Iterator[Block]:
     seeds = max(result.seeds for result in results.rows.values())
     verdicts = [results.claim(claim, PAPER_F1) for claim in CLAIMS]
+    holding = verdicts.count("holds")
     yield Text(
         f"Of the paper's {len(CLAIMS)} claims, measured by F1 at the paper's false-call rates over {seeds} "
-        f"seed{'s' * (seeds != 1)}, {verdicts.count('holds')} {'holds' if verdicts.count('holds') == 1 else 'hold'} here, "
-        f"{verdicts.count('does not hold')} do not, and "
-        f"{verdicts.count('not shown')} are not shown either way."
+        f"seed{'s' * (seeds != 1)}, {holding} hold{'s' * (holding == 1)} here, {verdicts.count('does not hold')} do "
+        f"not, and {verdicts.count('not shown')} are not shown either way."
     )
     items = [
         (
