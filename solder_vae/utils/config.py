@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
-from solder_vae.utils.errors import UserError, unknown_key
+from solder_vae.utils.errors import UserError, parameters, unknown_key
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -76,16 +75,8 @@ def not_imported(target: str, error: BaseException | None) -> UserError:
 def unknown_parameter(config: DictConfig, key: str) -> str:
     """The sentence for a key that the config's ``_target_`` does not take.
 
-    What it takes is what the config's other keys and its signature say; of a class with ``**others``, those of its
-    bases, too.
+    What it takes is what the config's other keys and its signature say.
     """
-    target = get_object(config._target_)
-    makers = [vars(base).get("__init__") for base in target.__mro__[:-1]] if isinstance(target, type) else [target]
-    keys = [str(other) for other in config if other != key and not str(other).startswith("_")]
-    for maker in filter(None, makers):
-        taken = inspect.signature(maker).parameters.values()
-        keys += [each.name for each in taken if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
-        if all(each.kind is not each.VAR_KEYWORD for each in taken):
-            break
-    keys = sorted(set(keys) - {"self"})
-    return unknown_key(config._get_full_key(key), keys, config._target_)
+    keys = {str(other) for other in config if other != key and not str(other).startswith("_")}
+    keys |= {*parameters(get_object(config._target_))}
+    return unknown_key(config._get_full_key(key), sorted(keys), config._target_)

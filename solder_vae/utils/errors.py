@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 
 class UserError(Exception):
@@ -28,6 +29,18 @@ def unknown_key(key: str, keys: Iterable[str], of: str = "this command") -> str:
     return f"{key!r} is no option of {of}: {hint}"
 
 
+def parameters(target: Callable[..., Any]) -> list[str]:
+    """The names that a class or a function takes; of a class with ``**others``, those of its bases, too."""
+    makers = [vars(base).get("__init__") for base in target.__mro__[:-1]] if isinstance(target, type) else [target]
+    names: list[str] = []
+    for maker in filter(None, makers):
+        taken = inspect.signature(maker).parameters.values()
+        names += [each.name for each in taken if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+        if all(each.kind is not each.VAR_KEYWORD for each in taken):
+            break
+    return [name for name in dict.fromkeys(names) if name != "self"]
+
+
 def refusal(error: Exception, kind: type, key: str, target: str, given_by_us: int = 0) -> UserError:
     """What is wrong with the arguments that a class refused.
 
@@ -39,9 +52,7 @@ def refusal(error: Exception, kind: type, key: str, target: str, given_by_us: in
         given_by_us: how many arguments, the first ones, do not come from the config.
     """
     if found := re.search(r"unexpected keyword argument '(.+)'", str(error)):
-        return UserError(
-            unknown_key(f"{key}.{found[1]}", list(inspect.signature(kind).parameters)[given_by_us:], target)
-        )
+        return UserError(unknown_key(f"{key}.{found[1]}", parameters(kind)[given_by_us:], target))
     return UserError(f"{key} ({target}) does not take what is given: {str(error).rstrip('.!')}.")
 
 
