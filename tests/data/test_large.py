@@ -203,12 +203,24 @@ def test_very_many_images_train_and_score_in_bounded_memory(tmp_path):
         assert len(list(csv.reader(file))) == 1 + int(counts[2])
 
 
-def test_listing_two_thousand_takes_a_fraction_of_a_second(tmp_path):
-    """Of processor time."""
-    write_many(tmp_path, 1900, 100)
-    started = time.process_time()
-    assert len(find_records(tmp_path)) == 2000
-    assert time.process_time() - started < 0.2
+def processor_time(work):
+    """The least of three."""
+    times = []
+    for _ in range(3):
+        started = time.process_time()
+        work()
+        times.append(time.process_time() - started)
+    return min(times)
+
+
+def test_listing_costs_little_more_than_walking_through_the_folders(tmp_path):
+    """Some 25 microseconds an image on an idle core, however many there are."""
+    write_many(tmp_path / "few", 190, 10)
+    write_many(tmp_path / "many", 1900, 100)
+    assert len(find_records(tmp_path / "many")) == 2000
+    few, many = (processor_time(lambda root=tmp_path / name: find_records(root)) for name in ("few", "many"))
+    assert many < 30 * few
+    assert many < 10 * processor_time(lambda: sorted((tmp_path / "many").rglob("*.bmp")))  # twice as long, untraced
 
 
 @pytest.mark.slow
