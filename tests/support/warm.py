@@ -30,7 +30,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import coverage
 
@@ -45,6 +45,8 @@ LIBRARIES = (
     "scipy.ndimage", "cv2", "albumentations",
     "rich.table", "rich.console", "rich.progress", "yaml", "joblib", "onnx", "onnxscript", "torch.onnx",
     "torch.export", "torch.distributed", "coverage.collector", "coverage.inorout", "coverage.sqldata",
+    "hydra._internal.logging_config", "fsspec.implementations.chained", "requests", "torch.utils.serialization.config",
+    "wandb.sdk.artifacts._internal_artifact", "wandb.sdk.launch.inputs.internal",
     "sklearn.covariance", "sklearn.ensemble", "sklearn.linear_model", "sklearn.manifold", "sklearn.metrics",
     "sklearn.model_selection",
 )  # fmt: skip
@@ -161,13 +163,44 @@ def import_package() -> dict[str, str]:
 
 
 def spare_repetition() -> None:
-    """Leave out what looks at all that is installed or imported, and finds the same in each fork."""
+    """Leave out what looks at all that is installed or imported, or reads a config, and finds the same in each fork."""
+    import omegaconf
     import wandb
+    import yaml
 
+    @functools.cache
+    def parsed(text: str, loader: type) -> object:
+        return yaml.load(text, loader)  # nobody changes it: OmegaConf makes containers of its own
+
+    class ParsedOnce:
+        """The module ``yaml`` for OmegaConf, which parses some 25 files for each run, in Python."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(yaml, name)
+
+        def load(self, file: TextIO | str, Loader: type) -> object:
+            return parsed(file if isinstance(file, str) else file.read(), Loader)
+
+    omegaconf.omegaconf.yaml = ParsedOnce()
+    omegaconf._utils.get_yaml_loader = functools.cache(omegaconf._utils.get_yaml_loader)
+    compose()
     installed = list(wandb.util.working_set())
     wandb.util.working_set = lambda: iter(installed)
     coverage.collector.short_stack = lambda: ""  # who started the measurement, for coverage's own errors
     coverage.inorout.InOrOut.find_possibly_unexecuted_files = lambda self: ()  # the tests' processes name them all
+
+
+def compose() -> None:
+    """Read the configs, and fill the tables of the grammar by which Hydra and OmegaConf read what is typed."""
+    import hydra
+
+    from solder_vae.training import schema
+    from solder_vae.utils.cli import CONF
+
+    schema.register()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        for name in ("train", "audit", "reproduce"):
+            hydra.compose(name, ["seed=1", "data.image_size=16", "hydra.run.dir='a,b'"], return_hydra_config=True)
 
 
 def main() -> None:
