@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Arguments that may set ``hydra.mode``, themselves or by configs from elsewhere; none of ``conf/`` does.
+_MAY_SET_MODE = re.compile(r"-(?!m$|-multirun$)|[+~]*hydra\b(?!\.(?:run|sweep)\.)")
+
 PACKAGE = Path(__file__).resolve().parents[1]
 #: The configs: inside the package when installed from a wheel, at the top of a checkout otherwise.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
@@ -44,6 +47,7 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
     others go on.
     """
     import hydra
+    from hydra._internal.hydra import Hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from hydra.types import RunMode
@@ -54,6 +58,9 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints errors in its own way and exits
     sys.argv[1:] = mean_themselves(sys.argv[1:])
+    if not any(map(_MAY_SET_MODE.match, sys.argv[1:])):
+        # Hydra composes the whole config to read its mode, and then once more: a quarter of a small run's start.
+        Hydra.get_mode = lambda *args, **options: None  # type: ignore[method-assign]
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
     @functools.wraps(job)

@@ -152,6 +152,11 @@ def paths(config, prefix=""):
             yield name
 
 
+def test_none_chooses_hydras_mode():
+    """A command whose arguments cannot choose it composes the config once: utils/cli.py."""
+    assert not [name for name in FILES if OmegaConf.select(OmegaConf.load(CONF / name), "hydra.mode") is not None]
+
+
 OWN_TESTS = ("hydra.", "trainer", "logger.", "callbacks.")  # above
 
 

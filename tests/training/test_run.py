@@ -149,6 +149,14 @@ def test_sweep_goes_on_past_a_failing_job(tmp_path):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("flags", [["--config-dir=own", "experiment=both"], ["hydra.mode=MULTIRUN"]])
+def test_a_sweep_may_be_asked_for_by_hydras_mode(flags, tmp_path):
+    (tmp_path / "own/experiment").mkdir(parents=True)
+    (tmp_path / "own/experiment/both.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN}\n")
+    result = train(*flags, "seed=0,1", "data.val=0", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert "error: 2 of 2 jobs failed" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
