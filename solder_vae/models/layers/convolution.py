@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import cache
 from math import prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,7 @@ def winograd_matrices(height: int, width: int, device: torch.device, dtype: torc
     """:func:`toom_cook` on all tiles of a zero-padded map at once, both axes.
 
     Returns:
-        Output ``(HW, 36T)``, input ``(36T, HW)`` and kernel ``(36, 9)`` transforms, T the number of tiles.
+        Output ``(HW, 36T)``, input ``(36T, HW)`` and kernel ``(36, 9)`` transforms, tile by tile; T tiles.
     """
     a, b, g = toom_cook()
     outputs, inputs = [], []
@@ -63,8 +64,8 @@ def winograd_matrices(height: int, width: int, device: torch.device, dtype: torc
             one_input[:, tile, start : start + TILE + 2] = b
         outputs.append(one_output)
         inputs.append(one_input[..., 1:-1])  # what lies on the padding meets zeros
-    output = torch.einsum("hat,wbu->hwabtu", *outputs).reshape(height * width, -1)
-    input_ = torch.einsum("ath,buw->abtuhw", *inputs).reshape(-1, height * width)
+    output = torch.einsum("hat,wbu->hwtuab", *outputs).reshape(height * width, -1)
+    input_ = torch.einsum("ath,buw->tuabhw", *inputs).reshape(-1, height * width)
     return tuple(matrix.to(device, dtype) for matrix in (output, input_, torch.kron(g, g)))
 
 
@@ -79,8 +80,8 @@ def winograd_pays(channels_in: int, channels_out: int, height: int, width: int) 
 def winograd_conv3x3(x: Tensor, weight: Tensor) -> Tensor:
     """``F.conv2d(x, weight, padding=1)`` for maps whose height and width are multiples of 4.
 
-    The map is kept with the pixels first and the batch next to the channels, so that each transform is one product
-    for all images, and the 36 products of tiles with kernels are one batched product.
+    Each transform is one product of matrices an image, and its rows are short: between rows that are a power of two
+    apart, as those of a whole batch would be, a CPU's caches lose three quarters of the speed.
 
     Args:
         x: ``(B, I, H, W)``.
@@ -89,11 +90,50 @@ def winograd_conv3x3(x: Tensor, weight: Tensor) -> Tensor:
     batch, channels_in, height, width = x.shape
     channels_out = len(weight)
     output, input_, kernel = winograd_matrices(height, width, x.device, x.dtype)
-    pixels = x.permute(2, 3, 0, 1).reshape(height * width, batch * channels_in)
-    tiles = (input_ @ pixels).reshape(36, -1, channels_in)
+    pixels = x.permute(0, 2, 3, 1).reshape(batch, height * width, channels_in)
+    tiles = torch.bmm(input_.expand(batch, -1, -1), pixels).reshape(-1, 36, channels_in)
     kernels = (kernel @ weight.permute(2, 3, 1, 0).reshape(9, -1)).reshape(36, channels_in, channels_out)
-    y = output @ torch.bmm(tiles, kernels).reshape(-1, batch * channels_out)
-    return y.reshape(height, width, batch, channels_out).permute(2, 3, 0, 1)
+    products = TileProducts.apply(tiles, kernels).reshape(batch, -1, channels_out)  # type: ignore[no-untyped-call]
+    y = torch.bmm(output.expand(batch, -1, -1), products)
+    return y.reshape(batch, height, width, channels_out).permute(0, 3, 1, 2)
+
+
+class TileProducts(torch.autograd.Function):
+    """``torch.einsum("npi,pio->npo", tiles, kernels)``, its result and all derivatives in just that order in memory."""
+
+    @staticmethod
+    def forward(ctx: Any, tiles: Tensor, kernels: Tensor) -> Tensor:
+        ctx.save_for_backward(tiles, kernels)
+        result = tiles.new_empty(*tiles.shape[:2], kernels.shape[2])
+        torch.bmm(tiles.transpose(0, 1), kernels, out=result.transpose(0, 1))
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        tiles, kernels = ctx.saved_tensors
+        for_tiles, for_kernels = ctx.needs_input_grad
+        return (
+            TileProducts.apply(gradient, kernels.mT) if for_tiles else None,  # type: ignore[no-untyped-call]
+            KernelGradient.apply(tiles, gradient) if for_kernels else None,  # type: ignore[no-untyped-call]
+        )
+
+
+class KernelGradient(torch.autograd.Function):
+    """``torch.einsum("npi,npo->pio", tiles, gradient)``: the backward pass of :class:`TileProducts`, and its own."""
+
+    @staticmethod
+    def forward(ctx: Any, tiles: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(tiles, gradient)
+        return torch.bmm(tiles.permute(1, 2, 0), gradient.transpose(0, 1))
+
+    @staticmethod
+    def backward(ctx: Any, kernels: Tensor) -> Any:
+        tiles, gradient = ctx.saved_tensors
+        for_tiles, for_gradient = ctx.needs_input_grad
+        return (
+            TileProducts.apply(gradient, kernels.mT) if for_tiles else None,  # type: ignore[no-untyped-call]
+            TileProducts.apply(tiles, kernels) if for_gradient else None,  # type: ignore[no-untyped-call]
+        )
 
 
 BAND, HALO = 64, 2  # pixels that are interpolated together, and their neighbours on either side that matter
