@@ -204,7 +204,7 @@ def work(plans: list[str], device: str, share: int, processes: int, until: float
 # the table and the picture -------------------------------------------------------------------------------------------
 
 
-def step_seconds(alpha: float, batch: int, repetitions: int = 7) -> tuple[float, float]:
+def step_seconds(alpha: float, batch: int, repetitions: int = 21) -> tuple[float, float]:
     """A step of the published network in batches of 64 and one of ours, by the processor time of one thread."""
     torch.set_num_threads(1)
     as_published, _ = training_pair(alpha)
