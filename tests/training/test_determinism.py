@@ -24,6 +24,7 @@ OPTIONS = (
     "data.fractions=[60,30,10]",
     "trainer.max_epochs=2",
     "logger.mode=disabled",
+    "pictures=false",
     "hydra.run.dir=run",
 )
 
