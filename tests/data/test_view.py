@@ -222,7 +222,7 @@ def test_training_prediction_threshold_and_export_agree_on_the_view(tmp_path):
     options = ("data.root=data", "data.image_size=16", "data.view=controlled", "data.batch_size=16")
     trained = run_command(
         "train", "data=folder", "few_normals=accept", *options,
-        "data.fractions=[60,20,20]", "trainer.max_epochs=2", "score=recon", "hydra.run.dir=run",
+        "data.fractions=[60,20,20]", "trainer.max_epochs=2", "hydra.run.dir=run",
         "logger.mode=disabled", "pictures=false", cwd=tmp_path,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
