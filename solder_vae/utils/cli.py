@@ -16,7 +16,8 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Arguments that may set ``hydra.mode``, themselves or by configs from elsewhere; none of ``conf/`` does.
+#: Arguments that may set ``hydra.mode``, themselves or by configs from elsewhere.
 _MAY_SET_MODE = re.compile(r"-(?!m$|-multirun$)|[+~]*hydra\b(?!\.(?:run|sweep)\.)")
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -47,7 +48,6 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
     others go on.
     """
     import hydra
-    from hydra._internal.hydra import Hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from hydra.types import RunMode
@@ -58,9 +58,6 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints errors in its own way and exits
     sys.argv[1:] = mean_themselves(sys.argv[1:])
-    if not any(map(_MAY_SET_MODE.match, sys.argv[1:])):
-        # Hydra composes the whole config to read its mode, and then once more: a quarter of a small run's start.
-        Hydra.get_mode = lambda *args, **options: None  # type: ignore[method-assign]
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
     @functools.wraps(job)
@@ -79,7 +76,8 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
             raise
 
     try:
-        run()
+        with composing_once(sys.argv[1:]):
+            run()
     except mistakes as error:
         if wants_traceback:
             raise
@@ -93,6 +91,24 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process is about to end: let it do so with its own status
         sys.exit(fail("interrupted.", 130))
+
+
+@contextmanager
+def composing_once(arguments: Sequence[str]) -> Iterator[None]:
+    """Hydra composes the whole config to read ``hydra.mode``, then again to use it: once will do where nothing sets it.
+
+    It is a quarter of a small run's start.
+    """
+    from hydra._internal.hydra import Hydra
+
+    configs = (path.read_text("utf-8", errors="ignore") for path in CONF.rglob("*.yaml"))
+    original = Hydra.get_mode
+    if not any(map(_MAY_SET_MODE.match, arguments)) and not any("MULTIRUN" in text for text in configs):
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = original  # type: ignore[method-assign]
 
 
 def while_composing(error: Exception) -> bool:

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from checkpoints import pictures, write_images
 from commands import TINY, run_command
 from documented import GROUPS, ROOT, compose_command, config_of
+from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
@@ -18,6 +19,7 @@ from published import write_mvtec, write_visa
 
 from solder_vae.training.loggers import run_loggers
 from solder_vae.training.trainer import OWN_KEYS, make_trainer
+from solder_vae.utils import cli
 from solder_vae.utils.cli import CONF
 from solder_vae.utils.config import build
 
@@ -152,9 +154,16 @@ def paths(config, prefix=""):
             yield name
 
 
-def test_none_chooses_hydras_mode():
-    """A command whose arguments cannot choose it composes the config once: utils/cli.py."""
-    assert not [name for name in FILES if OmegaConf.select(OmegaConf.load(CONF / name), "hydra.mode") is not None]
+def test_a_config_that_chooses_hydras_mode_is_heeded(tmp_path, monkeypatch):
+    """Otherwise Hydra composes the config once. A command whose arguments choose it: training/test_run.py."""
+    original = Hydra.get_mode
+    with cli.composing_once(["experiment=own"]):
+        assert Hydra.get_mode is not original
+    (tmp_path / "own.yaml").write_text("hydra: {mode: MULTIRUN}\n")
+    monkeypatch.setattr(cli, "CONF", tmp_path)
+    with cli.composing_once(["experiment=own"]):
+        assert Hydra.get_mode is original
+    assert Hydra.get_mode is original
 
 
 OWN_TESTS = ("hydra.", "trainer", "logger.", "callbacks.")  # above
