@@ -263,7 +263,11 @@ def test_the_end_under_load(folder, right):
             for connection in begun:
                 status, answer = answer_on(connection)
                 assert status == 200
-                assert {row["path"]: row for row in answer["predictions"]} == right
+                answers = {row["path"]: row for row in answer["predictions"]}
+                assert answers.keys() == right.keys()
+                for path, row in answers.items():  # what fills no batch is scored with what others ask: up to rounding
+                    assert row["scores"] == pytest.approx(right[path]["scores"], rel=2e-5)
+                    assert row["label"] == right[path]["label"]
             status, answer = answer_on(stuck)
             assert status == 503
             assert "shutting down" in answer["error"]
