@@ -5,6 +5,7 @@ Each line of standard input is JSON: a command's arguments after ``python``, or 
 FOLDER. Each answer is a line: the exit status, standard error, and which of :data:`HEAVY` were imported.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -65,6 +66,12 @@ def answers(requests: list[str | list[str]], folder: Path) -> list[tuple[int, st
 if __name__ == "__main__":
     for library in LIBRARIES:
         importlib.import_module(library)
+    import parsed_once  # not before: it imports Hydra
+    from hydra.core.plugins import Plugins
+
+    parsed_once.prepare()
+    Plugins.instance()  # looks for them in all that is installed
+    gc.freeze()  # no fork copies them to look for garbage
     assert not {*HEAVY, "solder_vae"} & set(sys.modules)
     for line in sys.stdin.readlines():
         print(json.dumps(answer(json.loads(line), sys.argv[1])), flush=True)

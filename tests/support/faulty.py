@@ -42,7 +42,10 @@ def data_gone() -> None:
 
 
 def kill_child(name: bytes) -> None:
-    """As the kernel does when memory runs out: the first of this process's children that was started as ``name``."""
+    """As the kernel does when memory runs out: the first of this process's children that was started as ``name``.
+
+    A fork, such as a process that loads images, keeps its parent's command line.
+    """
     children = [
         child for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()
     ]
@@ -88,7 +91,7 @@ FAULTS = {
     "write-fail": write_fails,
     "freeze": frozen,
     "data-gone": data_gone,
-    "worker-kill": lambda: kill_child(b"faulty"),
+    "worker-kill": lambda: kill_child(Path("/proc/self/cmdline").read_bytes()),
     "wandb-kill": lambda: kill_child(b"wandb-core"),
     "clock": clock_backwards,
     "nan": nan_batch,

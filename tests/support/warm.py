@@ -2,8 +2,9 @@
 
 To import torch, Lightning, Hydra, Matplotlib, Weights & Biases and the package takes most of a small command's time.
 The server does it once. It never computes and has no second thread, so each fork starts as a fresh interpreter does,
-but with those modules loaded. Only a command of a copy of the checkout imports its package anew. Coverage begins in
-the fork, where it is asked for: the lines that run on import are counted by the tests' own processes.
+but with those modules loaded. Only a command of a copy of the checkout imports its package anew. Processes that a
+command starts in its turn (multirun jobs, ranks, pools that spawn) are forks of the server, too. Coverage begins in the
+fork, where it is asked for: the lines that run on import are counted by the tests' own processes.
 
 :func:`run` asks a server of its own process; :func:`python` is a program for those who want a path to call. Under
 pytest-xdist the process that shares out the tests starts one for all (:func:`for_workers`). A fork ends as an
@@ -11,10 +12,12 @@ interpreter does (threads joined, then ``atexit``), but leaves what is loaded to
 """
 
 import atexit
+import fcntl
 import functools
 import gc
 import importlib
 import json
+import multiprocessing.spawn
 import os
 import pkgutil
 import runpy
@@ -30,11 +33,12 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 import coverage
 
 FOR_ALL = "SOLDER_VAE_WARM"  # names the program of a server that is there already
+MOST_FILES = 128  # that a process hands on to one it starts, and their numbers are below that
 
 LIBRARIES = (
     "torch", "torch.nn.functional", "torch.utils.data", "torch.optim.lr_scheduler", "pytorch_lightning",
@@ -71,25 +75,38 @@ def serve(listener: socket.socket) -> dict | None:
 
 
 def look_after(connection: socket.socket) -> dict:
-    """Fork the command itself, where the request is returned, and tell its number and how it ended."""
-    descriptors, request = [], b""
-    while not request.endswith(b"\n"):
-        data, more, *_ = socket.recv_fds(connection, 1 << 20, 3)
+    """Fork the command itself, where the request is returned, and tell its number and how it ended.
+
+    It is killed when the one who asked is gone.
+    """
+    descriptors, received = [], b""
+    while not received.endswith(b"\n"):
+        data, more, *_ = socket.recv_fds(connection, 1 << 20, MOST_FILES)
         if not data:
             os._exit(1)
         descriptors += more
-        request += data
+        received += data
+    request = json.loads(received)
     pid = os.fork()
     if pid == 0:
         connection.close()
-        for standard, descriptor in enumerate(descriptors):
-            os.dup2(descriptor, standard)
+        if request["group"] != os.getpgrp():
+            os.setpgid(0, request["group"])
+        held = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, MOST_FILES) for descriptor in descriptors]
+        for descriptor in descriptors:
             os.close(descriptor)
-        return json.loads(request)
+        for descriptor, number in zip(held, request["descriptors"], strict=True):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        return request
     for descriptor in (0, 1, 2, *descriptors):
         os.close(descriptor)
     with suppress(OSError):
         connection.sendall(f"{pid}\n".encode())
+        ended = os.pidfd_open(pid)
+        ready, *_ = select.select([ended, connection], [], [])
+        if ended not in ready:
+            signal.pidfd_send_signal(ended, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
     os._exit(0)
@@ -102,23 +119,30 @@ def become(request: dict, defaults: dict[str, str]) -> None:
         request: of :func:`run`.
         defaults: what the imported package put into the environment where it found nothing.
     """
+    from wandb.sdk.data_types import _private as wandb_files
+
     for finalizer in list(weakref.finalize._registry):
         finalizer.atexit = False  # temporary folders of the server, which forks share
+    wandb_files.MEDIA_TMP.__init__("wandb-media")  # its own, since it is removed by who logged a table, when that ends
     os.environ.clear()
     os.environ.update({**defaults, **request["environment"]})
     os.chdir(request["cwd"])
     time.tzset()
     tempfile.tempdir = None
     sys.executable = request["executable"]
+    multiprocessing.spawn.set_executable(sys.executable)
     if Path("solder_vae").is_dir() and not Path("solder_vae").samefile(Path(sys.modules["solder_vae"].__file__).parent):
         for name in [name for name in sys.modules if name.partition(".")[0] == "solder_vae"]:
             del sys.modules[name]
     if "COVERAGE_PROCESS_CONFIG" in os.environ:
         coverage.process_startup()
-    kind, target, *rest = request["arguments"] if request["arguments"][0] == "-m" else ("", *request["arguments"])
-    sys.argv[:] = [target, *rest]
+    arguments = request["arguments"]
+    kind, target, *rest = arguments if arguments[0] in ("-c", "-m") else ("", *arguments)
+    sys.argv[:] = ["-c" if kind == "-c" else target, *rest]
     sys.path[0] = request["cwd"] if kind else str(Path(target).parent)  # as the interpreter does
-    if kind:
+    if kind == "-c":
+        exec(target, {"__name__": "__main__"})
+    elif kind == "-m":
         runpy.run_module(target, run_name="__main__", alter_sys=True)
     else:
         runpy.run_path(target, run_name="__main__")
@@ -164,25 +188,10 @@ def import_package() -> dict[str, str]:
 
 def spare_repetition() -> None:
     """Leave out what looks at all that is installed or imported, or reads a config, and finds the same in each fork."""
-    import omegaconf
+    import parsed_once  # not before: it imports Hydra
     import wandb
-    import yaml
 
-    @functools.cache
-    def parsed(text: str, loader: type) -> object:
-        return yaml.load(text, loader)  # nobody changes it: OmegaConf makes containers of its own
-
-    class ParsedOnce:
-        """The module ``yaml`` for OmegaConf, which parses some 25 files for each run, in Python."""
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(yaml, name)
-
-        def load(self, file: TextIO | str, Loader: type) -> object:
-            return parsed(file if isinstance(file, str) else file.read(), Loader)
-
-    omegaconf.omegaconf.yaml = ParsedOnce()
-    omegaconf._utils.get_yaml_loader = functools.cache(omegaconf._utils.get_yaml_loader)
+    parsed_once.prepare()
     compose()
     installed = list(wandb.util.working_set())
     wandb.util.working_set = lambda: iter(installed)
@@ -191,7 +200,7 @@ def spare_repetition() -> None:
 
 
 def compose() -> None:
-    """Read the configs, and fill the tables of the grammar by which Hydra and OmegaConf read what is typed."""
+    """Compose each command's config, which fills more of the grammar's tables."""
     import hydra
 
     from solder_vae.training import schema
@@ -229,18 +238,34 @@ def main() -> None:
 
 # those who ask it -----------------------------------------------------------------------------------------------------
 
-# A program to call in place of Python's: what it understands is run by a server, anything else by Python itself.
+# What the server runs: commands, and the processes that submitit, joblib and multiprocessing start.
+UNDERSTOOD = (
+    str(Path(__file__).with_name("faulty.py")),
+    "-m solder_vae.",
+    "-m benchmarks.",
+    "-m submitit.core._submit",
+    "-m joblib.externals.loky.backend.popen_loky_posix",
+    "-c from multiprocessing.spawn import spawn_main;",
+)
+
+# A program to call in place of Python's: what is understood is run by the server, anything else by Python itself.
 PROGRAM = """\
 #!{python} -IS
 import json, os, signal, socket, sys
-arguments = sys.argv[1:]
-if arguments[:1] != ["-m"] or not arguments[1].startswith(("solder_vae.", "benchmarks.")):
-    os.execv({python!r}, [{python!r}, *arguments])
-request = {{"arguments": arguments, "cwd": os.getcwd(), "environment": dict(os.environ), "executable": {program!r}}}
+arguments = sys.argv[2:] if sys.argv[1:2] == ["-u"] else sys.argv[1:]
+if not " ".join(arguments[:2]).startswith({understood!r}):
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+inherited = [file for file in range({most}) if os.path.exists(f"/proc/self/fd/{{file}}") and os.get_inheritable(file)]
+request = {{
+    "arguments": arguments, "cwd": os.getcwd(), "environment": dict(os.environ), "executable": {program!r},
+    "group": os.getpgrp(), "descriptors": inherited,
+}}
 with socket.socket(socket.AF_UNIX) as connection:
     connection.connect({address!r})
-    socket.send_fds(connection, [b" "], [0, 1, 2])
+    socket.send_fds(connection, [b" "], inherited)
     connection.sendall(json.dumps(request).encode() + b"\\n")
+    for number in set(inherited) - {{0, 1, 2}}:
+        os.close(number)
     with connection.makefile() as answers:
         pid = int(answers.readline())
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -260,7 +285,11 @@ def python() -> Path:
         return Path(os.environ[FOR_ALL])
     folder = tempfile.TemporaryDirectory(prefix="warm")
     address, program = Path(folder.name, "socket"), Path(folder.name, "python")
-    program.write_text(PROGRAM.format(python=sys.executable, program=str(program), address=str(address)))
+    program.write_text(
+        PROGRAM.format(
+            python=sys.executable, program=str(program), address=str(address), understood=UNDERSTOOD, most=MOST_FILES
+        )
+    )
     program.chmod(0o755)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("COVERAGE_PROCESS_CONFIG", None)
@@ -301,7 +330,7 @@ def run(
     program = python()
     request = {
         "arguments": [str(argument) for argument in arguments], "cwd": str(cwd), "environment": environment,
-        "executable": str(program),
+        "executable": str(program), "group": os.getpgrp(), "descriptors": [0, 1, 2],
     }  # fmt: skip
     with (
         tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err, Path(os.devnull).open() as nothing,

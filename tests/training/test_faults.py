@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 from checkpoints import pictures, write_images
 from commands import TINY, run_python, train
 
@@ -256,7 +257,7 @@ def test_data_deleted_during_training(tmp_path):
 
 def test_interrupted_twice(whole, tmp_path):
     """Ctrl-C, and another one while the run shuts down: status 130, and the checkpoint to go on from."""
-    command = [sys.executable, FAULTY, "interrupt", str(IN_EPOCH_2), *TINY, *COMMON, "logger.mode=offline"]
+    command = [warm.python(), FAULTY, "interrupt", str(IN_EPOCH_2), *TINY, *COMMON, "logger.mode=offline"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     last = tmp_path / "run/last.ckpt"
     while process.poll() is None and not last.exists():
@@ -273,9 +274,7 @@ def test_interrupted_twice(whole, tmp_path):
 
 
 def test_worker_process_killed(whole, tmp_path):
-    result = run_python(
-        FAULTY, "worker-kill", str(IN_EPOCH_2), *TINY, *COMMON, "data.num_workers=2", cwd=tmp_path, fresh=True
-    )  # the fault finds the workers by the command that started them
+    result = run_python(FAULTY, "worker-kill", str(IN_EPOCH_2), *TINY, *COMMON, "data.num_workers=2", cwd=tmp_path)
     error = error_of(result)
     # torch words it by who notices first: its signal handler or the queue that stays empty
     assert "is killed by signal: Killed" in error or "exited unexpectedly" in error
@@ -307,7 +306,7 @@ def test_clock_going_backwards(whole, tmp_path):
 
 
 def test_two_runs_in_one_folder_take_turns(whole, tmp_path):
-    command = [sys.executable, "-m", "solder_vae.train", *TINY, *COMMON]
+    command = [warm.python(), "-m", "solder_vae.train", *TINY, *COMMON]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     both = [subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) for _ in range(2)]
     errors = [process.communicate(timeout=300)[1] for process in both]

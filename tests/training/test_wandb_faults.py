@@ -6,11 +6,11 @@ The server is one of this process's own, which knows just enough to let a run st
 import http.server
 import json
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
+import warm
 from commands import TINY, inspect_wandb, train
 from stand_in import StandIn
 
@@ -52,9 +52,9 @@ class Handler(StandIn):
         self.answer({"upsertBucket": {"bucket": bucket, "inserted": True}})
 
 
-def online(server, folder, fresh=False):
+def online(server, folder):
     environment = {"WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}", "WANDB_API_KEY": "a" * 40}
-    return train(*COMMON, "logger.mode=online", cwd=folder, fresh=fresh, **environment, **IMPATIENT)
+    return train(*COMMON, "logger.mode=online", cwd=folder, **environment, **IMPATIENT)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def assert_whole(result, run, undisturbed):
 
 
 def test_no_key_and_no_network_do_not_stop_a_run(undisturbed, tmp_path):
-    result = train(*COMMON, "logger.mode=online", cwd=tmp_path, fresh=True, WANDB_API_KEY="")
+    result = train(*COMMON, "logger.mode=online", cwd=tmp_path, WANDB_API_KEY="")
     line = assert_whole(result, tmp_path / "run", undisturbed)
     assert line.startswith("Weights & Biases (online) did not start: ")
     assert line.endswith(". The run goes on offline.")
@@ -85,7 +85,7 @@ def test_no_key_and_no_network_do_not_stop_a_run(undisturbed, tmp_path):
 
 def test_server_that_never_answers(undisturbed, tmp_path):
     with Server(starts=0, silent=True) as server:
-        line = assert_whole(online(server, tmp_path, fresh=True), tmp_path / "run", undisturbed)
+        line = assert_whole(online(server, tmp_path), tmp_path / "run", undisturbed)
         assert server.refused > 0
     assert line.startswith("Weights & Biases (online) did not start: ")
     assert line.endswith(". The run goes on offline.")
@@ -107,7 +107,7 @@ def test_server_lost_after_the_start(silent, undisturbed, tmp_path):
 
 def test_process_of_wandb_is_killed(undisturbed, tmp_path):
     """It runs beside the run, also offline."""
-    command = [sys.executable, Path(__file__).parents[1] / "support" / "faulty.py", "wandb-kill", "5", *TINY, *COMMON]
+    command = [warm.python(), Path(__file__).parents[1] / "support" / "faulty.py", "wandb-kill", "5", *TINY, *COMMON]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
     line = assert_whole(result, tmp_path / "run", undisturbed)
     assert "did not get all of this run" in line

@@ -25,9 +25,7 @@ def job(tmp_path_factory):
     """The folder of a sweep's only job."""
     folder = tmp_path_factory.mktemp("offline")
     choices = ("model=beta_vae", "beta=0.5", "score=elbo", "logger.tags=[line 3]", "logger.project=joints")
-    result = train(
-        "-m", *choices, "pictures=true", "hydra.sweep.dir=sweeps/mine", cwd=folder, fresh=True
-    )  # a fork of W&B logs no tables
+    result = train("-m", *choices, "pictures=true", "hydra.sweep.dir=sweeps/mine", cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder / "sweeps/mine/0"
 

@@ -86,7 +86,8 @@ def test_one_job_fails_and_the_others_finish(launcher, alone, tmp_path):
 
     def sweep():
         shutil.rmtree(tmp_path / "sweep", ignore_errors=True)
-        return train("-m", *where, "model=cae,vae", "score=elbo", cwd=tmp_path, fresh=True, **environment)
+        fresh = launcher == "ray_cluster"
+        return train("-m", *where, "model=cae,vae", "score=elbo", cwd=tmp_path, fresh=fresh, **environment)
 
     result = on_a_cluster(sweep) if launcher == "ray_cluster" else sweep()
     assert result.returncode == 2, result.stderr

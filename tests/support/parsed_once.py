@@ -1,0 +1,42 @@
+"""For servers whose forks run commands: configs are parsed before, and the tables of the options' grammar are filled.
+
+A run reads some 25 small YAML files, in Python, and each interpreter builds the grammar's tables as it meets them.
+"""
+
+import functools
+from pathlib import Path
+from typing import TextIO
+
+import hydra
+import omegaconf
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@functools.cache
+def parsed(text: str, loader: type) -> object:
+    return yaml.load(text, loader)  # nobody changes it: OmegaConf makes containers of its own
+
+
+class ParsedOnce:
+    """The module ``yaml`` for OmegaConf."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(yaml, name)
+
+    def load(self, file: TextIO | str, Loader: type) -> object:
+        return parsed(file if isinstance(file, str) else file.read(), Loader)
+
+
+def prepare() -> None:
+    """Do so for this process and its forks, without the package."""
+    omegaconf.omegaconf.yaml = ParsedOnce()
+    omegaconf._utils.get_yaml_loader = functools.cache(omegaconf._utils.get_yaml_loader)
+    for folder in (CONF, Path(hydra.__file__).parent / "conf"):
+        for path in folder.rglob("*.yaml"):
+            omegaconf.OmegaConf.load(path)
+    overrides = ["a.b=1e-3", "+a='b, c'", "++a=[1,x]", "~a", "a=${b.c:d}/e", "a={b: 2}", "a=choice(0,1)", "a=1,2"]
+    OverridesParser.create().parse_overrides(overrides)
+    omegaconf.OmegaConf.to_container(omegaconf.OmegaConf.create({"a": "${b}_${oc.env:A,1}", "b": 1}), resolve=True)
