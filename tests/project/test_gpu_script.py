@@ -59,7 +59,7 @@ def test_every_part_goes_through_on_a_cpu(tmp_path):
 @pytest.mark.slow
 def test_a_part_that_fails_is_named_and_the_others_run(tmp_path):
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\n[ "$3" = facts ] || [ "$3" = scores ] || exit 7\nexec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\n[ "$3" = facts ] || [ "$3" = scores ] || exit 7\nexec {warm.python()} "$@"\n')
     python.chmod(0o755)
     done = run_script(tmp_path, PYTHON=str(python))
     assert done.returncode == 1

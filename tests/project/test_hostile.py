@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import pictures, png, write_checkpoint, write_images
+from commands import run_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -43,20 +44,16 @@ SUPPORT = Path(__file__).parents[1] / "support"
 in_a_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
 
 
-def told(script, *arguments, cwd=None, **environment):
+def told(script, *arguments, cwd, **options):
     """What a script of this folder tells of its cases, run in a process of its own."""
-    command = [sys.executable, SUPPORT / script, *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SUPPORT.parents[1]), **environment}
-    result = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=3600, check=False
-    )
+    result = run_python(SUPPORT / script, *map(str, arguments), cwd=cwd, timeout=3600, **options)
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(result.stdout)
 
 
 def feed(reader, first, count, folder, **environment):
     """Damaged files for a reader; how they ended. See hostile.py for what is not allowed."""
-    return told("hostile.py", reader, first, count, folder, **environment)
+    return told("hostile.py", reader, first, count, folder, cwd=Path.cwd(), fresh=True, **environment)
 
 
 @pytest.mark.parametrize(
