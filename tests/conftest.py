@@ -1,6 +1,7 @@
 """Shared by all tests: a small thread pool, no network, no writing outside the test's own folder."""
 
 import os
+from contextlib import nullcontext
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
@@ -8,6 +9,7 @@ import fuzz
 import hypothesis
 import pytest
 import warm
+from untraced import untraced
 
 # How long an example takes says more of what else the machine does than of the code.
 hypothesis.settings.register_profile("new_examples", deadline=None)
@@ -22,6 +24,10 @@ def pytest_configure(config):
     """One process with the libraries imported for all workers, from which they fork commands."""
     if config.getoption("numprocesses", None):
         warm.for_workers()
+    else:
+        import parsed_once  # not before: the process that shares out the tests does without Hydra
+
+        parsed_once.share()
 
 
 def pytest_report_header():
@@ -52,10 +58,14 @@ def pytest_collection_finish(session):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Measure what a test's commands cover only where it is marked: they take half as long again with it."""
+    """Coverage counts what a test's commands run where it is marked `measured`, the test itself if not `untraced`.
+
+    Commands take half as long again with it.
+    """
     measured = None if item.get_closest_marker("measured") else os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
     try:
-        return (yield)
+        with untraced() if item.get_closest_marker("untraced") else nullcontext():
+            return (yield)
     finally:
         if measured is not None:
             os.environ["COVERAGE_PROCESS_CONFIG"] = measured

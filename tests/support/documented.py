@@ -14,6 +14,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from untraced import untraced
 
 from solder_vae.training.schema import register
 from solder_vae.utils.cli import CONF, parse
@@ -124,13 +125,15 @@ def compose_command(module: str, arguments: list[str]) -> list[DictConfig]:
     ]
     lines = [[each[min(job, len(each) - 1)] for each in values] for job in range(max(map(len, values), default=1))]
     register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        configs = [
-            compose(config_of(module), [*line, "hydra.job.name=job"], return_hydra_config=True) for line in lines
-        ]
-    for config in configs:
-        own = [str(key) for key in config if key != "hydra"]
-        OmegaConf.to_container(OmegaConf.masked_copy(config, own), resolve=True, throw_on_missing="--help" not in flags)
-        for part in ("launcher", "sweeper"):
-            OmegaConf.to_container(config.hydra[part], resolve=True, throw_on_missing=True)
+    with untraced():  # Hydra's work, at length
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            configs = [
+                compose(config_of(module), [*line, "hydra.job.name=job"], return_hydra_config=True) for line in lines
+            ]
+        for config in configs:
+            own = [str(key) for key in config if key != "hydra"]
+            known = OmegaConf.masked_copy(config, own)
+            OmegaConf.to_container(known, resolve=True, throw_on_missing="--help" not in flags)
+            for part in ("launcher", "sweeper"):
+                OmegaConf.to_container(config.hydra[part], resolve=True, throw_on_missing=True)
     return configs

@@ -82,5 +82,5 @@ def run(first: int, count: int) -> Counter:
 
 
 if __name__ == "__main__":
-    parsed_once.prepare()
+    parsed_once.share()
     print(json.dumps(run(int(sys.argv[1]), int(sys.argv[2]))))

@@ -1,6 +1,7 @@
-"""For servers whose forks run commands: configs are parsed before, and the tables of the options' grammar are filled.
+"""Configs are parsed once in a process, and, for servers whose forks run commands, before they are asked for.
 
-A run reads some 25 small YAML files, in Python, and each interpreter builds the grammar's tables as it meets them.
+A run reads some 25 small YAML files, in Python, and each interpreter fills the tables of Hydra's grammar as it meets
+what is typed.
 """
 
 import functools
@@ -30,10 +31,15 @@ class ParsedOnce:
         return parsed(file if isinstance(file, str) else file.read(), Loader)
 
 
-def prepare() -> None:
-    """Do so for this process and its forks, without the package."""
+def share() -> None:
+    """From now on, OmegaConf parses equal texts once."""
     omegaconf.omegaconf.yaml = ParsedOnce()
     omegaconf._utils.get_yaml_loader = functools.cache(omegaconf._utils.get_yaml_loader)
+
+
+def prepare() -> None:
+    """Parse all configs, and fill the grammar's tables, without the package."""
+    share()
     for folder in (CONF, Path(hydra.__file__).parent / "conf"):
         for path in folder.rglob("*.yaml"):
             omegaconf.OmegaConf.load(path)

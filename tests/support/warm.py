@@ -272,7 +272,8 @@ with socket.socket(socket.AF_UNIX) as connection:
             signal.signal(number, lambda number, _: os.kill(pid, number))
         status = int(answers.readline())
 if status < 0:
-    signal.signal(-status, signal.SIG_DFL)
+    if -status != signal.SIGKILL:
+        signal.signal(-status, signal.SIG_DFL)
     os.kill(os.getpid(), -status)
 sys.exit(status)
 """

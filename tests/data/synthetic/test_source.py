@@ -180,6 +180,7 @@ def large_set():
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_trivial_baselines_learn_little(large_set):
     scores = shortcut_scores(large_set["train"], large_set["test"])
     assert set(scores) == {"mean colour", "contrast", "sharpness", "size"}
@@ -205,6 +206,7 @@ def test_nuisance_factors_alone_are_at_chance(large_set):
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_severity_makes_defects_easier_to_see(large_set):
     """A linear autoencoder (100 principal components) stands in for the network: it takes seconds.
 

@@ -277,6 +277,7 @@ def test_the_test_is_on_the_normals_that_were_not_fitted(root):
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_memory_is_that_of_numbers_beyond_the_cache_and_the_report_the_same(root, monkeypatch):
     monkeypatch.setattr("solder_vae.studies.audit.duplicates._AT_ONCE", 8 * 96**2)
     write_images(root / "normal" / "more", pictures(250, 20, seed=3))
