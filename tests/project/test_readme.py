@@ -176,6 +176,7 @@ def filled_in(command, checkout):
 def killed_in_its_second_epoch(checkout, environment):
     """A training to go on with."""
     command = [checkout / ".venv/bin/python", ROOT / "tests/support/faulty.py", "kill", "5"]
+    environment = {**environment, "PYTHONPATH": str(checkout)}
     result = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == -signal.SIGKILL, result.stderr
 

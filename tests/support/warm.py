@@ -139,7 +139,9 @@ def become(request: dict, defaults: dict[str, str]) -> None:
     arguments = request["arguments"]
     kind, target, *rest = arguments if arguments[0] in ("-c", "-m") else ("", *arguments)
     sys.argv[:] = ["-c" if kind == "-c" else target, *rest]
-    sys.path[0] = request["cwd"] if kind else str(Path(target).parent)  # as the interpreter does
+    # As the interpreter does:
+    sys.path[0] = request["cwd"] if kind else str(Path(target).parent)
+    sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     if kind == "-c":
         exec(target, {"__name__": "__main__"})
     elif kind == "-m":
@@ -268,14 +270,19 @@ with socket.socket(socket.AF_UNIX) as connection:
         os.close(number)
     with connection.makefile() as answers:
         pid = int(answers.readline())
+        def hand_on(number, _):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass  # it has just ended
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _: os.kill(pid, number))
+            signal.signal(number, hand_on)
         status = int(answers.readline())
 if status < 0:
     if -status != signal.SIGKILL:
         signal.signal(-status, signal.SIG_DFL)
     os.kill(os.getpid(), -status)
-sys.exit(status)
+os._exit(status)  # at once: a late signal must not count as its end
 """
 
 
