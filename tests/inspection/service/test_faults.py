@@ -85,6 +85,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_bombs_are_refused_and_cost_little(service, right, bomb):
     used = service.metric("process_resident_memory_bytes")
