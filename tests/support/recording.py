@@ -1,13 +1,13 @@
 """Models that record what each process of a run saw and ended with; data and a run for them."""
 
-import multiprocessing
 import os
+from multiprocessing import spawn
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import warm
 from checkpoints import SIZE, pictures
 from documented import compose_command
 from omegaconf import OmegaConf
@@ -16,7 +16,6 @@ from pytorch_lightning.loggers import CSVLogger
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.data.table import ImageTable
 from solder_vae.models.steps import TrainingModule
-from solder_vae.training import data_parallel
 from solder_vae.utils.distributed import rank
 from solder_vae.utils.labels import NORMAL
 
@@ -89,9 +88,10 @@ def trained(how, folder, model, epochs=10, precision="64-true", resume=None, fau
     )
     config = OmegaConf.masked_copy(config, ["trainer", "data", "resume", "callbacks"])
     config.resume = None if resume is None else str(resume)
-    # The ranks come from a process that has imported the libraries; whole commands start theirs anew.
-    warm_ranks = multiprocessing.get_context("forkserver")
-    warm_ranks.set_forkserver_preload(["torch", "pytorch_lightning", "torchmetrics", "omegaconf"])
-    with mock.patch.object(data_parallel.multiprocessing, "get_context", return_value=warm_ranks):
+    python = spawn.get_executable()
+    spawn.set_executable(warm.python())
+    try:
         how(module, data, config, folder, [CSVLogger(folder, "", "")])
+    finally:
+        spawn.set_executable(python)
     return folder
