@@ -15,7 +15,6 @@ import random
 import sys
 from collections import Counter
 
-import parsed_once
 from commands import TINY
 from documented import GROUPS, compose_command
 from omegaconf import DictConfig, OmegaConf
@@ -82,5 +81,4 @@ def run(first: int, count: int) -> Counter:
 
 
 if __name__ == "__main__":
-    parsed_once.share()
     print(json.dumps(run(int(sys.argv[1]), int(sys.argv[2]))))

@@ -240,7 +240,7 @@ def main() -> None:
 
 # those who ask it -----------------------------------------------------------------------------------------------------
 
-# What the server runs: commands, and the processes that submitit, joblib and multiprocessing start.
+# What the server runs: runs with a fault, commands, and what submitit, joblib and multiprocessing start for them.
 UNDERSTOOD = (
     str(Path(__file__).with_name("faulty.py")),
     "-m solder_vae.",
