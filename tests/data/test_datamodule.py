@@ -2,14 +2,14 @@
 
 import json
 import random
-import subprocess
-import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from commands import run_python
 from noise import Noise
 from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -100,7 +100,8 @@ def test_batches_are_the_same_in_another_process():
         "print(json.dumps([[b['index'].tolist(), b['image'].double().sum().item()] for b in "
         "epochs(data_module(), 2, 3)[0]]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run_python("-c", code, cwd=Path.cwd())
+    assert done.returncode == 0, done.stderr
     here = [[b["index"].tolist(), b["image"].double().sum().item()] for b in epochs(data_module(), 2, 3)[0]]
     assert json.loads(done.stdout) == here
 

@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+import warm
 from checkpoints import pictures, with_looks, write_checkpoint, write_images
 from commands import children_of
 
@@ -51,7 +52,8 @@ def test_an_inspection_by_several_processes_writes_the_same_files(inspected, tmp
     for processes in (1, 3):
         out = tmp_path / str(processes)
         options = [f"checkpoint={checkpoint}", f"images={images}", f"out={out}", f"processes={processes}"]
-        assert predict(options) == 3
+        with warm.spawning():
+            assert predict(options) == 3
     for name in ("predictions.csv", "predictions.json", "report.html"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes(), name
 
@@ -60,8 +62,9 @@ def test_an_inspection_by_several_processes_writes_the_same_files(inspected, tmp
 def test_a_killed_process_ends_an_inspection(inspected):
     checkpoint, images = inspected
     before = set(children_of(os.getpid()))
-    rows = inspect_on_processes(Inspector.load(checkpoint), find_joints(str(images)) * 20, 2)
-    next(rows)
+    with warm.spawning():
+        rows = inspect_on_processes(Inspector.load(checkpoint), find_joints(str(images)) * 20, 2)
+        next(rows)
     for child in set(children_of(os.getpid())) - before:
         os.kill(child, signal.SIGKILL)
     with pytest.raises(UserError, match="was killed, most likely for want of memory"):

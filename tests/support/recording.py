@@ -1,7 +1,6 @@
 """Models that record what each process of a run saw and ended with; data and a run for them."""
 
 import os
-from multiprocessing import spawn
 from pathlib import Path
 
 import numpy as np
@@ -88,10 +87,6 @@ def trained(how, folder, model, epochs=10, precision="64-true", resume=None, fau
     )
     config = OmegaConf.masked_copy(config, ["trainer", "data", "resume", "callbacks"])
     config.resume = None if resume is None else str(resume)
-    python = spawn.get_executable()
-    spawn.set_executable(warm.python())
-    try:
+    with warm.spawning():
         how(module, data, config, folder, [CSVLogger(folder, "", "")])
-    finally:
-        spawn.set_executable(python)
     return folder

@@ -1,19 +1,34 @@
 """Coverage pauses where it would count nothing new: what is long in Python takes up to four times as long with it."""
 
+import functools
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
-def untraced() -> Iterator[None]:
-    """Within it, this thread and those that it starts are not traced."""
+def untraced() -> Iterator[Callable]:
+    """Within it, this thread and those that it starts are not traced; what it yields makes a function traced again."""
     own, of_others = sys.gettrace(), threading.gettrace()
-    sys.settrace(None)
-    threading.settrace(None)
-    try:
-        yield
-    finally:
+
+    def trace(own: Callable | None, of_others: Callable | None) -> None:
         threading.settrace(of_others)
         sys.settrace(own)
+
+    def traced(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def run(*args: object, **options: object) -> object:
+            trace(own, of_others)
+            try:
+                return function(*args, **options)
+            finally:
+                trace(None, None)
+
+        return run
+
+    trace(None, None)
+    try:
+        yield traced
+    finally:
+        trace(own, of_others)

@@ -30,8 +30,8 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -319,6 +319,17 @@ def python() -> Path:
 def for_workers() -> None:
     """Start the server for this process and all that it starts."""
     os.environ[FOR_ALL] = str(python())
+
+
+@contextmanager
+def spawning() -> Iterator[None]:
+    """Within it, what multiprocessing spawns is a fork of the server."""
+    before = multiprocessing.spawn.get_executable()
+    multiprocessing.spawn.set_executable(python())
+    try:
+        yield
+    finally:
+        multiprocessing.spawn.set_executable(before)
 
 
 def run(

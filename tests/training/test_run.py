@@ -6,12 +6,12 @@ import json
 import os
 import pty
 import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import warm
 import yaml
 from commands import TINY, inspect_wandb, run_command, train
 from pages import Page
@@ -39,7 +39,7 @@ FILES = {
 def finished(tmp_path_factory):
     """A finished run of the default command (beta-VAE, beta 3, GradCon), seed 0."""
     folder = tmp_path_factory.mktemp("finished")
-    result = train("hydra.run.dir=run", "pictures=true", cwd=folder, fresh=True)
+    result = train("hydra.run.dir=run", "pictures=true", cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder / "run", result
 
@@ -248,7 +248,7 @@ def test_best_epoch_survives_a_resumption_elsewhere(tmp_path):
 def test_a_terminal_shows_a_progress_bar(tmp_path):
     """On a terminal a bar counts the steps of all epochs; without one (all other tests) there is none."""
     controller, terminal = pty.openpty()
-    command = [sys.executable, "-m", "solder_vae.train", *TINY, "logger.mode=disabled", "hydra.run.dir=run"]
+    command = [warm.python(), "-m", "solder_vae.train", *TINY, "logger.mode=disabled", "hydra.run.dir=run"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
     process = subprocess.Popen(command, cwd=tmp_path, stdout=terminal, stderr=terminal, env=environment)
     os.close(terminal)

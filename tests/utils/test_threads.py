@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import warm
 from checkpoints import pictures, write_checkpoint, write_images
 from rich.progress import Progress
 
@@ -78,7 +79,8 @@ def test_commands_say_at_once_on_a_terminal_what_they_do(command, said, things, 
     out = tmp_path / ("out.onnx" if name == "export" else "out")
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-    arguments = [sys.executable, "-m", f"solder_vae.{name}", *options, f"out={out}"]
+    python = sys.executable if name in ("audit", "crop") else warm.python()  # others start anew elsewhere
+    arguments = [python, "-m", f"solder_vae.{name}", *options, f"out={out}"]
     process = subprocess.Popen(arguments, cwd=things, env=environment, stdout=theirs, stderr=theirs)
     os.close(theirs)
     shown = b""

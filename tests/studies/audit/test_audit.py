@@ -431,7 +431,7 @@ def test_a_browser_shows_every_section_and_runs_nothing_else(hostile, tmp_path):
 @pytest.mark.slow
 @pytest.mark.measured
 def test_the_command_writes_page_and_json_and_nothing_else(root, tmp_path):
-    done = run_command("audit", f"data.root={root}", "data.image_size=16", "out=found", cwd=tmp_path, fresh=True)
+    done = run_command("audit", f"data.root={root}", "data.image_size=16", "out=found", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Stop: ")
     assert "Defects are told from good joints without looking at solder" in done.stdout

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 import yaml
 from commands import SMALL_CLUSTER, TINY, on_a_cluster, run_command, train
 from wandb.wandb_agent import Agent
@@ -205,7 +206,7 @@ def test_a_sweep_agent_trains(tmp_path, monkeypatch):
         for key, space in sweep["parameters"].items()
     }
     chosen |= {"logger.mode": "offline", "hydra.run.dir": "run", **dict(text.split("=") for text in TINY)}
-    environment = {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = {"OMP_NUM_THREADS": "1", "PATH": f"{warm.python().parent}:{os.environ['PATH']}"}
     for name in ("WANDB_DIR", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH"):
         environment[name] = ""  # the agent sets them
     for name, value in {**environment, "WANDB_SWEEP_ID": "search"}.items():
