@@ -180,7 +180,6 @@ def with_peak(*arguments, cwd):
 
 
 @pytest.mark.slow
-@pytest.mark.untraced
 def test_very_many_images_train_and_score_in_bounded_memory(tmp_path):
     """20,000, or $SOLDER_VAE_MANY: all are read and split; training takes a fiftieth of its epoch's batches.
 

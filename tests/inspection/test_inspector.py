@@ -176,6 +176,7 @@ def test_what_is_no_image_is_refused(loaded, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_a_checkpoint_that_cannot_decide_is_refused(tmp_path):
     path, _ = write_checkpoint(tmp_path / "best.ckpt")
     content = torch.load(path, weights_only=True)

@@ -168,6 +168,7 @@ def test_the_figure_marks_the_threshold():
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -29,6 +29,7 @@ def test_nonsense_is_left_out(nonsense):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_a_checkpoint_without_a_log_works_and_threshold_begins_one(tmp_path, capsys):
     path, _ = write_checkpoint(tmp_path / "old.ckpt")
     assert threshold([f"checkpoint={path}", "show=true"]) == 0

@@ -91,7 +91,6 @@ def aurocs(images, bfloat16, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.untraced
 def test_bfloat16_does_not_move_auroc_beyond_the_seeds(tmp_path):
     gross = {"severity": (1.0, 1.0), "defects": ["solder_flag", "insufficient_solder", "bridge"]}  # seen after 6 epochs
     images = SyntheticSource(

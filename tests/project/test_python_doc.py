@@ -34,6 +34,7 @@ def test_the_code_on_the_page_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("options", [{"limit_val_batches": 0}, {"limit_val_batches": 1}, {"fast_dev_run": True}])
 def test_lightnings_own_switches_work(options):

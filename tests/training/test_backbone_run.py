@@ -118,6 +118,7 @@ class Halving(nn.Module):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_a_torchscript_network_is_exported_too(tmp_path):
     path = small_networks.script(tmp_path / "maps.pt")
     trained = run("hydra.run.dir=run", f"model.network={path}", "pictures=false", cwd=tmp_path)

@@ -50,6 +50,7 @@ def refused(*overrides):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -116,6 +117,7 @@ def test_what_cannot_be_right_is_refused(overrides, message):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -195,6 +197,7 @@ def test_every_argument_of_these_classes_has_its_rule(kind):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -104,6 +104,7 @@ def test_processes_share_each_batch_and_repeat_no_image(both):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 @pytest.mark.parametrize(
     ("fault", "error", "message"),
     [

@@ -22,6 +22,7 @@ def config_of(*overrides):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 @pytest.mark.parametrize(
     ("images", "overrides", "epochs"),
     [

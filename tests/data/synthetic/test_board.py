@@ -55,6 +55,7 @@ def test_defects_show_where_the_truth_says(picture):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_command(picture, tmp_path, capsys):
     assert main(["--out", str(tmp_path / "board")]) == 0
     assert np.array_equal(read_image(tmp_path / "board/board.png"), picture.image)

@@ -140,6 +140,7 @@ def test_bytes_are_the_same_in_a_fresh_interpreter_with_other_threads():
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_a_failing_worker_is_told_with_its_last_words(monkeypatch):
     monkeypatch.setattr(worker, "_WORTH_PROCESSES", 2)
     jobs = [("train", 0, "no such defect")] * 4
@@ -180,7 +181,6 @@ def large_set():
 
 
 @pytest.mark.slow
-@pytest.mark.untraced
 def test_trivial_baselines_learn_little(large_set):
     scores = shortcut_scores(large_set["train"], large_set["test"])
     assert set(scores) == {"mean colour", "contrast", "sharpness", "size"}
@@ -206,7 +206,6 @@ def test_nuisance_factors_alone_are_at_chance(large_set):
 
 
 @pytest.mark.slow
-@pytest.mark.untraced
 def test_severity_makes_defects_easier_to_see(large_set):
     """A linear autoencoder (100 principal components) stands in for the network: it takes seconds.
 

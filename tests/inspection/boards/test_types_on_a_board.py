@@ -51,6 +51,7 @@ def inspected(tmp_path_factory):
     return folder
 
 
+@pytest.mark.measured
 def test_missing_shifted_and_bridged_parts_are_found_and_told_apart(inspected):
     truth = {row["name"]: row["label"] for row in rows_of(inspected / "new/truth.csv")}
     rows = [row for row in rows_of(inspected / "out/predictions.csv") if truth[row["path"]] != "normal"]

@@ -66,7 +66,6 @@ def test_exact_ties_go_where_opencv_sends_them(size):
 
 
 @pytest.mark.slow
-@pytest.mark.untraced
 def test_onnx_runtime_enlarges_to_the_bit(tmp_path):
     """Products of 26 bits, which an exported division must not round to single precision."""
     import onnxruntime
@@ -215,7 +214,6 @@ def check_file(path: Path, inspector: Inspector):
 
 
 @pytest.mark.slow
-@pytest.mark.untraced
 @pytest.mark.parametrize("view", VIEWS)
 def test_file_of_a_letterbox(tmp_path, view):
     """Whole pictures, long ones too, whose sides do not divide the square: what ONNX Runtime makes of each."""

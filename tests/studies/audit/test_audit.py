@@ -277,7 +277,6 @@ def test_the_test_is_on_the_normals_that_were_not_fitted(root):
 
 
 @pytest.mark.slow
-@pytest.mark.untraced
 def test_memory_is_that_of_numbers_beyond_the_cache_and_the_report_the_same(root, monkeypatch):
     monkeypatch.setattr("solder_vae.studies.audit.duplicates._AT_ONCE", 8 * 96**2)
     write_images(root / "normal" / "more", pictures(250, 20, seed=3))
@@ -357,6 +356,7 @@ def test_nothing_readable_is_a_report_too(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_the_embedded_set_is_audited(tmp_path):
     counts = {"train": 12, "val": 4, "test_normal": 5, "test_abnormal": 9}
     found = audit(SyntheticSource(16, **counts, cache_dir=tmp_path, render_workers=1))
