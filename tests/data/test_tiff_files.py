@@ -49,6 +49,7 @@ def tiff(path, samples, photometric, extra=(), planar="contig", **options):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 @pytest.mark.parametrize(("photometric", "channels", "extra"), KINDS)
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("planar", ["contig", "separate"])

@@ -202,6 +202,7 @@ def test_examples_hold_the_extremes() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 @pytest.mark.parametrize("labels", [[0, 0], [1, 1], []])
 def test_one_class_says_undefined(labels: list[int], tmp_path: Path) -> None:
     scores = [0.1, 0.2][: len(labels)]

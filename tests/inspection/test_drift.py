@@ -76,7 +76,6 @@ def test_few_joints_and_checkpoints_of_earlier_versions_are_not_compared(checkpo
 
 
 @pytest.mark.slow
-@pytest.mark.measured
 def test_threshold_renews_what_is_compared_with(checkpoint, tmp_path):
     dark = (pictures(120, seed=9) * 0.6).astype(np.uint8)
     write_images(tmp_path / "normals", dark)

@@ -94,7 +94,6 @@ def test_a_picture_that_is_given_twice_counts_once(memory, tmp_path, caplog):
 
 
 @pytest.mark.slow
-@pytest.mark.measured
 def test_false_calls_that_are_labelled_twice_are_not_each_others_neighbours(tmp_path, capsys):
     path, images = remembering(tmp_path / "best.ckpt"), pictures(8, seed=7)
     write_images(tmp_path / "once/normal", images)

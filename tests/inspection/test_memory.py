@@ -281,6 +281,7 @@ def test_false_calls_that_are_added_are_not_called_again(trained, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_what_does_not_fit_is_told_in_a_sentence(trained, tmp_path):
     other = write_checkpoint(tmp_path / "recon.ckpt", score="recon")[0]
     write_images(tmp_path / "good", pictures(30))

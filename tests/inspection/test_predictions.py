@@ -59,7 +59,6 @@ def test_an_inspection_by_several_processes_writes_the_same_files(inspected, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.measured
 def test_a_killed_process_ends_an_inspection(inspected):
     checkpoint, images = inspected
     before = set(children_of(os.getpid()))

@@ -84,6 +84,7 @@ def test_a_config_outside_the_package_names_it(outside):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

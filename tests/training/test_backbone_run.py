@@ -80,7 +80,6 @@ def test_a_run_leaves_what_it_can(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.measured
 def test_its_checkpoint_decides_in_every_command(trained, calibrated):
     folder, _ = trained
     work = folder.parent

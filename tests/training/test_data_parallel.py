@@ -57,7 +57,6 @@ def both(request, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.measured
 def test_two_processes_train_to_the_weights_of_one(both):
     """In double precision: what differs is the mathematics, not the rounding, which Adam would blow up."""
     one, two = both
@@ -85,7 +84,6 @@ def test_all_processes_end_with_the_same_bits(both):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
-@pytest.mark.measured
 def test_in_other_precisions_too_all_processes_end_with_the_same_bits(precision, tmp_path):
     assert_same_bits(trained(fit_on_ranks, tmp_path / "run", BetaVAE, epochs=2, precision=precision, alpha=0.03))
 

@@ -29,7 +29,6 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.measured
 def test_the_run_says_what_was_known_and_how_well_types_are_told(run):
     folder, result = run
     numbers = json.loads((folder / "run/metrics.json").read_text())
@@ -41,7 +40,6 @@ def test_the_run_says_what_was_known_and_how_well_types_are_told(run):
     assert {"knn", "classifier", "combined"} <= rows[0].keys()
 
 
-@pytest.mark.measured
 def test_an_inspection_gives_the_type_with_its_probability(run):
     folder, _ = run
     inspector = Inspector.load(folder / "run/best.ckpt")
@@ -52,7 +50,6 @@ def test_an_inspection_gives_the_type_with_its_probability(run):
     assert verdicts[0].row["type"] == verdicts[0].likeness.type
 
 
-@pytest.mark.measured
 def test_predict_and_threshold_take_the_checkpoint(run):
     folder, _ = run
     (folder / "joints").mkdir()
@@ -79,7 +76,6 @@ def test_export_takes_the_checkpoint(run):
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.measured
 def test_a_classifier_without_known_defects_is_refused_before_training(tmp_path):
     result = train("score=classifier", "hydra.run.dir=run", cwd=tmp_path)
     assert result.returncode == 2

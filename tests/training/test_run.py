@@ -16,7 +16,7 @@ import yaml
 from commands import TINY, inspect_wandb, run_command, train
 from pages import Page
 
-pytestmark = [pytest.mark.slow, pytest.mark.measured]
+pytestmark = pytest.mark.slow
 
 FILES = {
     "best.ckpt",
@@ -122,6 +122,7 @@ def weights(path):
     return torch.load(path, weights_only=True)["state_dict"]
 
 
+@pytest.mark.measured
 def test_resume_ends_in_the_same_weights(tmp_path):
     """Also across a drop of the learning rate, which is due between the two parts."""
     common = ("scheduler=plateau", "model.lr=0.02", "model.lr_patience=0", "logger.mode=disabled")
@@ -157,6 +158,7 @@ def test_a_sweep_may_be_asked_for_by_hydras_mode(flags, tmp_path):
     assert "error: 2 of 2 jobs failed" in result.stderr
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -263,6 +265,7 @@ def test_a_terminal_shows_a_progress_bar(tmp_path):
     assert "AUROC" in shown.decode()
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

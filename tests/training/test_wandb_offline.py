@@ -17,7 +17,7 @@ from commands import train
 
 from solder_vae.training.run_files import IMAGES_SHOWN, rows_with_pictures, summary_numbers
 
-pytestmark = [pytest.mark.slow, pytest.mark.measured]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,7 @@ def of_kind(records, kind):
     return [record for found, record in records if found == kind]
 
 
+@pytest.mark.measured
 def test_the_run_is_named_grouped_tagged_and_can_be_repeated(records, job):
     (run,) = of_kind(records, "run")
     assert run["display_name"] == "beta_vae beta=0.5 elbo seed=0"

@@ -115,6 +115,7 @@ def test_an_image_does_not_depend_on_how_many_are_made():
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_an_image_does_not_depend_on_the_process(monkeypatch):
     monkeypatch.setattr(worker, "_WORTH_PROCESSES", 2)
     jobs = [("train", index, NORMAL) for index in range(5)] + [("test_abnormal", 0, "bridge")]

@@ -50,7 +50,6 @@ def part(index):
     return "picture", f"pictures/{index:03d}.png", png(IMAGES[index])
 
 
-@pytest.mark.measured
 def test_pictures_get_the_very_answer_of_predict(service, said):
     assert service.post("/pictures", map(part, range(COUNT))) == (200, said)
 

@@ -465,7 +465,6 @@ def test_mistakes_get_one_sentence(tmp_path, arguments, message):
 
 
 @pytest.mark.slow
-@pytest.mark.measured
 def test_training_warns_of_the_shortcut_before_it_begins(root, tmp_path):
     (root / "normal" / "broken.png").unlink()
     done = run_command(

@@ -391,7 +391,6 @@ def test_a_failing_training_is_reported_and_the_others_finish(interrupted, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.measured
 def test_the_experiment_is_an_ordinary_sweep_that_skips_what_is_finished(tmp_path):
     sweep = ("-m", "experiment=table2", "seed=0", "model=cae", "logger.mode=disabled", "hydra.sweep.dir=sweep")
     first = train(*sweep, cwd=tmp_path)

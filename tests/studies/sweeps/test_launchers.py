@@ -71,7 +71,7 @@ def alone(tmp_path_factory):
 @pytest.mark.parametrize(
     "launcher",
     [
-        pytest.param("basic", marks=pytest.mark.measured),
+        "basic",
         pytest.param("joblib_cores", marks=plugin("joblib_launcher")),
         pytest.param("submitit_processes", marks=plugin("submitit_launcher")),
         pytest.param("slurm", marks=plugin("submitit_launcher")),
@@ -123,7 +123,6 @@ def test_optuna_maximises_a_criterion_of_validation_normals(tmp_path):
 
 @pytest.mark.slow
 @plugin("optuna_sweeper")
-@pytest.mark.measured
 def test_a_failed_trial_stops_no_search_but_shows_in_the_status(tmp_path):
     where = ("hydra/sweeper=optuna_search", "hydra.sweeper.n_trials=3", "hydra.sweep.dir=sweep", QUIET)
     result = train("-m", *where, "score.draws=choice(0,1)", cwd=tmp_path)

@@ -150,7 +150,6 @@ def test_a_log_without_a_failure_has_no_error(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.measured
 def test_a_report_while_the_sweep_goes_on(tmp_path):
     """It reads what is there, and neither it nor the sweep minds the other."""
     sweep = tmp_path / "sweep"
@@ -226,6 +225,7 @@ def test_metrics_are_drawn_against_beta_with_a_band_over_the_seeds(drawn):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_metrics_are_drawn_against_any_swept_setting(tmp_path):
     for number, (lr, model) in enumerate(product((1e-4, 1e-2), ("cae", "vae"))):
         write_job(tmp_path / str(number), 0.6 + 0.1 * number, beta=1, lr=lr, model=model)
