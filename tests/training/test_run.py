@@ -250,7 +250,8 @@ def test_best_epoch_survives_a_resumption_elsewhere(tmp_path):
 def test_a_terminal_shows_a_progress_bar(tmp_path):
     """On a terminal a bar counts the steps of all epochs; without one (all other tests) there is none."""
     controller, terminal = pty.openpty()
-    command = [warm.python(), "-m", "solder_vae.train", *TINY, "logger.mode=disabled", "hydra.run.dir=run"]
+    options = ("logger.mode=disabled", "pictures=false", "hydra.run.dir=run")
+    command = [warm.python(), "-m", "solder_vae.train", *TINY, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
     process = subprocess.Popen(command, cwd=tmp_path, stdout=terminal, stderr=terminal, env=environment)
     os.close(terminal)

@@ -204,7 +204,12 @@ def test_a_sweep_agent_trains(tmp_path, monkeypatch):
         key: space.get("value", space.get("values", [space.get("min")])[0])
         for key, space in sweep["parameters"].items()
     }
-    chosen |= {"logger.mode": "offline", "hydra.run.dir": "run", **dict(text.split("=") for text in TINY)}
+    chosen |= {
+        "logger.mode": "offline",
+        "pictures": "false",
+        "hydra.run.dir": "run",
+        **dict(text.split("=") for text in TINY),
+    }
     environment = {"OMP_NUM_THREADS": "1", "PATH": f"{warm.python().parent}:{os.environ['PATH']}"}
     for name in ("WANDB_DIR", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH"):
         environment[name] = ""  # the agent sets them
