@@ -6,10 +6,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import coverage
+
 
 @contextmanager
 def untraced() -> Iterator[Callable]:
-    """Within it, this thread and those that it starts are not traced; what it yields makes a function traced again."""
+    """Within it, coverage does not trace this thread and those that it starts.
+
+    Yields what makes a function traced again. A debugger, which traces too, is left alone.
+    """
+    if coverage.Coverage.current() is None:
+        yield lambda function: function
+        return
     own, of_others = sys.gettrace(), threading.gettrace()
 
     def trace(own: Callable | None, of_others: Callable | None) -> None:
