@@ -59,7 +59,7 @@ def pytest_collection_finish(session):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Coverage counts what fast tests run, and slow ones marked `measured`, with their commands.
+    """Coverage counts fast tests, and slow ones marked `measured`; commands where the test that runs them is marked.
 
     Python takes two to four times as long with it, and most slow tests repeat what these run.
     """
@@ -75,7 +75,7 @@ def pytest_runtest_protocol(item):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """What Hypothesis tries counts for coverage; that it makes it up is not traced, which takes three times as long."""
+    """What Hypothesis tries counts for coverage; how it makes it up is not traced: it takes three times as long so."""
     if not is_hypothesis_test(pyfuncitem.obj):
         return (yield)
     handle = pyfuncitem.obj.hypothesis

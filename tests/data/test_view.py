@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from checkpoints import SIZE, pictures, write_images
+from checkpoints import SIZE, as_function, pictures, write_images
 from commands import run_command, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -218,7 +218,7 @@ def test_a_checkpoint_with_an_unknown_view_is_refused_and_one_without_is_plain(i
 
 @pytest.mark.slow
 def test_training_prediction_threshold_and_graph_agree_on_the_view(tmp_path):
-    """As a file, too: ``inspection/onnx/test_export.py`` exports one of this view."""
+    """As a file, too: ``inspection/onnx/test_export.py`` exports checkpoints of this view."""
     write_images(tmp_path / "data" / "normal", pictures(40, 40))
     write_images(tmp_path / "data" / "short", pictures(6, 50, seed=1))
     options = ("data.root=data", "data.image_size=16", "data.view=controlled", "data.batch_size=16")
@@ -253,10 +253,7 @@ def test_training_prediction_threshold_and_graph_agree_on_the_view(tmp_path):
     assert again.returncode == 0, again.stderr
     assert load_model(tmp_path / "thr/calibrated.ckpt").preprocessing["view"] == CONTROLLED
     inspector = Inspector.load(tmp_path / "thr/calibrated.ckpt")
-    graph = InspectionGraph(inspector)
-    assert compare(
-        inspector, lambda images: [each.detach().numpy() for each in graph(torch.from_numpy(images))], 20
-    ).holds
+    assert compare(inspector, as_function(InspectionGraph(inspector)), count=20).holds
 
 
 @pytest.mark.slow

@@ -68,3 +68,8 @@ def write_images(folder, images):
 
 def png(image):
     return cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes()
+
+
+def as_function(graph):
+    """A graph run by PyTorch in place of ONNX Runtime."""
+    return lambda images: [output.detach().numpy() for output in graph(torch.from_numpy(images))]

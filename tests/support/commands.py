@@ -35,8 +35,8 @@ def run_python(
     """``python <arguments>`` (``-m``, a module ... or a script ...); its output as text.
 
     It runs in a process of its own, forked from one that has imported the libraries (:mod:`warm`); in an interpreter
-    that starts anew if ``fresh``, or if ``environment`` holds what is read at the start. Each command has a test with
-    ``fresh``.
+    that starts anew if ``fresh``, or if ``environment`` holds what is read at the start. Each command but
+    ``serve`` has a test in a new interpreter.
     """
     command = [str(argument) for argument in arguments]
     changed = {"OMP_NUM_THREADS": "1", "COLUMNS": "100", **environment}

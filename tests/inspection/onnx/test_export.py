@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import SIZE, pictures, write_checkpoint
+from checkpoints import SIZE, as_function, pictures, write_checkpoint
 from commands import run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solder_vae import export as export_command
 from solder_vae.data.framing import LETTERBOX
-from solder_vae.data.transforms import VIEWS, prepare
+from solder_vae.data.transforms import CONTROLLED, PLAIN, VIEWS, prepare
 from solder_vae.inspection.inspector import Inspector
 from solder_vae.inspection.onnx import export
 from solder_vae.inspection.onnx.graph import InspectionGraph, decode_with_gradient_loss
@@ -28,11 +28,6 @@ KINDS = [("cae", "recon"), ("cae", "gradcon"), ("vae", "elbo"), ("beta_vae", "gr
 
 def inspector_of(folder, model="cae", score="recon", **options):
     return Inspector.load(write_checkpoint(folder / "best.ckpt", model, score, **options)[0])
-
-
-def as_function(graph):
-    """A graph run by PyTorch in place of ONNX Runtime."""
-    return lambda images: [output.detach().numpy() for output in graph(torch.from_numpy(images))]
 
 
 # preparation
@@ -236,9 +231,14 @@ def test_file_of_a_letterbox(tmp_path, view):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "score"), KINDS[2:])  # the others' graphs are parts of these
-def test_command(tmp_path, model, score):
+@pytest.mark.parametrize(
+    ("model", "score", "view"), [(*KINDS[2], CONTROLLED), (*KINDS[3], PLAIN)]
+)  # the others' graphs are parts of these
+def test_command(tmp_path, model, score, view):
     path, _ = write_checkpoint(tmp_path / "best.ckpt", model, score)
+    content = torch.load(path, weights_only=True)
+    content["preprocessing"]["view"] = view
+    torch.save(content, path)
     done = run_command("export", f"checkpoint={path}", "out=graphs/a.onnx", cwd=tmp_path, fresh=model == "vae")
     assert done.returncode == 0, done.stderr
     assert "200 images" in done.stdout
