@@ -27,8 +27,8 @@ MOTION = b"\0\0\0\x18ftypmp42" + RNG.integers(0, 256, 1 << 20, dtype=np.uint8).t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("whole", KINDS)
-@pytest.mark.parametrize("behind", [SCANS, MOTION, jpeg() * 200])
+@pytest.mark.parametrize("whole", KINDS, ids=range(len(KINDS)))
+@pytest.mark.parametrize("behind", [SCANS, MOTION, jpeg() * 200], ids=["scans", "a film", "200 pictures"])
 def test_what_is_appended_to_a_jpeg(tmp_path, whole, behind):
     """Raw data by cameras, a film by phones, more pictures of the same (MPO)."""
     (tmp_path / "plain.jpg").write_bytes(whole)
