@@ -1,6 +1,7 @@
 """GradCon against explicit loops: over layers, over steps, over images."""
 
 import math
+import operator
 
 import pytest
 import torch
@@ -48,8 +49,8 @@ def one_at_a_time(decoder: Decoder, z: Tensor, x: Tensor, reference: list[Tensor
         cosines = []
         for conv, mean in zip(decoder.convolutions, reference, strict=True):
             a, b = conv.weight.grad.flatten().tolist(), mean.flatten().tolist()
-            dot = math.fsum(u * v for u, v in zip(a, b, strict=True))
-            cosines.append(dot / math.sqrt(math.fsum(u * u for u in a)) / math.sqrt(math.fsum(v * v for v in b)))
+            (aa, ab, bb) = (math.fsum(map(operator.mul, u, v)) for u, v in ((a, a), (a, b), (b, b)))
+            cosines.append(ab / math.sqrt(aa) / math.sqrt(bb))
         losses.append(-sum(cosines) / len(cosines))
     return losses
 

@@ -69,7 +69,7 @@ def test_kernels_in_bfloat16_are_as_true_as_the_layers(alpha, monkeypatch):
 
 
 def aurocs(images, bfloat16, seed):
-    """Of a CAE of half the width, trained with the gradient constraint for a few epochs: by the error and by GradCon."""
+    """Of a CAE of half the width, trained with the constraint for a few epochs: by the error and by GradCon."""
     torch.manual_seed(seed)
     model = CAE(lr=2e-3, alpha=0.03, width=8)
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
