@@ -1,5 +1,6 @@
 """Shared by all tests: a small thread pool, no network, no writing outside the test's own folder."""
 
+import gc
 import os
 from contextlib import nullcontext
 
@@ -23,6 +24,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "new_examp
 
 def pytest_configure(config):
     """One process with the libraries imported for all workers, from which they fork commands."""
+    gc.disable()  # until all is imported that stays
     if config.getoption("numprocesses", None):
         warm.for_workers()
     else:
@@ -53,6 +55,8 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_collection_finish(session):
     """Say so if the groups do not reach those who share out the tests: each fixture would be made by each of them."""
+    gc.freeze()  # to look through all that is imported takes a third of a second each time
+    gc.enable()
     if session.config.getoption("loadgroup", False):
         assert all("@" in item.nodeid for item in session.items if item.get_closest_marker("xdist_group"))
 
