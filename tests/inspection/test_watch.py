@@ -3,12 +3,12 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 
 import cv2
 import pytest
+import warm
 from checkpoints import pictures, png, write_checkpoint
 from recorded import PADS, rows, without_time
 
@@ -160,7 +160,7 @@ def test_boards_are_watched_too(watch, tmp_path, capsys):
 def start(checkpoint, folder, *options):
     command = ["-m", "solder_vae.predict", f"checkpoint={checkpoint}", f"watch={folder / 'in'}", "poll=0.1"]
     return subprocess.Popen(
-        [sys.executable, *command, f"database={folder / 'line.sqlite'}", *options],
+        [warm.python(), *command, f"database={folder / 'line.sqlite'}", *options],
         cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
