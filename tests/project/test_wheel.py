@@ -19,9 +19,10 @@ def test_wheel_trains_outside_the_checkout(tmp_path):
     (wheel,) = wheels.glob("*.whl")
     # An environment of its own for the package; what the package needs comes from the running one.
     environment = tmp_path / "environment"
-    venv.create(environment, system_site_packages=False, with_pip=True)
+    venv.create(environment, system_site_packages=False)
     python = environment / "bin/python"
-    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", str(wheel)], check=True, timeout=300)
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", str(wheel)]
+    subprocess.run(install, check=True, timeout=300)
     own = subprocess.check_output([python, "-c", "import site; print(site.getsitepackages()[0])"], text=True).strip()
     needed = next(path for path in sys.path if path.endswith("site-packages"))
     (Path(own) / "needed.pth").write_text(needed + "\n")
@@ -31,7 +32,8 @@ def test_wheel_trains_outside_the_checkout(tmp_path):
     where = [python, "-c", "import solder_vae.utils.cli as cli; print(cli.CONF)"]
     conf = subprocess.check_output(where, cwd=folder, text=True).strip()
     assert Path(conf) == Path(own) / "solder_vae" / "conf"
-    command = [environment / "bin/solder-vae-train", *TINY, "model=cae", "score=recon", "hydra.run.dir=run"]
+    quiet = ["pictures=false", "logger.mode=disabled"]
+    command = [environment / "bin/solder-vae-train", *TINY, *quiet, "model=cae", "score=recon", "hydra.run.dir=run"]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 0, result.stderr
     assert (folder / "run/metrics.json").exists()
