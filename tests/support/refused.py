@@ -94,5 +94,6 @@ if __name__ == "__main__":
     sys.meta_path.insert(0, NoTorch())
     for run in RUNS:
         (config,) = compose_command("solder_vae.train", run)
+        del config.hydra  # most of it, which each value would copy and no check reads
         for option in dict.fromkeys((*options(config), *added(config))):
             print(json.dumps([run, option, refused(config, option)]))
