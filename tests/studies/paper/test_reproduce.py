@@ -19,6 +19,7 @@ import torch
 import warm
 import yaml
 from commands import TINY, inspect_wandb, run_command, train
+from documented import compose_command
 from omegaconf import OmegaConf
 
 from solder_vae.data.transforms import to_tensor
@@ -27,9 +28,11 @@ from solder_vae.models.checkpoint import load_model
 from solder_vae.studies.paper import published as paper
 from solder_vae.studies.paper import runs as reproduction_runs
 from solder_vae.studies.paper.plan import CLAIMS, FURTHER, ROWS, TABLE_2, TABLE_3, of_head, sweeps
+from solder_vae.studies.paper.point_tables import readings
 from solder_vae.studies.paper.report import lengths, p_value
-from solder_vae.studies.paper.reproduce import training_overrides
+from solder_vae.studies.paper.reproduce import check_values, training_overrides
 from solder_vae.studies.paper.results import Trend, difference
+from solder_vae.studies.paper.sampled import sampled_tests
 from solder_vae.utils.cli import CONF
 from solder_vae.utils.config import build
 from solder_vae.utils.document import Bullets, Code, Heading, Table, Text, to_html, to_markdown
@@ -81,42 +84,6 @@ def test_the_other_head_is_a_run_of_its_own():
     assert own in {training for sweep in plain for training in sweep.trainings}
     assert other.folder == own.folder + "_head_conv"
     assert set(other.overrides) - set(own.overrides) == {"model.head=conv"}
-
-
-@pytest.mark.slow
-def test_further_models_and_heads_stand_in_tables_of_their_own(interrupted, tmp_path):
-    shutil.copytree(interrupted[0] / "out/runs", tmp_path / "all/runs")  # so that those alone are trained
-    further = ("further=[beta_tcvae,annealed_vae]", "heads=[block,conv]")
-    options = ("jobs=1", "seeds=1", *further, "pictures=false", "out=all", "sampled_tests=0")
-    result = run_command("reproduce", *SMALL, *options, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    text = (tmp_path / "all/report.md").read_text(encoding="utf-8").partition("Disentanglement")[2]
-    names = re.findall(r"^\| (\S.*?) +\|", text, re.MULTILINE)
-    assert {"β-TCVAE", "annealed VAE", "VAE"} <= set(names)
-    assert "Tests with drawn latents were not made" in (tmp_path / "all/report.md").read_text(encoding="utf-8")
-
-    header, _, *lines = re.findall(r"^\|.*\|$", text.partition("## What the heads do")[2], re.MULTILINE)
-    keys, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in (header, *lines))
-    table = {row[0]: dict(zip(keys[1:], row[1:], strict=True)) for row in rows}
-    assert list(table) == ["block", "conv", "conv - block"]
-    for head in ("block", "conv"):
-        folder = tmp_path / "all/runs/quick_synthetic" / of_head(head, 0).folder
-        numbers = json.loads((folder / "metrics.json").read_text())
-        config = OmegaConf.load(folder / "config.yaml")
-        assert config.model.head == head
-        for title, key in (("AUROC ELBO", "test/elbo/auroc"), ("Validation loss", "val/loss")):
-            assert table[head][title] == f"{numbers[key]:.3f}"
-        data = build(config.data)
-        data.setup()
-        with torch.no_grad():
-            _, logvar = load_model(folder / "best.ckpt").eval().encode(to_tensor(data.tables["val"].images))
-        assert table[head]["log σ², lowest"] == f"{logvar.min():.3f}"
-        assert table[head]["median"] == f"{logvar.double().quantile(0.5):.3f}"
-    assert float(table["conv - block"]["Validation loss"]) == pytest.approx(
-        float(table["conv"]["Validation loss"]) - float(table["block"]["Validation loss"]), abs=0.0011
-    )
-    with (tmp_path / "all/runs.csv").open(encoding="utf-8") as file:
-        assert {row["head"] for row in csv.DictReader(file)} == {"", "conv"}
 
 
 @pytest.mark.parametrize(
@@ -369,25 +336,79 @@ def test_the_page_stands_alone_in_a_browser(interrupted, tmp_path):
     assert shot.stat().st_size > 30_000
 
 
+@pytest.fixture(scope="module")
+def failed(interrupted, tmp_path_factory):
+    """A call with that one's results in its folder, but another learning rate, further models and heads.
+
+    The CAE knows no reduction; all others do.
+
+    Returns:
+        The folder, the results that were there before, the call.
+    """
+    folder = tmp_path_factory.mktemp("failed")
+    shutil.copytree(interrupted[0] / "out/runs", folder / "out/runs")
+    earlier = results_below(folder)
+    options = ("jobs=1", "seeds=1", "out=out", "++model.reduction=sum", "model.lr=2e-3")
+    further = ("further=[beta_tcvae,annealed_vae]", "heads=[block,conv]")
+    return folder, earlier, run_command("reproduce", *SMALL, *options, *further, cwd=folder)
+
+
 @pytest.mark.slow
 @pytest.mark.measured
-def test_a_failing_training_is_reported_and_the_others_finish(interrupted, tmp_path):
-    """The CAE knows no reduction; all others do. Its result of an earlier call, with other settings, is none."""
-    shutil.copytree(interrupted[0] / "out/runs", tmp_path / "out/runs")
-    earlier = results_below(tmp_path)
-    result = run_command("reproduce", *SMALL, "jobs=1", "seeds=1", "out=out", "++model.reduction=mean", cwd=tmp_path)
+def test_a_failing_training_is_reported_and_the_others_finish(failed):
+    """The result of an earlier call, with other settings, is none."""
+    folder, earlier, result = failed
     assert result.returncode == 2, result.stderr
-    assert "2 of 11 runs failed" in result.stderr
-    assert "11 runs, 0 of them with a result already" in result.stderr
-    trained = [path.parent.name for path, when in results_below(tmp_path).items() if earlier[path] != when]
-    assert len(trained) == 9
+    assert "2 of 14 runs failed" in result.stderr
+    assert "14 runs, 0 of them with a result already" in result.stderr
+    trained = [path.parent.name for path, when in results_below(folder).items() if earlier.get(path) != when]
+    assert len(trained) == 9 + 3
     assert not any(name.startswith("cae") for name in trained)
-    text = (tmp_path / "out/report.md").read_text()
+    text = (folder / "out/report.md").read_text()
     assert "## Runs that failed" in text
     assert "'model.reduction' is no option of solder_vae.models.CAE" in text
-    with (tmp_path / "out/runs.csv").open(encoding="utf-8") as file:
+    with (folder / "out/runs.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["model"] for row in rows if row["status"] == "failed"] == ["cae", "cae"]
+
+
+@pytest.mark.slow
+def test_further_models_and_heads_stand_in_tables_of_their_own(failed):
+    out = failed[0] / "out"
+    text = (out / "report.md").read_text(encoding="utf-8").partition("Disentanglement")[2]
+    names = re.findall(r"^\| (\S.*?) +\|", text, re.MULTILINE)
+    assert {"β-TCVAE", "annealed VAE", "VAE"} <= set(names)
+
+    header, _, *lines = re.findall(r"^\|.*\|$", text.partition("## What the heads do")[2], re.MULTILINE)
+    keys, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in (header, *lines))
+    table = {row[0]: dict(zip(keys[1:], row[1:], strict=True)) for row in rows}
+    assert list(table) == ["block", "conv", "conv - block"]
+    for head in ("block", "conv"):
+        folder = out / "runs/quick_synthetic" / of_head(head, 0).folder
+        numbers = json.loads((folder / "metrics.json").read_text())
+        config = OmegaConf.load(folder / "config.yaml")
+        assert config.model.head == head
+        for title, key in (("AUROC ELBO", "test/elbo/auroc"), ("Validation loss", "val/loss")):
+            assert table[head][title] == f"{numbers[key]:.3f}"
+        data = build(config.data)
+        data.setup()
+        with torch.no_grad():
+            _, logvar = load_model(folder / "best.ckpt").eval().encode(to_tensor(data.tables["val"].images))
+        assert table[head]["log σ², lowest"] == f"{logvar.min():.3f}"
+        assert table[head]["median"] == f"{logvar.double().quantile(0.5):.3f}"
+    assert float(table["conv - block"]["Validation loss"]) == pytest.approx(
+        float(table["conv"]["Validation loss"]) - float(table["block"]["Validation loss"]), abs=0.0011
+    )
+    with (out / "runs.csv").open(encoding="utf-8") as file:
+        assert {row["head"] for row in csv.DictReader(file)} == {"", "conv"}
+
+
+def test_tests_with_drawn_latents_can_be_left_out():
+    (config,) = compose_command("solder_vae.reproduce", ["sampled_tests=0"])
+    check_values(config)
+    drawn = sampled_tests(None, None, None, config.sampled_tests)
+    texts = [block.text for block in readings(SimpleNamespace(rows={}), drawn) if isinstance(block, Text)]
+    assert any("Tests with drawn latents were not made" in text for text in texts)
 
 
 @pytest.mark.slow
