@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PART = 1_000_000  # bytes: of a checkpoint's twelve million; no other file of a run has as many
+PART = 1_000_000  # bytes: of a checkpoint's three million or more; no other file of a run has as many
 
 
 def killed() -> None:

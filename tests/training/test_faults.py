@@ -25,7 +25,7 @@ from solder_vae.training.run_files import read_history
 pytestmark = pytest.mark.slow
 
 FAULTY = Path(__file__).parents[1] / "support" / "faulty.py"
-COMMON = ("logger.mode=disabled", "trainer.max_epochs=3", "pictures=false", "hydra.run.dir=run")
+COMMON = ("logger.mode=disabled", "trainer.max_epochs=3", "model.width=8", "pictures=false", "hydra.run.dir=run")
 IN_EPOCH_2 = 5  # 3 steps make an epoch
 
 
@@ -180,19 +180,19 @@ def small_disk(folder, megabytes):
 
 
 @pytest.mark.parametrize(
-    ("megabytes", "logger"), [(20, "offline"), (30, "disabled")], ids=["first last.ckpt, W&B too", "third writing"]
+    ("megabytes", "logger"), [(5, "offline"), (8, "disabled")], ids=["first last.ckpt, W&B too", "third writing"]
 )
 def test_disk_full(megabytes, logger, whole, written, tmp_path):
-    """A real disk too small for the checkpoints, of which there are three of 12 MB while one is written."""
+    """A real disk too small for the checkpoints, of which there are three of 3 MB while one is written."""
     with small_disk(tmp_path, megabytes) as run:
         error = error_of(train(*COMMON, f"logger.mode={logger}", cwd=tmp_path))
-        fitting = 1 if megabytes == 20 else 2
+        fitting = 1 if megabytes == 5 else 2
         assert f"{written[fitting][0]} can't be written (No space left on device)" in error
         assert not list(run.glob(".*.tmp"))
         found = {path.name: read_checkpoint(path)["epoch"] for path in run.glob("*.ckpt")}
         assert found == dict(written[:fitting])
         subprocess.run(["mount", "-o", "remount,size=200m", str(run)], check=True)
-        if megabytes == 20:
+        if megabytes == 5:
             assert train(*COMMON, cwd=tmp_path).returncode == 0
         else:
             go_on(cwd=tmp_path)
