@@ -54,7 +54,7 @@ def both(request, tmp_path_factory):
     """The folders of the same run of 20 steps in one process and in two."""
     model, alpha = request.param
     folder = tmp_path_factory.mktemp("both")
-    return [trained(how, folder / how.__name__, model, epochs=4, alpha=alpha) for how in (fit, fit_on_ranks)]
+    return [trained(how, folder / how.__name__, model, epochs=4, alpha=alpha, width=8) for how in (fit, fit_on_ranks)]
 
 
 @pytest.mark.slow
@@ -86,7 +86,9 @@ def test_all_processes_end_with_the_same_bits(both):
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_in_other_precisions_too_all_processes_end_with_the_same_bits(precision, tmp_path):
-    assert_same_bits(trained(fit_on_ranks, tmp_path / "run", BetaVAE, epochs=2, precision=precision, alpha=0.03))
+    assert_same_bits(
+        trained(fit_on_ranks, tmp_path / "run", BetaVAE, epochs=2, precision=precision, alpha=0.03, width=8)
+    )
 
 
 @pytest.mark.slow
@@ -114,7 +116,7 @@ def test_processes_share_each_batch_and_repeat_no_image(both):
 )
 def test_what_ends_one_process_ends_the_training(fault, error, message, tmp_path):
     with pytest.raises(error, match=message):
-        trained(fit_on_ranks, tmp_path / "run", CAE, fault=fault)
+        trained(fit_on_ranks, tmp_path / "run", CAE, fault=fault, width=8)
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4])
@@ -151,7 +153,7 @@ def test_fewer_images_than_processes_are_refused():
 
 # whole commands -------------------------------------------------------------------------------------------------------
 
-DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=64-true", "logger.mode=disabled")
+DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=64-true", "logger.mode=disabled", "model.width=8")
 
 
 def numbers(folder):
