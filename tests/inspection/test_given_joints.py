@@ -61,28 +61,30 @@ def test_joints_that_a_table_calls_bad_or_undecided_are_left_out(checkpoint, tmp
     assert not (tmp_path / "no").exists()
 
 
-def remembering(path):
+@pytest.fixture(scope="module")
+def remembering(tmp_path_factory):
     """A checkpoint whose memory holds 60 normals."""
     count = {"train": 60, "val": 30}
     tables = {
         split: ImageTable(pictures(n, seed=n), [*map(str, range(n))], ["normal"] * n, np.full((n, 2), SIZE))
         for split, n in count.items()
     }
+    path = tmp_path_factory.mktemp("remembering") / "best.ckpt"
     return write_checkpoint(path, score="knn", tables=tables, scores={"knn": {}})[0]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("memory", ["keep", "add", "replace"])
-def test_a_picture_that_is_given_twice_counts_once(memory, tmp_path, caplog):
+def test_a_picture_that_is_given_twice_counts_once(memory, remembering, tmp_path, caplog):
     """Else each copy would be the other's nearest neighbour, at distance 0."""
-    path, images = remembering(tmp_path / "best.ckpt"), pictures(15, seed=7)
+    images = pictures(15, seed=7)
     write_images(tmp_path / "once", images)
     write_images(tmp_path / "twice", np.concatenate([images, images[::-1]]))
     found = []
     for folder in ("once", "twice"):
         out = tmp_path / f"of_{folder}"
         options = [f"normals={tmp_path / folder}", f"memory={memory}", f"out={out}"]
-        run([f"checkpoint={path}", "rule=false_call_rate", "rate=0.1", *options])
+        run([f"checkpoint={remembering}", "rule=false_call_rate", "rate=0.1", *options])
         found.append(Inspector.load(out / "calibrated.ckpt"))
     once, twice = found
     assert "15 of the 30 normals are copies of others and do not count" in caplog.text
@@ -94,15 +96,15 @@ def test_a_picture_that_is_given_twice_counts_once(memory, tmp_path, caplog):
 
 
 @pytest.mark.slow
-def test_false_calls_that_are_labelled_twice_are_not_each_others_neighbours(tmp_path, capsys):
-    path, images = remembering(tmp_path / "best.ckpt"), pictures(8, seed=7)
+def test_false_calls_that_are_labelled_twice_are_not_each_others_neighbours(remembering, tmp_path, capsys):
+    images = pictures(8, seed=7)
     write_images(tmp_path / "once/normal", images)
     write_images(tmp_path / "twice/normal", np.concatenate([images, images]))
     called = []
     for folder in ("once", "twice"):
         out = tmp_path / f"of_{folder}"
         options = [f"labelled={tmp_path / folder}", "memory=add", f"out={out}"]
-        run([f"checkpoint={path}", "rule=quantile", "q=0.02", *options])
+        run([f"checkpoint={remembering}", "rule=quantile", "q=0.02", *options])
         inspector = Inspector.load(out / "calibrated.ckpt")
         assert len(inspector.model.scores["knn"].memory) == 68
         assert "8 joints added to the memory" in str(inspector.model.log)
@@ -112,10 +114,9 @@ def test_false_calls_that_are_labelled_twice_are_not_each_others_neighbours(tmp_
 
 
 @pytest.mark.slow
-def test_normals_that_are_in_the_memory_are_told(tmp_path, caplog):
-    path = remembering(tmp_path / "best.ckpt")
+def test_normals_that_are_in_the_memory_are_told(remembering, tmp_path, caplog):
     write_images(tmp_path / "some", np.concatenate([pictures(60, seed=60)[:7], pictures(30, seed=8)]))
-    options = [f"checkpoint={path}", "rule=quantile", f"normals={tmp_path / 'some'}"]
+    options = [f"checkpoint={remembering}", "rule=quantile", f"normals={tmp_path / 'some'}"]
     run([*options, f"out={tmp_path / 'keep'}"])
     assert "7 of the 37 normals are in the memory already" in caplog.text
     caplog.clear()
