@@ -29,9 +29,9 @@ def test_fiducials_are_where_the_board_says(picture):
 
 
 @pytest.mark.slow
-def test_same_seed_same_board_another_seed_another(picture):
-    again, other = render_board(seed=0), render_board(seed=3)
-    assert np.array_equal(again.image, picture.image)
+def test_another_seed_another_board(picture):
+    """The same one gives the same board: see test_command."""
+    other = render_board(seed=3)
     assert not np.array_equal(other.image, picture.image)
     assert other.defects != picture.defects
 
