@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import warm
 
-# A few small images of the embedded set: enough to go the whole way, too few to learn much.
+# A few small images of the embedded set and half the width: enough to go the whole way, too few to learn much.
 TINY = (
     "data.train=48",
     "data.val=24",
@@ -22,6 +22,7 @@ TINY = (
     "data.render_workers=1",
     "trainer.max_epochs=2",
     "model.lr=1e-3",
+    "model.width=8",
 )
 
 

@@ -153,7 +153,7 @@ def test_fewer_images_than_processes_are_refused():
 
 # whole commands -------------------------------------------------------------------------------------------------------
 
-DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=64-true", "logger.mode=disabled", "model.width=8")
+DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=64-true", "logger.mode=disabled")
 
 
 def numbers(folder):

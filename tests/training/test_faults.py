@@ -25,7 +25,7 @@ from solder_vae.training.run_files import read_history
 pytestmark = pytest.mark.slow
 
 FAULTY = Path(__file__).parents[1] / "support" / "faulty.py"
-COMMON = ("logger.mode=disabled", "trainer.max_epochs=3", "model.width=8", "pictures=false", "hydra.run.dir=run")
+COMMON = ("logger.mode=disabled", "trainer.max_epochs=3", "pictures=false", "hydra.run.dir=run")
 IN_EPOCH_2 = 5  # 3 steps make an epoch
 
 

@@ -40,7 +40,7 @@ from solder_vae.utils.errors import UserError
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
-SMALL = (*TINY, "trainer.max_epochs=1", "model.width=8", "embeddings=2", "sampled_tests=2", "jobs=2")
+SMALL = (*TINY, "trainer.max_epochs=1", "embeddings=2", "sampled_tests=2", "jobs=2")
 
 
 def test_the_papers_f1_follow_from_its_precision_and_recall():

@@ -17,7 +17,7 @@ from wandb.wandb_agent import Agent
 from solder_vae.studies.sweeps.runs import read_runs
 from solder_vae.utils.cli import CONF, missing_plugin
 
-QUICK = ("logger.mode=disabled", "model.width=8")
+QUICK = ("logger.mode=disabled",)
 
 # Slurm's commands as far as submitit uses them, with this machine as the cluster.
 SLURM = {
