@@ -58,7 +58,8 @@ def test_a_training_says_when_and_on_what_and_equal_runs_differ_in_nothing_else(
         assert train(*options, f"hydra.run.dir={name}", cwd=tmp_path).returncode == 0
     one, two = (read_checkpoint(tmp_path / name / "best.ckpt") for name in ("one", "two"))
     trained, limits = one["log"]
-    assert "model=cae score=knn seed=0, 2 epochs, 6 steps, on the embedded data set, hash " in trained["text"]
+    length = f"{one['epoch'] + 1} epochs, {one['global_step']} steps"  # until the best one
+    assert f"model=cae score=knn seed=0, {length}, on the embedded data set, hash " in trained["text"]
     assert "(train 48 good; val 24 good; test 9 good and 9 bad)" in trained["text"]
     assert limits["text"].endswith("by quantile, q = 0.95, from 24 validation normals")
     assert [each["text"] for each in one["log"]] == [each["text"] for each in two["log"]]
