@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+# What pip would do on one core. Templates among the packages are no Python that compiles.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 export NO_ALBUMENTATIONS_UPDATE := 1
 # Some machines set it. Then each of a thousand commands that the tests start would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -24,11 +26,14 @@ $(VENV)/bin/python:
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing into $(VENV) (a minute or two the first time)"
 	$(PIP) --editable '.[backbone]'
+	@$(COMPILE)
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV) (a few minutes the first time)"
 	$(PIP) --editable '.[dev]'
-	@touch $@
+	@$(COMPILE)
+	@touch $(VENV)/installed $@
 
 train: install ## train beta-VAE (beta=3) on the embedded data set and print the result
 	$(BIN)/python -m solder_vae.train
