@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+import coverage
 import fuzz
 import hypothesis
 import pytest
@@ -55,6 +56,8 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_collection_finish(session):
     """Say so if the groups do not reach those who share out the tests: each fixture would be made by each of them."""
+    if coverage.Coverage.current() is not None:  # what runs on import counts, whichever test would import it first
+        warm.import_package()
     gc.freeze()  # to look through all that is imported takes a third of a second each time
     gc.enable()
     if session.config.getoption("loadgroup", False):
