@@ -46,31 +46,34 @@ def toom_cook() -> tuple[Tensor, Tensor, Tensor]:
 
 
 @cache
-def winograd_matrices(height: int, width: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """:func:`toom_cook` on all tiles of a zero-padded map at once, both axes.
+def tile_transforms(size: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """:func:`toom_cook`'s A and B along an axis of zero-padded length ``size``, for all of its tiles.
 
     Returns:
-        Output ``(HW, 36T)``, input ``(36T, HW)`` and kernel ``(36, 9)`` transforms, tile by tile; T tiles.
+        From the 6 values of each tile to its outputs, and from the inputs to them; both ``(T, 6, size)``.
     """
-    a, b, g = toom_cook()
-    outputs, inputs = [], []
-    for size in (height, width):
-        tiles = size // TILE
-        one_output = torch.zeros(size, 6, tiles, dtype=torch.float64)
-        one_input = torch.zeros(6, tiles, size + 2, dtype=torch.float64)
-        for tile in range(tiles):
-            start = TILE * tile
-            one_output[start : start + TILE, :, tile] = a
-            one_input[:, tile, start : start + TILE + 2] = b
-        outputs.append(one_output)
-        inputs.append(one_input[..., 1:-1])  # what lies on the padding meets zeros
-    output = torch.einsum("hat,wbu->hwtuab", *outputs).reshape(height * width, -1)
-    input_ = torch.einsum("ath,buw->tuabhw", *inputs).reshape(-1, height * width)
-    return tuple(matrix.to(device, dtype) for matrix in (output, input_, torch.kron(g, g)))
+    a, b, _ = toom_cook()
+    outputs = torch.zeros(size // TILE, 6, size, dtype=torch.float64)
+    inputs = torch.zeros(size // TILE, 6, size + 2, dtype=torch.float64)
+    for tile, start in enumerate(range(0, size, TILE)):
+        outputs[tile, :, start : start + TILE] = a.T
+        inputs[tile, :, start : start + TILE + 2] = b
+    return outputs.to(device, dtype), inputs[..., 1:-1].to(device, dtype)  # what lies on the padding meets zeros
+
+
+@cache
+def kernel_transform(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """:func:`toom_cook`'s G along both axes: ``(36, 9)``."""
+    g = toom_cook()[2]
+    return torch.kron(g, g).to(device, dtype)
 
 
 def winograd_pays(channels_in: int, channels_out: int, height: int, width: int) -> bool:
-    """Whether :func:`winograd_conv3x3` needs fewer multiply-adds than the sum over 9 taps, its transforms counted."""
+    """Whether :func:`winograd_conv3x3` takes less than the sum over 9 taps, by multiply-adds.
+
+    Its transforms are counted as products with one matrix for both axes. They take a fifth of that, but in matrices
+    so small that they are bound by what they read and write.
+    """
     pixels = height * width
     transforms = 36 / 16 * pixels * (channels_in + channels_out)
     products = 36 / 16 * channels_in * channels_out
@@ -80,22 +83,64 @@ def winograd_pays(channels_in: int, channels_out: int, height: int, width: int) 
 def winograd_conv3x3(x: Tensor, weight: Tensor) -> Tensor:
     """``F.conv2d(x, weight, padding=1)`` for maps whose height and width are multiples of 4.
 
-    Each transform is one product of matrices an image, and its rows are short: between rows that are a power of two
-    apart, as those of a whole batch would be, a CPU's caches lose three quarters of the speed.
-
     Args:
         x: ``(B, I, H, W)``.
         weight: ``(O, I, 3, 3)``.
     """
-    batch, channels_in, height, width = x.shape
-    channels_out = len(weight)
-    output, input_, kernel = winograd_matrices(height, width, x.device, x.dtype)
-    pixels = x.permute(0, 2, 3, 1).reshape(batch, height * width, channels_in)
-    tiles = torch.bmm(input_.expand(batch, -1, -1), pixels).reshape(-1, 36, channels_in)
-    kernels = (kernel @ weight.permute(2, 3, 1, 0).reshape(9, -1)).reshape(36, channels_in, channels_out)
-    products = TileProducts.apply(tiles, kernels).reshape(batch, -1, channels_out)  # type: ignore[no-untyped-call]
-    y = torch.bmm(output.expand(batch, -1, -1), products)
-    return y.reshape(batch, height, width, channels_out).permute(0, 3, 1, 2)
+    channels_out, channels_in, *_ = weight.shape
+    outputs, inputs = zip(*(tile_transforms(size, x.device, x.dtype) for size in x.shape[-2:]), strict=True)
+    tiles = ToTiles.apply(x.permute(0, 2, 3, 1), *inputs)  # type: ignore[no-untyped-call]
+    kernels = kernel_transform(x.device, x.dtype) @ weight.permute(2, 3, 1, 0).reshape(9, -1)
+    kernels = kernels.reshape(36, channels_in, channels_out)
+    products = TileProducts.apply(tiles.reshape(-1, 36, channels_in), kernels)  # type: ignore[no-untyped-call]
+    y: Tensor = FromTiles.apply(products.reshape(*tiles.shape[:-1], channels_out), *outputs)  # type: ignore[no-untyped-call]
+    return y.permute(0, 3, 1, 2)
+
+
+class ToTiles(torch.autograd.Function):
+    """``torch.einsum("tah,ubw,nhwc->untabc", rows, columns, x)``, contiguous: each tile's 6 x 6 values at once.
+
+    One axis after the other, which takes a fifth of the multiply-adds of both at once. Each product is one of small
+    matrices for each line or image: between the rows of a whole batch, a power of two apart, a CPU's caches lose three
+    quarters of the speed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, columns)
+        batch, height, width, channels = x.shape
+        lines = x.reshape(batch * height, width, channels)
+        tiles = x.new_empty(len(columns), batch, len(rows) * 6, 6 * channels)
+        part = x.new_empty(batch * height, 6, channels)
+        for column, result in zip(columns, tiles, strict=True):
+            torch.bmm(column.expand(len(lines), -1, -1), lines, out=part)
+            torch.bmm(rows.flatten(0, 1).expand(batch, -1, -1), part.view(batch, height, -1), out=result)
+        return tiles.view(len(columns), batch, len(rows), 6, 6, channels)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return FromTiles.apply(gradient, *ctx.saved_tensors), None, None  # type: ignore[no-untyped-call]
+
+
+class FromTiles(torch.autograd.Function):
+    """The adjoint of :class:`ToTiles`: ``torch.einsum("tah,ubw,untabc->nhwc", rows, columns, tiles)``."""
+
+    @staticmethod
+    def forward(ctx: Any, tiles: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, columns)
+        batch, channels = tiles.shape[1], tiles.shape[-1]
+        height, width = rows.shape[-1], columns.shape[-1]
+        x = tiles.new_empty(batch * height, width, channels)
+        part = tiles.new_empty(batch, height, 6 * channels)
+        for number, (column, tile) in enumerate(zip(columns, tiles, strict=True)):
+            torch.bmm(rows.flatten(0, 1).mT.expand(batch, -1, -1), tile.reshape(batch, -1, 6 * channels), out=part)
+            operator = column.mT.expand(len(x), -1, -1)
+            torch.baddbmm(x, operator, part.view(-1, 6, channels), beta=min(number, 1), out=x)
+        return x.view(batch, height, width, channels)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return ToTiles.apply(gradient, *ctx.saved_tensors), None, None  # type: ignore[no-untyped-call]
 
 
 class TileProducts(torch.autograd.Function):
@@ -177,7 +222,7 @@ def interpolated_conv3x3(x: Tensor, weight: Tensor, rows: Tensor, columns: Tenso
         mixed = (pixels @ taps.reshape(channels_in, -1)).reshape(batch, small_height, -1)  # (B, h, w * 3 * O)
         operator = bands(shifted_rows).expand(batch, -1, -1, -1).flatten(0, 1)
         windows = band_windows(mixed).flatten(0, 1)
-        y = torch.bmm(operator, windows) if y is None else torch.baddbmm(y, operator, windows)
+        y = torch.bmm(operator, windows) if y is None else y.baddbmm_(operator, windows)
     assert y is not None
     y = y.reshape(batch, -1, y.shape[-1])[:, :height].reshape(batch * height, small_width * 3, channels_out)
     operator = shifts(columns).permute(1, 2, 0).reshape(width, -1)  # (W, w * 3)

@@ -9,7 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from solder_vae.models.layers.batch_norm import batch_norm, fold_batch_norm, global_batch_norm
+from solder_vae.models.layers.batch_norm import (
+    batch_norm,
+    fold_batch_norm,
+    global_batch_norm,
+    pooled_batch_norm,
+)
 from solder_vae.models.layers.blocks import BicubicUpsample2x, bicubic_matrix
 from solder_vae.models.layers.convolution import (
     interpolated_conv3x3,
@@ -26,7 +31,8 @@ def fast_forward(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     Some steps are done differently then, with the same result:
 
     * an upsampling and the convolution after it are computed at once;
-    * pooling comes before the activation, which then has a quarter of the work; both keep the order of values;
+    * pooling comes before the activation, which then has a quarter of the work; both keep the order of values; in
+      training it comes before the batch norm, too;
     * in training, wide convolutions of small maps are computed by tiles, and the batch norm is one that is quickly
       differentiated twice, for GradCon's constraint;
     * in evaluation without gradients, the batch norm is folded into the convolution.
@@ -49,6 +55,12 @@ def fast_forward(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
             queue.popleft()
         conv, norm, activation = parts
         convolve = upsampled_conv if upsample else tiled_conv
+        if norm.training and world_size() == 1 and queue and pools_by_two(queue[0]):
+            queue.popleft()
+            sign = torch.where(norm.weight < 0, -1, 1)[:, None, None, None]
+            x = convolve(x, conv.weight * sign).contiguous(memory_format=torch.channels_last)
+            x = activation(pooled_batch_norm(x, norm, sign.flatten()))
+            continue
         if norm.training:
             x = (global_batch_norm if world_size() > 1 else batch_norm)(convolve(x, conv.weight), norm)
         else:
@@ -62,6 +74,14 @@ def fast_forward(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
         else:
             x = activation(x)
     return x
+
+
+def pools_by_two(layer: nn.Module) -> bool:
+    """Whether it is ``nn.MaxPool2d(2)``."""
+    return type(layer) is nn.MaxPool2d and (
+        (layer.kernel_size, layer.stride, layer.padding, layer.dilation) == (2, 2, 0, 1)
+        and not (layer.return_indices or layer.ceil_mode)
+    )
 
 
 def plain_forward(layer: nn.Module, x: Tensor) -> Tensor:

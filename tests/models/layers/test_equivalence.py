@@ -151,24 +151,24 @@ def calls_of(monkeypatch, name):
 def test_which_kernels_are_used_when(monkeypatch):
     model = BetaVAE()
     x = images(40, 64, 64).float()
-    names = ("batch_norm", "winograd_conv3x3", "interpolated_conv3x3", "fold_batch_norm")
+    names = ("batch_norm", "pooled_batch_norm", "winograd_conv3x3", "interpolated_conv3x3", "fold_batch_norm")
     calls = {name: calls_of(monkeypatch, name) for name in names}
 
     def counts():
         return [len(calls[name]) for name in names]
 
     model(x)  # encoder with two heads, and decoder
-    assert counts() == [13, 4, 3, 0]
+    assert counts() == [10, 3, 4, 3, 0]
     with torch.no_grad():
         model(x)  # statistics of the batch, but no gradients: not a case of any importance
     with torch.autocast("cpu", torch.bfloat16):
         model(x)  # no tiles: their differences need digits
-    assert counts() == [26, 4, 6, 0]
+    assert counts() == [20, 6, 4, 6, 0]
     model.eval()(x)
-    assert counts() == [26, 4, 6, 0]
+    assert counts() == [20, 6, 4, 6, 0]
     with torch.no_grad():
         model(x)
-        assert counts() == [26, 4, 9, 13]
+        assert counts() == [20, 6, 4, 9, 13]
         model(x[:1])  # the wide layers are not worth folding for one image
     assert 13 < len(calls["fold_batch_norm"]) < 26
 
@@ -281,6 +281,46 @@ def test_batch_norm_in_any_memory_order(order):
     torch.testing.assert_close(norms[0].running_mean, norms[1].running_mean)
     torch.testing.assert_close(norms[0].running_var, norms[1].running_var)
     assert batch_norm.batch_norm(x, norms[0]).stride() == x.stride()
+
+
+@pytest.mark.parametrize("channels", [3, 40])  # few are seen as many
+def test_batch_norm_before_a_pooling(channels):
+    ours, theirs = (nn.BatchNorm2d(channels).double() for _ in range(2))
+    x = torch.randn(3, channels, 4, 6, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    x[:, :, :2, :2] = 0.25  # equal values: the first is the maximum
+    weight, bias = (torch.randn(channels, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    sign = torch.where(weight < 0, -1, 1)
+    for norm in (ours, theirs):
+        del norm.weight, norm.bias
+
+    def pooled(x, weight, bias):
+        ours.weight, ours.bias = weight, bias
+        return batch_norm.pooled_batch_norm(x * sign[:, None, None], ours, sign)
+
+    def plain(x, weight, bias):
+        y = F.batch_norm(x, theirs.running_mean, theirs.running_var, weight, bias, True, 0.1, theirs.eps)
+        return F.max_pool2d(y, 2)
+
+    same_to_second_order(pooled, plain, x.requires_grad_(), weight, bias)
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    assert ours.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.bfloat16, 2), (torch.float32, 5)])
+def test_batch_norm_before_a_pooling_in_less_than_double_precision(dtype, digits):
+    norms = [nn.BatchNorm2d(16) for _ in range(2)]
+    x = torch.randn(4, 16, 8, 8).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    sign = torch.ones(16, dtype=torch.int)
+    results = []
+    for y, norm in (
+        (batch_norm.pooled_batch_norm(x, norms[0], sign), norms[0]),
+        (F.max_pool2d(norms[1](x), 2), norms[1]),
+    ):
+        gradients = torch.autograd.grad(y.float().sin().sum(), (x, norm.weight, norm.bias))
+        results.append([y, *gradients, norm.running_mean, norm.running_var])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=10**-digits * b.abs().max().item())
 
 
 def test_batch_norm_twice_by_finite_differences():
