@@ -37,24 +37,6 @@ WITHOUT_TORCH = (
 )
 
 
-@pytest.fixture(scope="module")
-def imported():
-    """What each module and all that it imports bring along."""
-    requests = [f"solder_vae.{module}" for module in (*WITHOUT_TORCH, "models.autoencoder")]
-    return dict(zip(requests, bare.answers(requests, Path.cwd()), strict=True))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("module", WITHOUT_TORCH)
-def test_modules_without_torch(module, imported):
-    assert imported[f"solder_vae.{module}"] == (0, "", [])
-
-
-def test_a_module_with_torch_is_noticed(imported):
-    status, said, heavy = imported["solder_vae.models.autoencoder"]
-    assert (status, heavy) == (0, ["torch"]), said
-
-
 @pytest.mark.slow
 def test_an_inspection_does_without_what_only_training_needs():
     code = "import sys, solder_vae.inspection.batch; print(*sys.modules)"
@@ -113,12 +95,26 @@ MISTAKES = [
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
+    """What each module and all that it imports bring along, and what each mistake does, of one interpreter."""
     folder = tmp_path_factory.mktemp("mistakes")
     zipfile.ZipFile(folder / "a.ckpt", "w").close()
     for name in ("torn.ckpt", "a.png"):
         (folder / name).touch()
-    requests = [["-m", f"solder_vae.{command}", *options] for command, *options in MISTAKES]
-    return dict(zip(map(" ".join, MISTAKES), bare.answers(requests, folder), strict=True))
+    requests = {f"solder_vae.{module}": f"solder_vae.{module}" for module in (*WITHOUT_TORCH, "models.autoencoder")}
+    requests |= {" ".join(mistake): ["-m", f"solder_vae.{mistake[0]}", *mistake[1:]] for mistake in MISTAKES}
+    return dict(zip(requests, bare.answers(list(requests.values()), folder), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", WITHOUT_TORCH)
+def test_modules_without_torch(module, told):
+    assert told[f"solder_vae.{module}"] == (0, "", [])
+
+
+@pytest.mark.slow
+def test_a_module_with_torch_is_noticed(told):
+    status, said, heavy = told["solder_vae.models.autoencoder"]
+    assert (status, heavy) == (0, ["torch"]), said
 
 
 @pytest.mark.slow

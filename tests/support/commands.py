@@ -67,9 +67,14 @@ def train(*overrides: str, cwd: Path, fresh: bool = False, **environment: str) -
 
 def inspect_wandb(run_directory: Path) -> dict[str, Any]:
     """What an offline Weights & Biases run holds, read back from its files."""
-    command = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--summary", "--json"]
-    offline = run_directory / "wandb/latest-run"
-    return json.loads(subprocess.check_output([*command, offline], text=True, timeout=300))
+    return json.loads(wandb_leet("inspect", "--summary", "--json", run_directory / "wandb/latest-run"))
+
+
+def wandb_leet(*arguments: str | Path) -> str:
+    """What ``wandb leet <arguments>`` prints."""
+    done = run_python("-m", "wandb", "leet", *arguments, cwd=Path.cwd(), timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 # Ray starts workers ahead, which import what may not be needed, while its own processes have fixed 30 s to come up.

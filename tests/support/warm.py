@@ -252,7 +252,8 @@ def main() -> None:
     gc.freeze()  # no fork copies them to look for garbage
     request = serve(listener)
     if request is not None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if not request.get("ignored"):  # as whoever starts an interpreter can have it
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         end_after(lambda: become(request, defaults))
 
 
@@ -278,7 +279,7 @@ if not " ".join(arguments[:2]).startswith({understood!r}):
 inherited = [file for file in range({most}) if os.path.exists(f"/proc/self/fd/{{file}}") and os.get_inheritable(file)]
 request = {{
     "arguments": arguments, "cwd": os.getcwd(), "environment": dict(os.environ), "executable": {program!r},
-    "group": os.getpgrp(), "descriptors": inherited,
+    "group": os.getpgrp(), "descriptors": inherited, "ignored": signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
 }}
 with socket.socket(socket.AF_UNIX) as connection:
     connection.connect({address!r})

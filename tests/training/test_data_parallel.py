@@ -178,14 +178,22 @@ def test_a_command_on_two_processes_goes_on_and_ends_in_the_numbers_of_one(tmp_p
     assert files[0] == files[1]
 
 
+FRESH = """
+import multiprocessing.spawn, runpy
+multiprocessing.spawn.set_executable({!r})
+runpy.run_module("solder_vae.train", run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.fixture
 def running(request, tmp_path):
     """A command whose two processes are training, in a group of its own as a terminal would have it.
 
-    For Ctrl-C, which all of them get, in interpreters of their own; else forked, which takes a quarter of the time.
+    For Ctrl-C the command is in an interpreter of its own, which gets the signal once; its ranks are forked, too.
     """
-    python = sys.executable if request.param else warm.python()
-    command = [python, "-m", "solder_vae.train", *TINY, *DDP, "trainer.max_epochs=100000", "hydra.run.dir=run"]
+    fresh = [sys.executable, "-c", FRESH.format(str(warm.python()))]
+    start = fresh if request.param else [warm.python(), "-m", "solder_vae.train"]
+    command = [*start, *TINY, *DDP, "trainer.max_epochs=100000", "hydra.run.dir=run"]
     process = subprocess.Popen(
         command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
         process_group=0, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),

@@ -5,15 +5,13 @@ import csv
 import hashlib
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
-from commands import train
+from commands import train, wandb_leet
 
 from solder_vae.training.run_files import IMAGES_SHOWN, rows_with_pictures, summary_numbers
 
@@ -33,8 +31,7 @@ def job(tmp_path_factory):
 @pytest.fixture(scope="module")
 def records(job):
     """The run's records in order, each as its type and content."""
-    command = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--json", job / "wandb/latest-run"]
-    lines = map(json.loads, subprocess.check_output(command, text=True, timeout=300).splitlines())
+    lines = map(json.loads, wandb_leet("inspect", "--json", job / "wandb/latest-run").splitlines())
     return [(line["type"], line.get(line["type"], {})) for line in lines]
 
 

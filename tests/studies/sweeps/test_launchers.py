@@ -4,14 +4,11 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import warm
 import yaml
-from commands import SMALL_CLUSTER, TINY, on_a_cluster, run_command, train
+from commands import SMALL_CLUSTER, TINY, inspect_wandb, on_a_cluster, run_command, train
 from wandb.wandb_agent import Agent
 
 from solder_vae.studies.sweeps.runs import read_runs
@@ -221,7 +218,6 @@ def test_a_sweep_agent_trains(tmp_path, monkeypatch):
     arguments = {key: {"value": value} for key, value in chosen.items()}
     agent._command_run({"run_id": "first", "program": sweep["program"], "args": arguments})
     assert agent._run_processes["first"].wait() == 0
-    inspect = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--summary", "--json"]
-    logged = json.loads(subprocess.check_output([*inspect, tmp_path / "run/wandb/latest-run"], text=True, timeout=300))
+    logged = inspect_wandb(tmp_path / "run")
     assert 0 <= logged["summary"][sweep["metric"]["name"]] <= 1
     assert (logged["config"]["score"], logged["config"]["beta"]) == ("recon", chosen["beta"])
