@@ -63,14 +63,14 @@ def test_joints_that_a_table_calls_bad_or_undecided_are_left_out(checkpoint, tmp
 
 @pytest.fixture(scope="module")
 def remembering(tmp_path_factory):
-    """A checkpoint whose memory holds 60 normals."""
+    """A narrow network, whose features are soon whitened, with 60 normals in its memory."""
     count = {"train": 60, "val": 30}
     tables = {
         split: ImageTable(pictures(n, seed=n), [*map(str, range(n))], ["normal"] * n, np.full((n, 2), SIZE))
         for split, n in count.items()
     }
     path = tmp_path_factory.mktemp("remembering") / "best.ckpt"
-    return write_checkpoint(path, score="knn", tables=tables, scores={"knn": {}})[0]
+    return write_checkpoint(path, score="knn", tables=tables, scores={"knn": {}}, width=8)[0]
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def test_a_part_that_fails_is_named_and_the_others_run(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so_and_stops(tmp_path):
-    done = run_script(tmp_path, DEVICE="cuda")
+    done = run_script(tmp_path, PYTHON=str(warm.python()), DEVICE="cuda")
     assert done.returncode == 1
     assert "no GPU is there: DEVICE=cpu bash benchmarks/gpu.sh --quick tries the script without one" in done.stdout
     assert "checks" not in done.stdout

@@ -138,18 +138,6 @@ def test_resume_ends_in_the_same_weights(tmp_path):
     assert rates[1] == "0.02" > rates[2], "the drop must come where the training is cut"
 
 
-def test_sweep_goes_on_past_a_failing_job(tmp_path):
-    result = train(
-        "-m", "model=cae,vae", "score=recon,elbo", "logger.mode=disabled", "hydra.sweep.dir=sweep", cwd=tmp_path
-    )
-    assert result.returncode == 2  # cae with elbo
-    assert "score=elbo does not fit model=cae" in result.stderr
-    done = sorted(path.parent.name for path in (tmp_path / "sweep").glob("*/metrics.json"))
-    assert done == ["0", "2", "3"]
-    assert "Traceback" in (tmp_path / "sweep/1/train.log").read_text()
-    assert "Traceback" not in result.stderr
-
-
 @pytest.mark.parametrize("flags", [["--config-dir=own", "experiment=both"], ["hydra.mode=MULTIRUN"]])
 def test_a_sweep_may_be_asked_for_by_hydras_mode(flags, tmp_path):
     (tmp_path / "own/experiment").mkdir(parents=True)

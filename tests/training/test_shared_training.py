@@ -22,22 +22,29 @@ def config_of(*overrides):
     return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
 
 
+def with_value(config, override):
+    """What composing with a value that chooses no file gives, at once."""
+    return OmegaConf.merge(config, OmegaConf.from_dotlist([override]))
+
+
 @pytest.mark.slow
 def test_the_sweep_of_the_readme_has_eight_trainings():
     assert " ".join(HEADLINE) in (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     betas, scores = (text.partition("=")[2].split(",") for text in HEADLINE[1:])
-    jobs = [config_of(f"beta={beta}", f"score={score}") for beta in betas for score in scores]
+    jobs = [with_value(config_of(f"score={score}"), f"beta={beta}") for score in scores for beta in betas]
     assert (len(jobs), len({training_digest(job) for job in jobs})) == (12, 8)
 
 
 @pytest.mark.slow
 def test_what_changes_a_weight_is_another_training():
-    base = training_digest(config_of("score=recon"))
-    same = ("score=elbo", "threshold=sigma", "score.latent=sample", "pictures=false", "logger.mode=online")
-    others = ("seed=1", "beta=1", "model=cae", "score.alpha=0.1", "model.lr=1", "data.train=9", "trainer.max_epochs=1")
-    assert {training_digest(config_of("score=recon", override)) for override in same} == {base}
-    digests = [training_digest(config_of("score=recon", override)) for override in others]
-    assert len({base, *digests}) == 1 + len(others)
+    recon = config_of("score=recon")
+    base = training_digest(recon)
+    same = [config_of("score=recon", choice) for choice in ("score=elbo", "threshold=sigma")]
+    same += [with_value(recon, value) for value in ("score.latent=sample", "pictures=false", "logger.mode=online")]
+    values = ("seed=1", "beta=1", "score.alpha=0.1", "model.lr=1", "data.train=9", "trainer.max_epochs=1")
+    others = [config_of("score=recon", "model=cae"), *(with_value(recon, value) for value in values)]
+    assert {training_digest(config) for config in same} == {base}
+    assert len({base, *map(training_digest, others)}) == 1 + len(others)
 
 
 @pytest.mark.slow
