@@ -1,6 +1,7 @@
 """Shared by all tests: a small thread pool, no network, no writing outside the test's own folder."""
 
 import gc
+import logging
 import os
 from contextlib import nullcontext
 
@@ -12,7 +13,7 @@ import hypothesis
 import pytest
 import warm
 from hypothesis import is_hypothesis_test
-from untraced import untraced
+from untraced import pause_in_libraries, untraced
 
 # How long an example takes says more of what else the machine does than of the code.
 hypothesis.settings.register_profile("new_examples", deadline=None)
@@ -32,6 +33,17 @@ def pytest_configure(config):
         import parsed_once  # not before: the process that shares out the tests does without Hydra
 
         parsed_once.share()
+
+
+# Of the processes that run tests the one that counts, for coverage, the lines that run on import: all of them.
+FIRST = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Coverage traces how tests are collected, and the package is imported, in one process alone."""
+    with nullcontext() if FIRST else untraced():
+        return (yield)
 
 
 def pytest_report_header():
@@ -56,8 +68,13 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_collection_finish(session):
     """Say so if the groups do not reach those who share out the tests: each fixture would be made by each of them."""
-    if coverage.Coverage.current() is not None:  # what runs on import counts, whichever test would import it first
-        warm.import_package()
+    if coverage.Coverage.current() is not None:
+        pause_in_libraries()
+        if FIRST:
+            warm.import_package()
+    for name, logger in logging.root.manager.loggerDict.items():  # pytest visits them six times a test, 50 are torch's
+        if name.startswith("torch") and isinstance(logger, logging.Logger):
+            logger.propagate = True
     gc.freeze()  # to look through all that is imported takes a third of a second each time
     gc.enable()
     if session.config.getoption("loadgroup", False):

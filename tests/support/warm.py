@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import coverage
+from untraced import pause_in_libraries
 
 FOR_ALL = "SOLDER_VAE_WARM"  # names the program of a server that is there already
 MOST_FILES = 128  # that a process hands on to one it starts, and their numbers are below that
@@ -137,8 +138,11 @@ def become(request: dict, defaults: dict[str, str]) -> None:
             del sys.modules[name]
     if "COVERAGE_PROCESS_CONFIG" in os.environ:
         coverage.process_startup()
+        pause_in_libraries()
     arguments = request["arguments"]
     kind, target, *rest = arguments if arguments[0] in ("-c", "-m") else ("", *arguments)
+    if target == "solder_vae.reproduce":
+        os.environ.pop("COVERAGE_PROCESS_CONFIG", None)  # the sweeps that it starts are those of other tests
     sys.argv[:] = ["-c" if kind == "-c" else target, *rest]
     # As the interpreter does:
     sys.path[0] = request["cwd"] if kind else str(Path(target).parent)
