@@ -168,14 +168,15 @@ def test_what_only_training_could_do_is_refused(overrides, message, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_real_weights_export_with_their_memory_inside(tmp_path):
+def test_the_real_weights_export_with_their_memory_and_known_defects_inside(tmp_path):
     small = [text for text in TINY if text.startswith(("data.", "pictures"))]
-    result = run_command(
-        "train", "model=backbone", *small, "hydra.run.dir=run", "pictures=false", "logger.mode=disabled", cwd=tmp_path
-    )
+    known = ("score=combined", "data.known=12", "data.defects=[bridge,missing_component]")
+    said = ("hydra.run.dir=run", "pictures=false", "logger.mode=disabled")
+    result = run_command("train", "model=backbone", *known, *small, *said, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    memory = torch.load(tmp_path / "run/best.ckpt", weights_only=True)["scores"]["knn"]["memory"]
-    assert memory.shape == (48, 304)
+    scores = torch.load(tmp_path / "run/best.ckpt", weights_only=True)["scores"]
+    assert scores["knn"]["memory"].shape == (48, 304)
+    assert scores["classifier"]
     exported = run_command("export", "checkpoint=run/best.ckpt", "out=a.onnx", cwd=tmp_path)
     assert exported.returncode == 0, exported.stderr
     assert "0 labels differ" in exported.stdout

@@ -1,4 +1,4 @@
-"""One run with known defects through all commands: train, predict, threshold, export."""
+"""One run with known defects through the commands: train, predict, threshold."""
 
 import csv
 import json
@@ -6,10 +6,13 @@ import subprocess
 
 import numpy as np
 import pytest
+import torch
 from commands import run_command, train
 
 from solder_vae import Inspector
 from solder_vae.data.synthetic import render
+from solder_vae.inspection.onnx.graph import InspectionGraph
+from solder_vae.inspection.onnx.parity import compare
 
 pytestmark = pytest.mark.slow
 
@@ -71,9 +74,13 @@ def test_predict_and_threshold_take_the_checkpoint(run):
     assert json.loads((folder / "seen/predictions.json").read_text())["predictions"][0]["type_probability"] >= 0.5
 
 
-def test_export_takes_the_checkpoint(run):
-    result = run_command("export", "checkpoint=run/best.ckpt", "out=graph.onnx", cwd=run[0])
-    assert result.returncode == 0, result.stderr
+def test_the_graph_to_export_decides_as_the_checkpoint(run):
+    """The export itself is test_backbone_run's."""
+    inspector = Inspector.load(run[0] / "run/best.ckpt")
+    graph = InspectionGraph(inspector)
+    with torch.no_grad():
+        parity = compare(inspector, lambda images: [part.numpy() for part in graph(torch.from_numpy(images))], count=20)
+    assert parity.holds
 
 
 def test_a_classifier_without_known_defects_is_refused_before_training(tmp_path):
