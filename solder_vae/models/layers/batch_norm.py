@@ -223,7 +223,9 @@ class PooledBatchNorm(torch.autograd.Function):
         if torch.is_grad_enabled():  # it will be differentiated again: the constraint asks that of the decoder alone
             y = BatchNorm.apply(x.flatten(2), weight, bias, ctx.eps)[0]  # type: ignore[no-untyped-call]
             y = y.gather(2, where.flatten(2)).view_as(g)
-            return *torch.autograd.grad(y, (x, weight, bias), g, create_graph=True), None
+            wanted = [part for part in (x, weight, bias) if part.requires_grad]
+            found = iter(torch.autograd.grad(y, wanted, g, create_graph=True))
+            return *(next(found) if part.requires_grad else None for part in (x, weight, bias)), None
         channels = len(weight)
         rstd = torch.rsqrt(variance + ctx.eps)
         _, sum_gx, sum_g = aten.native_batch_norm_backward(

@@ -283,10 +283,10 @@ def test_batch_norm_in_any_memory_order(order):
     assert batch_norm.batch_norm(x, norms[0]).stride() == x.stride()
 
 
-@pytest.mark.parametrize("channels", [3, 40])  # few are seen as many
-def test_batch_norm_before_a_pooling(channels):
+@pytest.mark.parametrize(("channels", "size"), [(3, (4, 6)), (40, (5, 7))])  # few channels are seen as many
+def test_batch_norm_before_a_pooling(channels, size):
     ours, theirs = (nn.BatchNorm2d(channels).double() for _ in range(2))
-    x = torch.randn(3, channels, 4, 6, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    x = torch.randn(3, channels, *size, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     x[:, :, :2, :2] = 0.25  # equal values: the first is the maximum
     weight, bias = (torch.randn(channels, dtype=torch.float64, requires_grad=True) for _ in range(2))
     sign = torch.where(weight < 0, -1, 1)
@@ -305,6 +305,8 @@ def test_batch_norm_before_a_pooling(channels):
     torch.testing.assert_close(ours.running_mean, theirs.running_mean)
     torch.testing.assert_close(ours.running_var, theirs.running_var)
     assert ours.num_batches_tracked == 1
+    fixed = weight.detach()
+    same_to_second_order(lambda x: pooled(x, fixed, fixed), lambda x: plain(x, fixed, fixed), x)
 
 
 @pytest.mark.parametrize(("dtype", "digits"), [(torch.bfloat16, 2), (torch.float32, 5)])
