@@ -35,7 +35,7 @@ def pytest_configure(config):
         parsed_once.share()
 
 
-# Of the processes that run tests the one that counts, for coverage, the lines that run on import: all of them.
+# Whether this is the process in which coverage counts what runs on import, of all the package.
 FIRST = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
 
 

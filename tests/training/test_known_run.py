@@ -6,7 +6,7 @@ import subprocess
 
 import numpy as np
 import pytest
-import torch
+from checkpoints import as_function
 from commands import run_command, train
 
 from solder_vae import Inspector
@@ -77,10 +77,7 @@ def test_predict_and_threshold_take_the_checkpoint(run):
 def test_the_graph_to_export_decides_as_the_checkpoint(run):
     """The export itself is test_backbone_run's."""
     inspector = Inspector.load(run[0] / "run/best.ckpt")
-    graph = InspectionGraph(inspector)
-    with torch.no_grad():
-        parity = compare(inspector, lambda images: [part.numpy() for part in graph(torch.from_numpy(images))], count=20)
-    assert parity.holds
+    assert compare(inspector, as_function(InspectionGraph(inspector)), count=20).holds
 
 
 def test_a_classifier_without_known_defects_is_refused_before_training(tmp_path):

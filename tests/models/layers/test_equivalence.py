@@ -258,6 +258,21 @@ def test_interpolated_convolution_is_interpolation_then_convolution(
     )
 
 
+def normed(norm, function):
+    """The function of a map and a batch norm as one of the map, the scales and the shifts."""
+
+    def call(x, weight, bias):
+        del norm.weight, norm.bias
+        norm.weight, norm.bias = weight, bias
+        return function(x, norm)
+
+    return call
+
+
+def plain_norm(x, norm):
+    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, True, 0.1, norm.eps)
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1), (2, 3, 0, 1), (0, 2, 1, 3)])
 def test_batch_norm_in_any_memory_order(order):
     shape = (3, 4, 2, 5)
@@ -266,18 +281,7 @@ def test_batch_norm_in_any_memory_order(order):
     norms = [nn.BatchNorm2d(4).double() for _ in range(2)]
     weight, bias = (torch.randn(4, dtype=torch.float64, requires_grad=True) for _ in range(2))
 
-    def normed(norm, function):
-        def call(x, weight, bias):
-            del norm.weight, norm.bias
-            norm.weight, norm.bias = weight, bias
-            return function(x, norm)
-
-        return call
-
-    def plain(x, norm):
-        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, True, 0.1, norm.eps)
-
-    same_to_second_order(normed(norms[0], batch_norm.batch_norm), normed(norms[1], plain), x, weight, bias)
+    same_to_second_order(normed(norms[0], batch_norm.batch_norm), normed(norms[1], plain_norm), x, weight, bias)
     torch.testing.assert_close(norms[0].running_mean, norms[1].running_mean)
     torch.testing.assert_close(norms[0].running_var, norms[1].running_var)
     assert batch_norm.batch_norm(x, norms[0]).stride() == x.stride()
@@ -290,17 +294,8 @@ def test_batch_norm_before_a_pooling(channels, size):
     x[:, :, :2, :2] = 0.25  # equal values: the first is the maximum
     weight, bias = (torch.randn(channels, dtype=torch.float64, requires_grad=True) for _ in range(2))
     sign = torch.where(weight < 0, -1, 1)
-    for norm in (ours, theirs):
-        del norm.weight, norm.bias
-
-    def pooled(x, weight, bias):
-        ours.weight, ours.bias = weight, bias
-        return batch_norm.pooled_batch_norm(x * sign[:, None, None], ours, sign)
-
-    def plain(x, weight, bias):
-        y = F.batch_norm(x, theirs.running_mean, theirs.running_var, weight, bias, True, 0.1, theirs.eps)
-        return F.max_pool2d(y, 2)
-
+    pooled = normed(ours, lambda x, norm: batch_norm.pooled_batch_norm(x * sign[:, None, None], norm, sign))
+    plain = normed(theirs, lambda x, norm: F.max_pool2d(plain_norm(x, norm), 2))
     same_to_second_order(pooled, plain, x.requires_grad_(), weight, bias)
     torch.testing.assert_close(ours.running_mean, theirs.running_mean)
     torch.testing.assert_close(ours.running_var, theirs.running_var)
