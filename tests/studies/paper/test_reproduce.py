@@ -20,6 +20,7 @@ import warm
 import yaml
 from commands import TINY, inspect_wandb, run_command, train
 from documented import compose_command
+from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from solder_vae.data.transforms import to_tensor
@@ -33,6 +34,7 @@ from solder_vae.studies.paper.report import lengths, p_value
 from solder_vae.studies.paper.reproduce import check_values, training_overrides
 from solder_vae.studies.paper.results import Trend, difference
 from solder_vae.studies.paper.sampled import sampled_tests
+from solder_vae.training.schema import register
 from solder_vae.utils.cli import CONF
 from solder_vae.utils.config import build
 from solder_vae.utils.document import Bullets, Code, Heading, Table, Text, to_html, to_markdown
@@ -273,6 +275,17 @@ def test_an_interruption_loses_and_repeats_nothing(interrupted):
 
 
 @pytest.mark.slow
+def test_a_result_of_other_settings_is_none(interrupted):
+    runs = interrupted[0] / "out/runs/quick_synthetic"
+    trainings = list(sweeps(1)[0].trainings[:2])
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for others, missing in (((), []), (("model.lr=2e-3",), trainings)):
+            site = reproduction_runs.SweepFolder(runs, "quick", (*TINY, "trainer.max_epochs=1", *others), runs / "log")
+            assert site.without_result(trainings) == missing
+
+
+@pytest.mark.slow
 def test_the_report_has_everything_and_promises_nothing(interrupted):
     folder, *_, output = interrupted
     assert "6 are not shown either way" in output
@@ -338,9 +351,9 @@ def test_the_page_stands_alone_in_a_browser(interrupted, tmp_path):
 
 @pytest.fixture(scope="module")
 def failed(interrupted, tmp_path_factory):
-    """A call with that one's results in its folder, but another learning rate, further models and heads.
+    """A call with that one's results in its folder, but a reduction, further models and heads.
 
-    The CAE knows no reduction; all others do.
+    The CAE knows no reduction; the others have this one without being asked.
 
     Returns:
         The folder, the results that were there before, the call.
@@ -348,7 +361,7 @@ def failed(interrupted, tmp_path_factory):
     folder = tmp_path_factory.mktemp("failed")
     shutil.copytree(interrupted[0] / "out/runs", folder / "out/runs")
     earlier = results_below(folder)
-    options = ("jobs=1", "seeds=1", "out=out", "++model.reduction=sum", "model.lr=2e-3")
+    options = ("jobs=1", "seeds=1", "out=out", "++model.reduction=sum")
     further = ("further=[beta_tcvae,annealed_vae]", "heads=[block,conv]")
     return folder, earlier, run_command("reproduce", *SMALL, *options, *further, cwd=folder)
 
@@ -356,13 +369,13 @@ def failed(interrupted, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.measured
 def test_a_failing_training_is_reported_and_the_others_finish(failed):
-    """The result of an earlier call, with other settings, is none."""
+    """The result of an earlier call is one, but for those whose settings differ, though they are of the same run."""
     folder, earlier, result = failed
     assert result.returncode == 2, result.stderr
     assert "2 of 14 runs failed" in result.stderr
-    assert "14 runs, 0 of them with a result already" in result.stderr
+    assert "14 runs, 9 of them with a result already" in result.stderr
     trained = [path.parent.name for path, when in results_below(folder).items() if earlier.get(path) != when]
-    assert len(trained) == 9 + 3
+    assert len(trained) == 3
     assert not any(name.startswith("cae") for name in trained)
     text = (folder / "out/report.md").read_text()
     assert "## Runs that failed" in text
