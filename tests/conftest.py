@@ -28,7 +28,7 @@ def pytest_configure(config):
     """One process with the libraries imported for all workers, from which they fork commands."""
     gc.disable()  # until all is imported that stays
     if config.getoption("numprocesses", None):
-        warm.for_workers()
+        config.option.tx = warm.for_workers(config.option.tx, anew=int(coverage.Coverage.current() is not None))
     else:
         import parsed_once  # not before: the process that shares out the tests does without Hydra
 

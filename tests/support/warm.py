@@ -4,11 +4,12 @@ To import torch, Lightning, Hydra, Matplotlib, Weights & Biases and the package 
 The server does it once. It never computes and has no second thread, so each fork starts as a fresh interpreter does,
 but with those modules loaded. Only a command of a copy of the checkout imports its package anew. Processes that a
 command starts in its turn (multirun jobs, ranks, pools that spawn) are forks of the server, too. Coverage begins in the
-fork, where it is asked for: the lines that run on import are counted by the tests' own processes.
+fork, where it is asked for: the lines that run on import are counted by one of the tests' own processes.
 
 :func:`run` asks a server of its own process; :func:`python` is a program for those who want a path to call. Under
-pytest-xdist the process that shares out the tests starts one for all (:func:`for_workers`). A fork ends as an
-interpreter does (threads joined, then ``atexit``), but leaves what is loaded to the system.
+pytest-xdist the process that shares out the tests starts one for all, and workers that are its forks, too
+(:func:`for_workers`). A fork ends as an interpreter does (threads joined, then ``atexit``), but leaves what is loaded
+to the system.
 """
 
 import atexit
@@ -52,7 +53,8 @@ LIBRARIES = (
     "rich.table", "rich.console", "rich.progress", "yaml", "joblib", "onnx", "onnxscript", "torch.onnx",
     "torch.export", "torch.export._trace", "torch.onnx._internal.exporter._compat",
     "torch.onnx._internal.exporter._torchlib.ops", "torch.onnx._internal.fx.passes.type_promotion",
-    "onnxscript.function_libs.torch_lib.ops", "torch.distributed", "coverage.collector", "coverage.inorout", "coverage.sqldata",
+    "onnxscript.function_libs.torch_lib.ops", "torch.distributed",
+    "coverage.collector", "coverage.inorout", "coverage.sqldata",
     "hydra._internal.logging_config", "fsspec.implementations.chained", "requests", "torch.utils.serialization.config",
     "wandb.sdk.artifacts._internal_artifact", "wandb.sdk.launch.inputs.internal",
     "sklearn.covariance", "sklearn.ensemble", "sklearn.linear_model", "sklearn.manifold", "sklearn.metrics",
@@ -133,16 +135,18 @@ def become(request: dict, defaults: dict[str, str]) -> None:
     os.chdir(request["cwd"])
     time.tzset()
     tempfile.tempdir = None
-    sys.executable = request["executable"]
-    multiprocessing.spawn.set_executable(sys.executable)
+    arguments = request["arguments"]
+    kind, target, *rest = arguments if arguments[0] in ("-c", "-m") else ("", *arguments)
+    if target != WORKER:  # what a worker starts anew is an interpreter
+        sys.executable = request["executable"]
+        multiprocessing.spawn.set_executable(sys.executable)
+        spare_repetition()
     if Path("solder_vae").is_dir() and not Path("solder_vae").samefile(Path(sys.modules["solder_vae"].__file__).parent):
         for name in [name for name in sys.modules if name.partition(".")[0] == "solder_vae"]:
             del sys.modules[name]
     if "COVERAGE_PROCESS_CONFIG" in os.environ:
         coverage.process_startup()
         pause_in_libraries()
-    arguments = request["arguments"]
-    kind, target, *rest = arguments if arguments[0] in ("-c", "-m") else ("", *arguments)
     if target == "solder_vae.reproduce":
         os.environ.pop("COVERAGE_PROCESS_CONFIG", None)  # the sweeps that it starts are those of other tests
     sys.argv[:] = ["-c" if kind == "-c" else target, *rest]
@@ -195,18 +199,22 @@ def import_package() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in before}
 
 
-def spare_repetition() -> None:
-    """Leave out what looks at all that is installed or imported, reads a config or renders, the same in each fork."""
+def prepare() -> None:
+    """Look at all that is installed, and read the configs, once for all forks."""
     import parsed_once  # not before: it imports Hydra
     import wandb
 
-    from solder_vae.inspection.onnx import parity
-
-    parity.parity_images = rendered_once(parity.parity_images)
     parsed_once.prepare()
     compose()
     installed = list(wandb.util.working_set())
     wandb.util.working_set = lambda: iter(installed)
+
+
+def spare_repetition() -> None:
+    """Leave out of a command what renders the same in each, or looks at all that is imported."""
+    from solder_vae.inspection.onnx import parity
+
+    parity.parity_images = rendered_once(parity.parity_images)
     coverage.collector.short_stack = lambda: ""  # who started the measurement, for coverage's own errors
     coverage.inorout.InOrOut.find_possibly_unexecuted_files = lambda self: ()  # the tests' processes name them all
 
@@ -251,7 +259,7 @@ def main() -> None:
 
     Plugins.instance()  # looks for them in all that is installed
     defaults = import_package()
-    spare_repetition()
+    prepare()
     tasks = list(Path("/proc/self/task").iterdir())
     assert len(tasks) == 1, f"a library started {len(tasks) - 1} threads, which forks would lack"
     gc.collect()
@@ -265,7 +273,9 @@ def main() -> None:
 
 # those who ask it -----------------------------------------------------------------------------------------------------
 
-# What the server runs: runs with a fault, commands, and what submitit, joblib and multiprocessing start for them.
+WORKER = "import sys;exec(eval(sys.stdin.readline()))"  # of pytest-xdist, as execnet starts it
+
+# What the server runs: runs with a fault, commands, what submitit, joblib and multiprocessing start for them, workers.
 UNDERSTOOD = (
     str(Path(__file__).with_name("faulty.py")),
     "-m solder_vae.",
@@ -273,6 +283,7 @@ UNDERSTOOD = (
     "-m submitit.core._submit",
     "-m joblib.externals.loky.backend.popen_loky_posix",
     "-c from multiprocessing.spawn import spawn_main;",
+    f"-c {WORKER}",
 )
 
 # A program to call in place of Python's: what is understood is run by the server, anything else by Python itself.
@@ -341,9 +352,18 @@ def python() -> Path:
     return program
 
 
-def for_workers() -> None:
-    """Start the server for this process and all that it starts."""
+def for_workers(workers: list[str], anew: int) -> list[str]:
+    """Start the server for this process and all that it starts.
+
+    Args:
+        workers: of pytest-xdist, as execnet is told of them.
+        anew: so many of them are interpreters that start anew.
+
+    Returns:
+        The same, the others forks of the server.
+    """
     os.environ[FOR_ALL] = str(python())
+    return [*workers[:anew], *[f"{worker}//python={python()}" for worker in workers[anew:]]]
 
 
 @contextmanager
