@@ -87,8 +87,8 @@ def bare_step(
         with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
             terms, _ = model.loss_terms(x, model.noise(x, TRAINING, model.step))
             objective = terms["loss"]
-            if model.alpha:
-                objective = objective + model.alpha * model.gradient_constraint(terms["recon"])
+            if alpha := model.alpha_of(model.step):
+                objective = objective + alpha * model.gradient_constraint(terms["recon"])
         optimizer.zero_grad()
         objective.backward()
         model.update_reference()

@@ -60,6 +60,7 @@ class Autoencoder(GradCon, Detector):
         score: the primary score: the one whose threshold decides.
         scores: further scores by name, each with its own parameters, beside the paper's.
         alpha: weight of the gradient constraint in training; 0 trains without it.
+        constraint_every: train it in one step of so many alone, with so many times the weight; 1 for each step.
         gamma: weight of the gradient loss in the GradCon score.
         latent: latent decoded at test time, "mean" or "sample" (see :mod:`solder_vae.models.scores`).
         draws: latents drawn an image when ``latent="sample"``.
@@ -98,6 +99,7 @@ class Autoencoder(GradCon, Detector):
         score: str = "recon",
         scores: Mapping[str, Mapping[str, Any]] | None = None,
         alpha: float = 0.0,
+        constraint_every: int = 1,
         gamma: float = 0.12,
         latent: str = "mean",
         draws: int = 1,
@@ -119,7 +121,7 @@ class Autoencoder(GradCon, Detector):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.alpha = alpha
+        self.alpha, self.constraint_every = alpha, constraint_every
         self.latent, self.draws = latent, draws if latent == "sample" else 1
         self.own_noise = latent == "sample" and noise == PER_IMAGE
         self.seed = seed

@@ -203,9 +203,19 @@ class GradCon:
 
     decoder: Network
     reference: ReferenceGradients
+    alpha: float
+    constraint_every: int
 
     def track_gradients(self) -> None:
         self.reference = ReferenceGradients(self.decoder.convolutions)
+
+    def alpha_of(self, step: int) -> float:
+        """The constraint's weight in a training step: of ``constraint_every`` = k steps the last has k alpha, others 0.
+
+        Its gradient costs more than the rest of a step, and has the same mean so (lazy regularisation: Karras et al.,
+        "Analyzing and Improving the Image Quality of StyleGAN", 2020, section 3.2).
+        """
+        return 0.0 if (step + 1) % self.constraint_every else self.constraint_every * self.alpha
 
     def gradient_constraint(self, recon_loss: Tensor) -> Tensor:
         """L_grad of this training step, differentiable with respect to all parameters; 0 in the first step.

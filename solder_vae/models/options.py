@@ -138,7 +138,7 @@ whole_number = partial(check_whole_number, least=0)
 EVERY_SCORE: Rules = {
     **dict.fromkeys(("alpha", "gamma"), check_number),
     "latent": partial(check_choice, choices=("mean", "sample")),
-    "draws": count,
+    **dict.fromkeys(("draws", "constraint_every"), count),
     "noise": partial(check_choice, choices=NOISES),
 }
 AUTOENCODER: Rules = {

@@ -56,9 +56,9 @@ class TrainingModule(pl.LightningModule):
         terms, _ = self.model.loss_terms(x, self.model.noise(x, TRAINING, self.global_step))
         weight = loss_weight(x)
         objective = weight * terms["loss"]  # J = L + alpha * L_grad
-        if self.model.alpha > 0:
+        if alpha := self.model.alpha_of(self.global_step):
             terms["grad_loss"] = self.model.gradient_constraint(weight * terms["recon"])
-            objective = objective + self.model.alpha * terms["grad_loss"]
+            objective = objective + alpha * terms["grad_loss"]
         self.log_means("train", terms, x)
         return objective
 

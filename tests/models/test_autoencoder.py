@@ -55,11 +55,12 @@ def test_every_model_trains_saves_loads_and_scores_the_same(name, alpha, tmp_pat
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_two_steps_of_training_by_hand(tmp_path):
+@pytest.mark.parametrize(("every", "alphas"), [(1, (0, 0.5, 0.5)), (2, (0, 1, 0))])
+def test_three_steps_of_training_by_hand(every, alphas, tmp_path):
     """Objective J, Adam and the running mean of dJ/dtheta, written out without any of the package's machinery."""
-    model = BetaVAE(beta=3, alpha=0.5, lr=1e-3, weight_decay=0.0).double()
+    model = BetaVAE(beta=3, alpha=0.5, constraint_every=every, lr=1e-3, weight_decay=0.0).double()
     twin = copy.deepcopy(model).train()
-    batches = [batch["image"].double() for batch in loader(n=8)]
+    batches = [batch["image"].double() for batch in loader(n=12)]
     items = [{"image": b, "label": torch.zeros(4), "index": torch.arange(4)} for b in batches]
     data = DataLoader(items, batch_size=None)
     make_trainer(tmp_path, precision="64-true").fit(TrainingModule(model), data, data)
@@ -74,11 +75,11 @@ def test_two_steps_of_training_by_hand(tmp_path):
         error = ((recon - x) ** 2).sum() / 4 / x[0].numel()
         kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum() / 4 / x[0].numel()
         objective = error + 3 * kl
-        if history:
+        if alphas[step]:
             gradients = torch.autograd.grad(error, weights, create_graph=True)
             for layer, gradient in enumerate(gradients):
                 mean = sum(past[layer] for past in history) / len(history)
-                objective = objective - 0.5 / 6 * (gradient * mean).sum() / (gradient.norm() * mean.norm())
+                objective = objective - alphas[step] / 6 * (gradient * mean).sum() / (gradient.norm() * mean.norm())
         optimizer.zero_grad()
         objective.backward()
         history.append([weight.grad.clone() for weight in weights])
@@ -87,7 +88,7 @@ def test_two_steps_of_training_by_hand(tmp_path):
     for ours, by_hand in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(ours, by_hand, rtol=1e-6, atol=1e-9)
     for layer, mean in enumerate(model.reference.means):
-        torch.testing.assert_close(mean, (history[0][layer] + history[1][layer]) / 2, rtol=1e-6, atol=1e-12)
+        torch.testing.assert_close(mean, sum(past[layer] for past in history) / 3, rtol=1e-6, atol=1e-12)
 
 
 def test_constraint_pulls_the_gradient_towards_the_reference():
@@ -106,6 +107,13 @@ def test_constraint_pulls_the_gradient_towards_the_reference():
             if gradient is not None:
                 parameter -= 1e-4 * gradient
     assert constraint() < before
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 7])
+def test_a_constraint_of_few_steps_has_its_weight_on_average(every):
+    model = CAE(alpha=0.25, constraint_every=every)
+    for first in (0, 1, 100):
+        assert sum(model.alpha_of(step) for step in range(first, first + every)) == every * 0.25
 
 
 def test_first_step_is_unconstrained():

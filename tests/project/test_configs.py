@@ -210,6 +210,17 @@ def test_a_scale_says_how_long_the_runs_of_a_table_are(scale, table):
     assert both.score.latent == alone.score.latent
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    ["train experiment=paper", "train experiment=[quick,table2]", "train experiment=[quick,table3]", "reproduce"],
+)
+def test_what_the_paper_ran_has_the_constraint_in_each_step(command):
+    module, *choices = command.split()
+    (config,) = compose_command(f"solder_vae.{module}", choices)
+    assert config.model.constraint_every == 1
+
+
 # every choice trains --------------------------------------------------------------------------------------------------
 
 

@@ -222,7 +222,14 @@ NUMBERS = (
         "models/gradcon.py",
         "if self.reference.steps == 0:",
         "if self.reference.steps <= 1:",
-        "models/test_autoencoder.py::test_two_steps_of_training_by_hand",
+        "models/test_autoencoder.py::test_three_steps_of_training_by_hand",
+    ),
+    Mutation(
+        "a constraint of few steps has the weight of one",
+        "models/gradcon.py",
+        "else self.constraint_every * self.alpha",
+        "else self.alpha",
+        "models/test_autoencoder.py::test_a_constraint_of_few_steps_has_its_weight_on_average",
     ),
     Mutation(
         "the reference is not in the checkpoint",

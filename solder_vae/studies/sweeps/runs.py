@@ -30,8 +30,8 @@ CHOICES = ("model", "data", "threshold")
 
 # Keys that do not change a run's result, repeat another key (conf/train.yaml's interpolations), or are the seed.
 _LEFT_OUT = re.compile(
-    r"seed|model\.(seed|beta|score|alpha|gamma|latent|draws|_target_)|score\.name|logger\..*|resume|skip_finished|pictures|"
-    r"few_normals|"
+    r"seed|model\.(seed|beta|score|alpha|constraint_every|gamma|latent|draws|_target_)|score\.name|logger\..*|resume|"
+    r"skip_finished|pictures|few_normals|"
     r"criterion|data\.(_target_|cache_dir|use_cache|render_workers|num_workers)|threshold\.(_target_|rule)|"
     r"trainer\._target_"
 )
