@@ -101,7 +101,8 @@ class SweepFolder(NamedTuple):
     def has_result(self, training: Training) -> bool:
         """Whether the run's folder holds a result of these very settings, as ``skip_finished`` decides it."""
         stamp = self.stamp(training)
-        settings = (f"experiment={self.experiment}", *self.overrides, *training.overrides)
+        # As run_sweep has them; what table3 sets of a single run is the same.
+        settings = (f"experiment=[{self.experiment},table2]", *self.overrides, *training.overrides)
         return stamp is not None and is_result_of(settings, self.folder / training.folder, stamp)
 
     def stamp(self, training: Training) -> int | None:
