@@ -197,12 +197,9 @@ def done() -> list[dict[str, Any]]:
 
 def settings(run: Run | dict[str, Any]) -> str:
     """What tells one run from another."""
-    values = (
-        asdict(run)
-        if isinstance(run, Run)
-        else {key: run.get(key, field.default) for key, field in Run.__dataclass_fields__.items()}
-    )
-    return json.dumps({**values, "betas": list(values["betas"])}, sort_keys=True)
+    if not isinstance(run, Run):  # a line, which may be older than some fields
+        run = Run(**{key: run[key] for key in Run.__dataclass_fields__ if key in run})
+    return json.dumps(asdict(run), sort_keys=True)
 
 
 def work(plans: list[str], device: str, share: int, processes: int, until: float) -> None:
