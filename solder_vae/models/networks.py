@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from solder_vae.models.layers.blocks import BicubicUpsample2x, conv_block
-from solder_vae.models.layers.forward import fast_forward, plain_forward
+from solder_vae.models.layers.forward import fast_forward, fast_heads, plain_forward
 from solder_vae.models.options import HEADS, LATENT_CHANNELS, STRIDE, WIDTH
 from solder_vae.utils.checks import check_choice
 from solder_vae.utils.errors import UserError, refusal
@@ -156,8 +156,7 @@ class Encoder(Network):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         self.check_size(x)
-        features = self.run(self.features, x)
-        return tuple(self.run([head], features) for head in self.heads)
+        return self.run_heads(self.run(self.features, x))
 
     def with_features(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """The code, and :func:`channel_statistics` of blocks 2 to 5, before their pooling.
@@ -170,7 +169,12 @@ class Encoder(Network):
             x = self.run([layer], x)
             if not isinstance(layer, nn.MaxPool2d):
                 blocks.append(x)
-        return tuple(self.run([head], x) for head in self.heads), channel_statistics(blocks[1:])
+        return self.run_heads(x), channel_statistics(blocks[1:])
+
+    def run_heads(self, features: Tensor) -> tuple[Tensor, ...]:
+        if self.fast:
+            return fast_heads(self.heads, features)
+        return tuple(plain_forward(head, features) for head in self.heads)
 
     @staticmethod
     def check_size(x: Tensor) -> None:

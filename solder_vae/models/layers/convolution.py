@@ -8,6 +8,7 @@ take plain tensors and return them as ``(B, C, H, W)``, in any memory order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from math import prod
 from typing import Any
@@ -69,15 +70,13 @@ def kernel_transform(device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def winograd_pays(channels_in: int, channels_out: int, height: int, width: int) -> bool:
-    """Whether :func:`winograd_conv3x3` takes less than the sum over 9 taps, by multiply-adds.
+    """Whether :func:`winograd_conv3x3` takes less than the sum over 9 taps, by multiply-adds for each pixel.
 
-    Its transforms are counted as products with one matrix for both axes. They take a fifth of that, but in matrices
-    so small that they are bound by what they read and write.
+    Those of its transforms count 2.5 times: such small matrices are bound by what they read and write.
     """
-    pixels = height * width
-    transforms = 36 / 16 * pixels * (channels_in + channels_out)
+    transforms = (6 / 4 * width + 36 / 16 * height) * (channels_in + channels_out)
     products = 36 / 16 * channels_in * channels_out
-    return height % TILE == width % TILE == 0 and transforms + products < 9 * channels_in * channels_out
+    return height % TILE == width % TILE == 0 and 2.5 * transforms + products < 9 * channels_in * channels_out
 
 
 def winograd_conv3x3(x: Tensor, weight: Tensor) -> Tensor:
@@ -110,11 +109,11 @@ class ToTiles(torch.autograd.Function):
         ctx.save_for_backward(rows, columns)
         batch, height, width, channels = x.shape
         lines = x.reshape(batch * height, width, channels)
+        part = torch.bmm(columns.flatten(0, 1).expand(len(lines), -1, -1), lines).view(batch, height, len(columns), -1)
         tiles = x.new_empty(len(columns), batch, len(rows) * 6, 6 * channels)
-        part = x.new_empty(batch * height, 6, channels)
-        for column, result in zip(columns, tiles, strict=True):
-            torch.bmm(column.expand(len(lines), -1, -1), lines, out=part)
-            torch.bmm(rows.flatten(0, 1).expand(batch, -1, -1), part.view(batch, height, -1), out=result)
+        operator = rows.flatten(0, 1).expand(batch, -1, -1)
+        for number, result in enumerate(tiles):
+            torch.bmm(operator, part[:, :, number], out=result)
         return tiles.view(len(columns), batch, len(rows), 6, 6, channels)
 
     @staticmethod
@@ -130,12 +129,12 @@ class FromTiles(torch.autograd.Function):
         ctx.save_for_backward(rows, columns)
         batch, channels = tiles.shape[1], tiles.shape[-1]
         height, width = rows.shape[-1], columns.shape[-1]
-        x = tiles.new_empty(batch * height, width, channels)
-        part = tiles.new_empty(batch, height, 6 * channels)
-        for number, (column, tile) in enumerate(zip(columns, tiles, strict=True)):
-            torch.bmm(rows.flatten(0, 1).mT.expand(batch, -1, -1), tile.reshape(batch, -1, 6 * channels), out=part)
-            operator = column.mT.expand(len(x), -1, -1)
-            torch.baddbmm(x, operator, part.view(-1, 6, channels), beta=min(number, 1), out=x)
+        part = tiles.new_empty(batch, height, len(columns), 6 * channels)
+        operator = rows.flatten(0, 1).mT.expand(batch, -1, -1)
+        for number, tile in enumerate(tiles):
+            torch.bmm(operator, tile.reshape(batch, -1, 6 * channels), out=part[:, :, number])
+        lines = part.view(batch * height, -1, channels)
+        x = torch.bmm(columns.flatten(0, 1).mT.expand(len(lines), -1, -1), lines)
         return x.view(batch, height, width, channels)
 
     @staticmethod
@@ -225,16 +224,54 @@ def interpolated_conv3x3(x: Tensor, weight: Tensor, rows: Tensor, columns: Tenso
         y = torch.bmm(operator, windows) if y is None else y.baddbmm_(operator, windows)
     assert y is not None
     y = y.reshape(batch, -1, y.shape[-1])[:, :height].reshape(batch * height, small_width * 3, channels_out)
-    operator = shifts(columns).permute(1, 2, 0).reshape(width, -1)  # (W, w * 3)
     if channels_out < 8:
-        # Products with so few columns crawl. One large product is faster, though most of what it multiplies is 0.
-        identity = torch.eye(channels_out, device=x.device, dtype=x.dtype)
-        blocks = torch.einsum("tak,op->tkpao", bands(operator, 3), identity).flatten(3, 4).flatten(1, 2)
-        windows = band_windows(y, 3).flatten(2, 3).transpose(0, 1)  # (T, B * H, columns * 3 * O)
-        y = torch.bmm(windows, blocks).transpose(0, 1).reshape(batch, height, -1, channels_out)[:, :, :width]
-        return y.permute(0, 3, 1, 2)
-    y = interpolate(operator, y, 3)
+        # Products with so few columns crawl. Those of whole lines are faster, though they multiply many zeros.
+        y = BandProduct.apply(y.flatten(1), *line_bands(columns, channels_out, y.dtype))  # type: ignore[no-untyped-call]
+    else:
+        y = interpolate(shifts(columns).permute(1, 2, 0).reshape(width, -1), y, 3)  # by a matrix (W, w * 3)
     return y.reshape(batch, height, width, channels_out).permute(0, 3, 1, 2)
+
+
+Bands = Sequence[tuple[slice, slice, Tensor]]  # of a matrix: rows, columns, and the block that they share
+
+
+class BandProduct(torch.autograd.Function):
+    """``x @ matrix`` for a constant matrix that is 0 far from its diagonal: only blocks about it are multiplied."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: Bands, back: Bands) -> Tensor:
+        """By the :func:`bands` of the matrix and, for the backward pass, of its transpose."""
+        ctx.bands = there, back
+        y = x.new_empty(len(x), there[-1][1].stop)
+        for rows, columns, block in there:
+            torch.mm(x[:, rows], block, out=y[:, columns])
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        there, back = ctx.bands
+        return BandProduct.apply(gradient, back, there), None, None  # type: ignore[no-untyped-call]
+
+
+@cache
+def line_bands(columns: Tensor, channels: int, dtype: torch.dtype) -> tuple[Bands, Bands]:
+    """:func:`interpolated_conv3x3`'s last product as one of whole lines ``(w * 3 * O)``: its bands, there and back."""
+    width, small_width = columns.shape
+    identity = torch.eye(channels, device=columns.device, dtype=columns.dtype)
+    matrix = torch.einsum("tak,op->ktoap", shifts(columns), identity)
+    matrix = matrix.reshape(small_width * 3 * channels, width * channels).to(dtype)
+    return bands_of(matrix, 16 * channels), bands_of(matrix.T, 24 * channels)
+
+
+def bands_of(matrix: Tensor, width: int) -> Bands:
+    """So many columns of a matrix at a time, with the rows in which they are not 0."""
+    found = []
+    for start in range(0, matrix.shape[1], width):
+        columns = slice(start, min(start + width, matrix.shape[1]))
+        used = matrix[:, columns].any(1).nonzero()
+        rows = slice(int(used.min()), int(used.max()) + 1)
+        found.append((rows, columns, matrix[rows, columns].contiguous()))
+    return found
 
 
 def shifts(matrix: Tensor) -> Tensor:

@@ -42,12 +42,11 @@ def fast_forward(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
             that the kernels are not made for, are called as they are.
         x: ``(B, C, H, W)``.
     """
-    plain = x.device.type != "cpu" or torch.compiler.is_compiling()
     queue = deque(layers)
     while queue:
         layer = queue.popleft()
         upsample = isinstance(layer, BicubicUpsample2x) and bool(queue)
-        parts = None if plain else match_conv_block(queue[0] if upsample else layer, x)
+        parts = match_conv_block(queue[0] if upsample else layer, x)
         if parts is None:
             x = plain_forward(layer, x)
             continue
@@ -61,19 +60,46 @@ def fast_forward(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
             x = convolve(x, conv.weight * sign).contiguous(memory_format=torch.channels_last)
             x = activation(pooled_batch_norm(x, norm, sign.flatten()))
             continue
-        if norm.training:
-            x = (global_batch_norm if world_size() > 1 else batch_norm)(convolve(x, conv.weight), norm)
-        else:
-            x = convolve(x, *fold_batch_norm(conv, norm))
+        x = normalised(convolve(x, conv.weight), norm) if norm.training else convolve(x, *fold_batch_norm(conv, norm))
         pooled = bool(queue) and isinstance(queue[0], nn.MaxPool2d)
         if pooled:
             x = queue.popleft()(x)
-        if isinstance(activation, nn.LeakyReLU) and norm.training and not pooled:
-            # Not in place: autograd would have to rewrite the history of what may be a view.
-            x = F.leaky_relu(x, activation.negative_slope)
-        else:
-            x = activation(x)
+        x = activated(x, activation) if norm.training and not pooled else activation(x)
     return x
+
+
+def fast_heads(heads: Iterable[nn.Module], x: Tensor) -> tuple[Tensor, ...]:
+    """What each head makes of the same maps; on a CPU, their convolutions of a few channels each are computed as one.
+
+    Args:
+        heads: :func:`conv_block`; others are called as they are.
+        x: ``(B, C, H, W)``.
+    """
+    heads = list(heads)
+    parts = [found for head in heads if (found := match_conv_block(head, x))]
+    if len(parts) < max(2, len(heads)):
+        return tuple(fast_forward([head], x) for head in heads)
+    channels = [len(conv.weight) for conv, *_ in parts]
+    if torch.is_grad_enabled():
+        maps = tiled_conv(x, torch.cat([conv.weight for conv, *_ in parts])).split_with_sizes(channels, 1)
+        maps = tuple(
+            normalised(map_.contiguous(memory_format=torch.channels_last), norm)
+            for map_, (_, norm, _) in zip(maps, parts, strict=True)
+        )
+    else:
+        folded = zip(*(fold_batch_norm(conv, norm) for conv, norm, _ in parts), strict=True)
+        maps = tiled_conv(x, *map(torch.cat, folded)).split_with_sizes(channels, 1)
+    return tuple(activated(map_, activation) for map_, (*_, activation) in zip(maps, parts, strict=True))
+
+
+def normalised(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """``norm(x)`` in training mode, over all ranks."""
+    return (global_batch_norm if world_size() > 1 else batch_norm)(x, norm)
+
+
+def activated(x: Tensor, activation: nn.LeakyReLU | nn.Tanh) -> Tensor:
+    """``activation(x)``, but not in place: autograd would have to rewrite the history of what may be a view."""
+    return F.leaky_relu(x, activation.negative_slope) if isinstance(activation, nn.LeakyReLU) else activation(x)
 
 
 def pools_by_two(layer: nn.Module) -> bool:
@@ -95,6 +121,8 @@ def plain_forward(layer: nn.Module, x: Tensor) -> Tensor:
 
 def match_conv_block(layer: nn.Module, x: Tensor) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU | nn.Tanh] | None:
     """The parts of a :func:`conv_block`; None where the kernels would compute something else, or not faster."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return None
     if not (isinstance(layer, nn.Sequential) and len(layer) == 3):
         return None
     conv, norm, activation = layer

@@ -14,8 +14,8 @@ from solder_vae.data.transforms import to_tensor
 from solder_vae.models.autoencoder import CAE
 from solder_vae.models.layers import batch_norm, forward
 from solder_vae.models.layers import convolution as kernels
-from solder_vae.models.layers.blocks import BicubicUpsample2x, bicubic_matrix
-from solder_vae.models.layers.forward import fast_forward
+from solder_vae.models.layers.blocks import BicubicUpsample2x, bicubic_matrix, conv_block
+from solder_vae.models.layers.forward import fast_forward, fast_heads
 from solder_vae.models.vae import BetaVAE
 
 CPU = torch.device("cpu")
@@ -158,17 +158,17 @@ def test_which_kernels_are_used_when(monkeypatch):
         return [len(calls[name]) for name in names]
 
     model(x)  # encoder with two heads, and decoder
-    assert counts() == [10, 3, 4, 3, 0]
+    assert counts() == [10, 3, 5, 3, 0]
     with torch.no_grad():
         model(x)  # statistics of the batch, but no gradients: not a case of any importance
     with torch.autocast("cpu", torch.bfloat16):
         model(x)  # no tiles: their differences need digits
-    assert counts() == [20, 6, 4, 6, 0]
+    assert counts() == [20, 6, 5, 6, 0]
     model.eval()(x)
-    assert counts() == [20, 6, 4, 6, 0]
+    assert counts() == [20, 6, 5, 6, 0]
     with torch.no_grad():
         model(x)
-        assert counts() == [20, 6, 4, 9, 13]
+        assert counts() == [20, 6, 5, 9, 13]
         model(x[:1])  # the wide layers are not worth folding for one image
     assert 13 < len(calls["fold_batch_norm"]) < 26
 
@@ -204,6 +204,16 @@ def test_what_the_kernels_are_not_made_for_is_called_as_it_is(layer, monkeypatch
     expected = nn.Sequential(*copy.deepcopy(layers))(x)
     assert torch.equal(fast_forward(layers, x), expected)
     assert not any(calls)
+
+
+def test_heads_that_are_no_blocks_are_called_as_they_are(monkeypatch):
+    calls = calls_of(monkeypatch, "batch_norm")
+    heads = [conv_block(4, 2), nn.Conv2d(4, 3, 1), conv_block(4, 1)]
+    x = torch.randn(2, 4, 8, 8)
+    expected = [head(x) for head in copy.deepcopy(heads)]
+    for ours, theirs in zip(fast_heads(heads, x), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert len(calls) == 2
 
 
 # the kernels alone ----------------------------------------------------------------------------------------------------
@@ -339,6 +349,7 @@ def test_one_value_has_no_variance():
 
 def test_the_cheaper_way_is_chosen():
     assert kernels.winograd_pays(256, 128, 8, 8)
+    assert kernels.winograd_pays(256, 20, 8, 8)
     assert not kernels.winograd_pays(256, 10, 8, 8)  # the transforms would outweigh the products
     assert not kernels.winograd_pays(256, 128, 10, 8)  # no whole tiles
     assert not kernels.winograd_pays(256, 128, 64, 64)
