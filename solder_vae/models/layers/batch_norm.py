@@ -51,21 +51,19 @@ class BatchNorm(torch.autograd.Function):
     """Batch norm of ``(N, C, L)`` by the statistics of each channel; also returns its mean and 1 / deviation."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Any:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Any:
         k = rows_at_once(x)
         if k == 1:
-            return aten.native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)
-        mean, variance = statistics(x, weight)
-        repeated = (part.repeat(k) for part in (weight, bias, mean, variance))
-        y = aten.native_batch_norm(joined(x, k), *repeated, False, 0.0, eps)[0]
-        return y.view(x.shape), mean, torch.rsqrt(variance + eps)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, weight, _, ctx.eps = inputs
-        _, mean, rstd = output
+            y, mean, rstd = aten.native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)
+        else:
+            mean, variance = statistics(x, weight)
+            rstd = torch.rsqrt(variance + eps)
+            repeated = (part.repeat(k) for part in (weight, bias, mean, variance))
+            y = aten.native_batch_norm(joined(x, k), *repeated, False, 0.0, eps)[0].view(x.shape)
         ctx.save_for_backward(x, weight, mean, rstd)
         ctx.mark_non_differentiable(mean, rstd)
+        ctx.eps = eps
+        return y, mean, rstd
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> Any:
@@ -107,14 +105,12 @@ class BatchNormBackward(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(gradient: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, eps: float) -> Any:
-        return native_backward(gradient, x, weight, mean, rstd, eps)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *tensors, ctx.eps = inputs
-        ctx.save_for_backward(*tensors, *output)
+    def forward(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, eps: float) -> Any:
+        output = native_backward(gradient, x, weight, mean, rstd, eps)
+        ctx.save_for_backward(gradient, x, weight, mean, rstd, *output)
         ctx.set_materialize_grads(False)
+        ctx.eps = eps
+        return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
