@@ -202,10 +202,15 @@ def import_package() -> dict[str, str]:
 def prepare() -> None:
     """Look at all that is installed, and read the configs, once for all forks."""
     import parsed_once  # not before: it imports Hydra
+    import pytorch_lightning
     import wandb
+    from lightning_utilities.core.imports import RequirementCache
 
     parsed_once.prepare()
     compose()
+    for requirement in vars(pytorch_lightning.utilities.imports).values():
+        if isinstance(requirement, RequirementCache):
+            bool(requirement)  # reads what is installed, and remembers it
     installed = list(wandb.util.working_set())
     wandb.util.working_set = lambda: iter(installed)
 
@@ -236,6 +241,7 @@ def rendered_once(render: Callable[[int], list]) -> Callable[[int], list]:
 def compose() -> None:
     """Compose each command's config, which fills more of the grammar's tables."""
     import hydra
+    from commands import TINY
 
     from solder_vae.training import schema
     from solder_vae.utils.cli import CONF
@@ -244,6 +250,7 @@ def compose() -> None:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         for name in ("train", "audit", "reproduce"):
             hydra.compose(name, ["seed=1", "data.image_size=16", "hydra.run.dir='a,b'"], return_hydra_config=True)
+        hydra.compose("train", [*TINY, "model=cae", "score=recon", "pictures=false", "hydra.run.dir=a/b-1_c.0"])
 
 
 def main() -> None:
