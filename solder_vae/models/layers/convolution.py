@@ -156,10 +156,12 @@ class TileProducts(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         tiles, kernels = ctx.saved_tensors
         for_tiles, for_kernels = ctx.needs_input_grad
-        return (
-            TileProducts.apply(gradient, kernels.mT) if for_tiles else None,  # type: ignore[no-untyped-call]
-            KernelGradient.apply(tiles, gradient) if for_kernels else None,  # type: ignore[no-untyped-call]
-        )
+        kernel_gradient = None
+        if for_kernels and kernels.stride(-1) == 1:
+            kernel_gradient = KernelGradient.apply(tiles, gradient)  # type: ignore[no-untyped-call]
+        elif for_kernels:  # in the memory order of the kernels: another is summed and copied ten times as slowly
+            kernel_gradient = KernelGradient.apply(gradient, tiles).mT  # type: ignore[no-untyped-call]
+        return TileProducts.apply(gradient, kernels.mT) if for_tiles else None, kernel_gradient  # type: ignore[no-untyped-call]
 
 
 class KernelGradient(torch.autograd.Function):
