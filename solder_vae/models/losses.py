@@ -29,7 +29,7 @@ def squared_error(x: Tensor, recon: Tensor) -> Tensor:
     Returns:
         ``(B,)``, 0 or greater.
     """
-    # A sum passes its gradient on in the memory order of the images; that of a mean would be copied to another and back.
+    # A sum passes its gradient on in the memory order of the images; that of a mean would be copied, there and back.
     return (recon - x).square().sum((1, 2, 3)) / x.shape[1:].numel()
 
 
