@@ -13,6 +13,7 @@ unit-variance Gaussian: the decoder's likelihood is a Gaussian of variance 1/2, 
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 
 import numpy as np
 import torch
@@ -66,10 +67,12 @@ def reparameterize(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
     return mu + torch.exp(0.5 * logvar) * noise
 
 
+@cache  # an exporter that traces a score cannot write a generator's draws, but numbers that are there already
 def latent_noise(shape: torch.Size, draws: int, device: torch.device) -> Tensor:
     """Standard normal noise ``(draws, 1, *shape)``, the same at every call."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn((draws, 1, *shape), generator=generator).to(device)
+    with torch.inference_mode(False):
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn((draws, 1, *shape), generator=generator).to(device)
 
 
 def image_noise(images: Tensor, shape: torch.Size, draws: int) -> Tensor:

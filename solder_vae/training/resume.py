@@ -83,6 +83,9 @@ def check_resumable(path: str | Path, model: Detector, max_epochs: int | None) -
     then = {**{key: value for key, value in arguments(type(model)).items() if key in now}, **then}
     for key in ("optimizer", "scheduler"):
         now[key] = now.get(key) if key in checkpoint["hyper_parameters"] else then.get(key)
+    if not now.get("alpha"):  # then nothing reads how often the constraint is trained
+        then.pop("constraint_every", None)
+        now.pop("constraint_every", None)
     changed = [
         f"{key} was {then.get(key)}, now {now.get(key)}" for key in sorted(then | now) if then.get(key) != now.get(key)
     ]

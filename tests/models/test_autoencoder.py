@@ -246,6 +246,12 @@ def test_checkpoints_of_other_models_or_settings_are_refused(tmp_path):
         check_resumable(path, CAE(), max_epochs=5)
     with pytest.raises(UserError, match="beta was 3, now 4"):
         check_resumable(path, BetaVAE(beta=4), max_epochs=5)
+    check_resumable(path, BetaVAE(beta=3, constraint_every=4), max_epochs=5)  # without a constraint nothing reads it
+    content = torch.load(path, weights_only=True)
+    content["hyper_parameters"]["alpha"] = 0.03
+    torch.save(content, path)
+    with pytest.raises(UserError, match="constraint_every was 1, now 4"):
+        check_resumable(path, BetaVAE(beta=3, alpha=0.03, constraint_every=4), max_epochs=5)
     with pytest.raises(UserError, match="No checkpoint at"):
         read_checkpoint(tmp_path / "absent.ckpt")
     cut = tmp_path / "cut.ckpt"

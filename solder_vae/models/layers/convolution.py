@@ -9,7 +9,7 @@ take plain tensors and return them as ``(B, C, H, W)``, in any memory order.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
 from typing import Any
 
@@ -255,24 +255,24 @@ class BandProduct(torch.autograd.Function):
         return BandProduct.apply(gradient, back, there), None, None  # type: ignore[no-untyped-call]
 
 
-@cache
+@lru_cache(maxsize=64)
 def line_bands(columns: Tensor, channels: int, dtype: torch.dtype) -> tuple[Bands, Bands]:
     """:func:`interpolated_conv3x3`'s last product as one of whole lines ``(w * 3 * O)``: its bands, there and back."""
-    width, small_width = columns.shape
-    identity = torch.eye(channels, device=columns.device, dtype=columns.dtype)
-    matrix = torch.einsum("tak,op->ktoap", shifts(columns), identity)
-    matrix = matrix.reshape(small_width * 3 * channels, width * channels).to(dtype)
-    return bands_of(matrix, 16 * channels), bands_of(matrix.T, 24 * channels)
+    matrix = shifts(columns).permute(2, 0, 1).flatten(0, 1).to(dtype)  # of one channel: (w * 3, W)
+    return bands_of(matrix, 16, channels), bands_of(matrix.T, 24, channels)
 
 
-def bands_of(matrix: Tensor, width: int) -> Bands:
-    """So many columns of a matrix at a time, with the rows in which they are not 0."""
+def bands_of(matrix: Tensor, width: int, channels: int) -> Bands:
+    """So many columns of a matrix at a time, with the rows in which they are not 0; each entry for all channels."""
+    identity = torch.eye(channels, device=matrix.device, dtype=matrix.dtype)
     found = []
     for start in range(0, matrix.shape[1], width):
-        columns = slice(start, min(start + width, matrix.shape[1]))
-        used = matrix[:, columns].any(1).nonzero()
-        rows = slice(int(used.min()), int(used.max()) + 1)
-        found.append((rows, columns, matrix[rows, columns].contiguous()))
+        block = matrix[:, start : start + width]
+        used = block.any(1).nonzero()
+        first, end = int(used.min()), int(used.max()) + 1
+        rows = slice(first * channels, end * channels)
+        columns = slice(start * channels, (start + block.shape[1]) * channels)
+        found.append((rows, columns, torch.kron(block[first:end].contiguous(), identity)))
     return found
 
 

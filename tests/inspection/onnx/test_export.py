@@ -224,10 +224,14 @@ def check_letterbox(path: Path, inspector: Inspector):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "score", "view", "crop"), [(*KINDS[2], CONTROLLED, LETTERBOX), (*KINDS[3], PLAIN, SQUARE)]
+    ("model", "score", "view", "crop", "options"),
+    [
+        (*KINDS[2], CONTROLLED, LETTERBOX, {"latent": "sample", "draws": 2}),
+        (*KINDS[3], PLAIN, SQUARE, {}),
+    ],
 )  # the other models' graphs are parts of these; how ONNX Runtime makes a letterbox in the plain view: see above
-def test_command(tmp_path, model, score, view, crop):
-    path, _ = write_checkpoint(tmp_path / "best.ckpt", model, score)
+def test_command(tmp_path, model, score, view, crop, options):
+    path, _ = write_checkpoint(tmp_path / "best.ckpt", model, score, **options)
     content = torch.load(path, weights_only=True)
     content["preprocessing"] |= {"view": view, "crop": crop}
     torch.save(content, path)
