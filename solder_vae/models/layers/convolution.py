@@ -242,7 +242,7 @@ class BandProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, there: Bands, back: Bands) -> Tensor:
-        """By the :func:`bands` of the matrix and, for the backward pass, of its transpose."""
+        """By :func:`bands_of` the matrix and, for the backward pass, of its transpose."""
         ctx.bands = there, back
         y = x.new_empty(len(x), there[-1][1].stop)
         for rows, columns, block in there:
