@@ -202,14 +202,13 @@ def import_package() -> dict[str, str]:
 def prepare() -> None:
     """Look at all that is installed, and read the configs, once for all forks."""
     import parsed_once  # not before: it imports Hydra
-    import pytorch_lightning
     import wandb
-    from lightning_utilities.core.imports import RequirementCache
+    from pytorch_lightning.utilities import imports
 
     parsed_once.prepare()
     compose()
-    for requirement in vars(pytorch_lightning.utilities.imports).values():
-        if isinstance(requirement, RequirementCache):
+    for requirement in vars(imports).values():
+        if isinstance(requirement, imports.RequirementCache):
             bool(requirement)  # reads what is installed, and remembers it
     installed = list(wandb.util.working_set())
     wandb.util.working_set = lambda: iter(installed)
