@@ -228,22 +228,22 @@ def interpolated_conv3x3(x: Tensor, weight: Tensor, rows: Tensor, columns: Tenso
     y = y.reshape(batch, -1, y.shape[-1])[:, :height].reshape(batch * height, small_width * 3, channels_out)
     if channels_out < 8:
         # Products with so few columns crawl. Those of whole lines are faster, though they multiply many zeros.
-        y = BandProduct.apply(y.flatten(1), *line_bands(columns, channels_out, y.dtype))  # type: ignore[no-untyped-call]
+        y = BandProduct.apply(y.flatten(1), *line_blocks(columns, channels_out, y.dtype))  # type: ignore[no-untyped-call]
     else:
         y = interpolate(shifts(columns).permute(1, 2, 0).reshape(width, -1), y, 3)  # by a matrix (W, w * 3)
     return y.reshape(batch, height, width, channels_out).permute(0, 3, 1, 2)
 
 
-Bands = Sequence[tuple[slice, slice, Tensor]]  # of a matrix: rows, columns, and the block that they share
+Blocks = Sequence[tuple[slice, slice, Tensor]]  # of a matrix: rows, columns, and the block that they share
 
 
 class BandProduct(torch.autograd.Function):
     """``x @ matrix`` for a constant matrix that is 0 far from its diagonal: only blocks about it are multiplied."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Bands, back: Bands) -> Tensor:
-        """By :func:`bands_of` the matrix and, for the backward pass, of its transpose."""
-        ctx.bands = there, back
+    def forward(ctx: Any, x: Tensor, there: Blocks, back: Blocks) -> Tensor:
+        """By :func:`blocks_of` the matrix and, for the backward pass, of its transpose."""
+        ctx.blocks = there, back
         y = x.new_empty(len(x), there[-1][1].stop)
         for rows, columns, block in there:
             torch.mm(x[:, rows], block, out=y[:, columns])
@@ -251,18 +251,18 @@ class BandProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        there, back = ctx.bands
+        there, back = ctx.blocks
         return BandProduct.apply(gradient, back, there), None, None  # type: ignore[no-untyped-call]
 
 
 @lru_cache(maxsize=64)
-def line_bands(columns: Tensor, channels: int, dtype: torch.dtype) -> tuple[Bands, Bands]:
-    """:func:`interpolated_conv3x3`'s last product as one of whole lines ``(w * 3 * O)``: its bands, there and back."""
+def line_blocks(columns: Tensor, channels: int, dtype: torch.dtype) -> tuple[Blocks, Blocks]:
+    """:func:`interpolated_conv3x3`'s last product as one of whole lines ``(w * 3 * O)``: its blocks, there and back."""
     matrix = shifts(columns).permute(2, 0, 1).flatten(0, 1).to(dtype)  # of one channel: (w * 3, W)
-    return bands_of(matrix, 16, channels), bands_of(matrix.T, 24, channels)
+    return blocks_of(matrix, 16, channels), blocks_of(matrix.T, 24, channels)
 
 
-def bands_of(matrix: Tensor, width: int, channels: int) -> Bands:
+def blocks_of(matrix: Tensor, width: int, channels: int) -> Blocks:
     """So many columns of a matrix at a time, with the rows in which they are not 0; each entry for all channels."""
     identity = torch.eye(channels, device=matrix.device, dtype=matrix.dtype)
     found = []
