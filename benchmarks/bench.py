@@ -97,12 +97,17 @@ def bare_step(
     return step
 
 
-def training_pair(alpha: float, precision: str = "auto", x: Tensor | None = None) -> Pair:
-    """Steps on the batch ``x``, where it lies; on the CPU by default."""
+def training_pair(
+    alpha: float,
+    precision: str = "auto",
+    x: Tensor | None = None,
+    optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+) -> Pair:
+    """Steps on the batch ``x``, where it lies, on the CPU by default; ours by ``optimizer``, or Adam."""
     x = to_tensor(random_images(BATCH)) if x is None else x
     model = trained_model(alpha).to(x.device)
     network = published.published_twin(model)
-    optimizer = torch.optim.Adam(network.parameters(), 1e-4, weight_decay=1e-4)
+    theirs = torch.optim.Adam(network.parameters(), 1e-4, weight_decay=1e-4)
     means = [published.flipped(mean).contiguous() for mean in model.reference.means]
     contiguous = x.contiguous()
     latent = model.noise(x, TRAINING, 0).shape
@@ -110,13 +115,13 @@ def training_pair(alpha: float, precision: str = "auto", x: Tensor | None = None
     def as_published() -> None:
         noise = torch.randn(latent, device=x.device)
         objective = published.objective(network, contiguous, noise, model.beta, alpha, means)
-        optimizer.zero_grad()
+        theirs.zero_grad()
         objective.backward()
         for mean, weight in zip(means, network.decoder_weights(), strict=True):
             mean += (weight.grad - mean) / 1000
-        optimizer.step()
+        theirs.step()
 
-    step = bare_step(model, precision)
+    step = bare_step(model, precision, optimizer(model.parameters()) if optimizer else None)
     return as_published, lambda: step(x)
 
 

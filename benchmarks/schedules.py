@@ -1,12 +1,13 @@
 """``python -m benchmarks.schedules``: how many epochs a schedule needs for the validation loss of Table I's 100.
 
-Bare steps on the embedded data set, without Lightning: ``paper`` are Table I's runs, ``search`` those that the default
-was chosen by, ``chosen`` those of the default, ``constraint`` longer and steeper ones with the gradient constraint,
-``lazy`` those that have it in few steps; all by the loss on validation normals. AUROCs of the test set are noted beside
+Bare steps on the embedded data set, without Lightning: ``paper`` are Table I's runs; ``search`` those that the default
+with Adam was chosen by, ``adam`` those of that default, ``constraint`` longer and steeper ones with the gradient
+constraint; ``muon`` those that the default was chosen by, ``chosen`` those of the default, ``lazy`` those that have the
+constraint in few steps; all by the loss on validation normals. AUROCs of the test set are noted beside
 it and decide nothing. Several processes share a plan (``--processes``). Each finished run is a line of
 ``benchmarks/schedules.jsonl``, and not done again.
 
-    python -m benchmarks.schedules paper search chosen --device cuda --processes 12
+    python -m benchmarks.schedules paper search adam muon chosen --device cuda --processes 12
     python -m benchmarks.schedules draw                 # the table and benchmarks/schedules.png, from what is there
 
 ``draw`` measures the steps of the published network and of ours on this machine's CPU, in turns, for the time axis.
@@ -23,6 +24,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from benchmarks.bench import BATCH, bare_step, random_images, training_pair
 from solder_vae.data.synthetic.source import SyntheticSource
 from solder_vae.data.transforms import to_tensor
 from solder_vae.models.autoencoder import CAE, VALIDATION, Autoencoder
+from solder_vae.models.muon import Muon
 from solder_vae.models.precision import FULL
 from solder_vae.models.vae import BetaVAE
 from solder_vae.utils.files import file_lock
@@ -61,16 +64,18 @@ class Run:
     rise: float = 0.3  # of one_cycle: the share of the steps in which the rate rises
     momentum: bool = True  # ... and whether beta1 falls and rises against it
     constraint_every: int = 1  # steps
+    optimizer: str = "adam"  # or muon
 
 
 def chosen(model: str, **others: Any) -> Run:
     """The default run."""
+    muon = {"optimizer": "muon", "lr": 0.1, "betas": (0.9, 0.95), "weight_decay": 0.0}
+    return Run(model, **{"epochs": 8, "batch": 32, "schedule": "one_cycle", **muon, **others})
+
+
+def with_adam(model: str, **others: Any) -> Run:
+    """The default run with Adam, as it was."""
     return Run(model, **{"epochs": 20, "batch": 32, "weight_decay": 1e-5, "schedule": "one_cycle", **others})
-
-
-def constrained(model: str) -> Run:
-    """A run with the gradient constraint, which needs more steps, and bears larger ones."""
-    return chosen(model, alpha=ALPHA, lr=2e-2, epochs=28 if model == "beta_vae" else 44)
 
 
 def plan(name: str) -> Iterator[Run]:
@@ -81,19 +86,37 @@ def plan(name: str) -> Iterator[Run]:
         yield from (Run(model, alpha=ALPHA) for model in ("cae", "beta_vae"))
     elif name == "chosen":
         for seed in range(5):
-            yield from (chosen(model, seed=seed) for model in ("cae", "vae", "beta_vae"))
-        yield from (chosen(model, alpha=ALPHA) for model in ("cae", "beta_vae"))
-    elif name == "constraint":
-        yield from (constrained(model) for model in ("beta_vae", "cae"))
-        yield from (chosen(model, alpha=ALPHA, lr=2e-2) for model in ("beta_vae", "cae"))
-    elif name == "lazy":
-        yield chosen("beta_vae", alpha=ALPHA, constraint_every=8)
+            yield from (chosen(model, seed=seed) for model in ("beta_vae", "cae", "vae"))
+        yield from (chosen(model, alpha=ALPHA) for model in ("beta_vae", "cae"))
+    elif name == "muon":
+        for epochs, lr, second in (
+            (10, 0.1, 0.99),
+            (8, 0.06, 0.95),
+            (8, 0.1, 0.95),
+            (6, 0.1, 0.95),
+            (6, 0.2, 0.95),
+            (6, 0.1, 0.9),
+            (5, 0.1, 0.9),
+        ):
+            tried = {"epochs": epochs, "lr": lr, "betas": (0.9, second)}
+            yield from (chosen(model, **tried) for model in ("beta_vae", "cae"))
+    elif name == "adam":
         for seed in range(5):
-            yield from (chosen("beta_vae", alpha=ALPHA, seed=seed, constraint_every=every) for every in (4, 1))
+            yield from (with_adam(model, seed=seed) for model in ("cae", "vae", "beta_vae"))
+        yield from (with_adam(model, alpha=ALPHA) for model in ("cae", "beta_vae"))
+    elif name == "constraint":
+        yield with_adam("beta_vae", alpha=ALPHA, lr=2e-2, epochs=28)
+        yield with_adam("cae", alpha=ALPHA, lr=2e-2, epochs=44)
+        yield from (with_adam(model, alpha=ALPHA, lr=2e-2) for model in ("beta_vae", "cae"))
+    elif name == "lazy":
+        yield with_adam("beta_vae", alpha=ALPHA, constraint_every=8)
+        for run in (with_adam, chosen):
+            for seed in range(5):
+                yield from (run("beta_vae", alpha=ALPHA, seed=seed, constraint_every=every) for every in (4, 1))
     elif name == "search":
         for model in ("cae", "beta_vae"):
             yield Run(model, epochs=20, lr=1e-3)  # the former default
-            one = replace(chosen(model), weight_decay=1e-4)
+            one = replace(with_adam(model), weight_decay=1e-4)
             for batch, epochs, rates in ((64, (6, 10, 16), (3e-3, 1e-2, 3e-2)), (32, (6, 10, 14, 20), (1e-2, 2e-2))):
                 for count in epochs:
                     yield from (replace(one, batch=batch, epochs=count, lr=lr) for lr in rates)
@@ -105,7 +128,7 @@ def plan(name: str) -> Iterator[Run]:
             yield from (replace(quick, rise=rise) for rise in (0.1, 0.45))
             yield replace(quick, momentum=False)
     else:
-        raise SystemExit(f"{name} is no plan: use paper, search, chosen, constraint or lazy.")
+        raise SystemExit(f"{name} is no plan: use paper, search, adam, constraint, muon, chosen or lazy.")
 
 
 def load(seed: int, device: str) -> tuple[dict[str, Tensor], Tensor]:
@@ -125,7 +148,9 @@ def train(run: Run, images: dict[str, Tensor], labels: Tensor, until: float) -> 
         CAE(**options) if run.model == "cae" else BetaVAE(beta=3.0 if run.model == "beta_vae" else 1.0, **options)
     )
     model.to(device)
-    optimizer = torch.optim.Adam(model.parameters(), run.lr, run.betas, weight_decay=run.weight_decay, fused=True)
+    adam = partial(torch.optim.Adam, fused=True)
+    kind: Any = Muon if run.optimizer == "muon" else adam
+    optimizer = kind(model.parameters(), run.lr, betas=run.betas, weight_decay=run.weight_decay)
     steps = math.ceil(IMAGES / run.batch) * run.epochs
     shape = {"pct_start": run.rise, "cycle_momentum": run.momentum}
     one_cycle = OneCycleLR(optimizer, run.lr, steps, **shape) if run.schedule == "one_cycle" else None
@@ -227,7 +252,7 @@ def step_seconds(alpha: float, batch: int, repetitions: int = 21) -> tuple[float
     """A step of the published network in batches of 64 and one of ours, by the processor time of one thread."""
     torch.set_num_threads(1)
     as_published, _ = training_pair(alpha)
-    _, ours = training_pair(alpha, "auto", to_tensor(random_images(batch)))
+    _, ours = training_pair(alpha, "auto", to_tensor(random_images(batch)), Muon)
     taken: tuple[list[float], list[float]] = ([], [])
     for _ in range(repetitions + 1):
         for step, times in zip((as_published, ours), taken, strict=True):
@@ -246,7 +271,7 @@ def draw() -> None:
 
     results = {settings(run): run for run in done()}
     wanted = [
-        (model, alpha, Run(model, alpha=alpha), constrained(model) if alpha else chosen(model))
+        (model, alpha, Run(model, alpha=alpha), chosen(model, alpha=alpha))
         for alpha in (0.0, ALPHA)
         for model in ("cae", "vae", "beta_vae")
     ]
@@ -283,7 +308,7 @@ def draw() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("plans", nargs="+", help="paper, search, chosen, constraint, lazy; or draw")
+    parser.add_argument("plans", nargs="+", help="paper, search, adam, constraint, muon, chosen, lazy; or draw")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--share", type=int, help="do this share alone, of as many as there are processes")

@@ -26,7 +26,7 @@ class AnnealedVAE(BetaVAE, name="annealed_vae"):
 
     rules: ClassVar[Rules] = ANNEALED_VAE
 
-    def __init__(self, beta: float = 30.0, capacity: float = 25.0, capacity_steps: int = 1000, **others: Any) -> None:
+    def __init__(self, beta: float = 30.0, capacity: float = 25.0, capacity_steps: int = 400, **others: Any) -> None:
         super().__init__(beta, **others)
         self.capacity, self.capacity_steps = capacity, capacity_steps
 

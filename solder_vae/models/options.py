@@ -68,9 +68,9 @@ def _part(key: str, value: Any, others: Rules = MappingProxyType({})) -> None:
     if not isinstance(value, Mapping):
         raise UserError(f"{key}={value} does not fit: use a _target_ and its arguments, or null.")
     target = str(value.get("_target_"))
-    if target in OF_TORCH:
-        check_known_keys(key, value, {*OF_TORCH[target], *others}, target)
-    check_options({**OF_TORCH.get(target, {}), **others}, value, key)
+    if target in OF_OPTIMIZATION:
+        check_known_keys(key, value, {*OF_OPTIMIZATION[target], *others}, target)
+    check_options({**OF_OPTIMIZATION.get(target, {}), **others}, value, key)
 
 
 def _schedule(key: str, value: Any) -> None:
@@ -124,6 +124,11 @@ def _decays(key: str, values: Any) -> None:
     fits = isinstance(values, Sequence) and len(values) == 2 and all(map(is_number, values))
     if not fits or max(values) >= 1:
         raise UserError(f"{key}={values} does not fit: use two numbers, each 0 or more and below 1.")
+
+
+def _decay(key: str, value: Any) -> None:
+    if not is_number(value) or value >= 1:
+        raise UserError(f"{key}={value} does not fit: use a number from 0 to below 1.")
 
 
 def _several_scores(key: str, value: Any) -> None:
@@ -192,9 +197,14 @@ ADAM: Rules = {
 }
 #: All arguments of the optimizers and schedules in ``conf/`` but what the run itself gives them. Any other class tells
 #: itself what it takes, once torch is imported.
-OF_TORCH: Mapping[str, Rules] = {
+OF_OPTIMIZATION: Mapping[str, Rules] = {
     "torch.optim.Adam": {**ADAM, "decoupled_weight_decay": check_flag},
     "torch.optim.AdamW": ADAM,
+    "solder_vae.models.muon.Muon": {
+        **dict.fromkeys(("lr", "weight_decay", "eps"), check_number),
+        "momentum": _decay,
+        "betas": _decays,
+    },
     "torch.optim.lr_scheduler.OneCycleLR": {
         **dict.fromkeys(("max_lr", "div_factor", "final_div_factor"), _positive),
         **dict.fromkeys(("pct_start", "base_momentum", "max_momentum"), _factor),

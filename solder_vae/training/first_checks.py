@@ -33,7 +33,7 @@ from solder_vae.models.options import (
 )
 from solder_vae.models.precision import check_precision
 from solder_vae.models.scores import paper_scores
-from solder_vae.training.schema import CRITERIA, EPOCHS, PSEUDO_DEFECT_AUROC, TrainerOptions
+from solder_vae.training.schema import CRITERIA, PSEUDO_DEFECT_AUROC, TrainerOptions
 from solder_vae.utils.checks import check_choice, check_flag, check_number, check_whole_number
 from solder_vae.utils.config import build
 from solder_vae.utils.errors import UserError
@@ -67,7 +67,6 @@ def _duration(key: str, value: Any) -> None:
 
 #: What Lightning's Trainer takes of a run beside ``conf/trainer``; its other arguments the run gives it itself.
 OF_TRAINER: Rules = {
-    "min_epochs": or_null(whole_number),
     "max_time": or_null(_duration),
     **dict.fromkeys(("limit_train_batches", "limit_val_batches"), or_null(_share)),  # 0: no epoch would be the best
     "check_val_every_n_epoch": count,
@@ -129,7 +128,7 @@ def check_model(config: DictConfig) -> None:
     if rules is not None:
         check_known_keys("score", score, {*rules, *SHARED_SCORE_KEYS}, f"score={score['name']}")
     check_options({**EVERY_SCORE, **(rules or {})}, score, "score")
-    if "lr" not in model and (given := {"optimizer", "scheduler"} & {*model}):
+    if "alpha" not in model and (given := {"optimizer", "scheduler"} & {*model}):
         raise UserError(f"This model is not trained, so it takes no {' and no '.join(sorted(given))}: leave that out.")
     kind = OF_MODELS.get(own_class(model["_target_"]))
     if kind is None:
@@ -210,6 +209,7 @@ def check_trainer(config: DictConfig) -> None:
     options = config.trainer
     if options.max_epochs is not None:
         check_whole_number("trainer.max_epochs", options.max_epochs, 1)
+    check_whole_number("trainer.min_epochs", options.min_epochs, 1)
     check_whole_number("trainer.min_steps", options.min_steps, 0)
     clip = options.gradient_clip_val
     if clip is not None and not 0 < clip < float("inf"):
@@ -224,7 +224,7 @@ def check_trainer(config: DictConfig) -> None:
         known = {"accumulate_grad_batches", *OF_TRAINER, *(field.name for field in fields(TrainerOptions))}
         check_known_keys("trainer", options, known, "a run")
         check_options(OF_TRAINER, plain(options), "trainer")
-        every, epochs = options.get("check_val_every_n_epoch", 1), options.max_epochs or EPOCHS
+        every, epochs = options.get("check_val_every_n_epoch", 1), options.max_epochs or options.min_epochs
         if every > epochs:
             raise UserError(
                 f"trainer.check_val_every_n_epoch={every} does not fit trainer.max_epochs={epochs}: "

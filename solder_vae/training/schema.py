@@ -20,9 +20,6 @@ Group = dict[str, Any]
 VALIDATION_LOSS, PSEUDO_DEFECT_AUROC = CRITERIA = ("val/loss", "val/pseudo_defect_auroc")
 """What a run may return to a sweeper."""
 
-EPOCHS = 20
-"""Of a run whose ``trainer.max_epochs`` is null, unless ``trainer.min_steps`` needs more."""
-
 
 @dataclass
 class TrainerOptions:
@@ -30,6 +27,7 @@ class TrainerOptions:
 
     _target_: str = MISSING
     max_epochs: int | None = MISSING
+    min_epochs: int = MISSING
     min_steps: int = MISSING
     accelerator: str = MISSING
     strategy: str = MISSING

@@ -19,7 +19,6 @@ from solder_vae.data.datamodule import SolderDataModule, images_dealt
 from solder_vae.models.steps import TrainingModule
 from solder_vae.training.callbacks import EpochLog, StopOnNaN, TrainingBar, checkpoints, plain_fit_errors
 from solder_vae.training.first_checks import check_trainer
-from solder_vae.training.schema import EPOCHS
 from solder_vae.utils.config import build
 from solder_vae.utils.errors import UserError
 
@@ -83,14 +82,13 @@ def make_trainer(config: DictConfig, directory: Path, **options: Any) -> pl.Trai
     Raises:
         UserError: an option does not fit.
     """
-    epochs = EPOCHS if config.trainer.max_epochs is None else config.trainer.max_epochs
     check_trainer(config)
     others = config.trainer.copy()
     for key in OWN_KEYS:
         del others[key]
     trainer: pl.Trainer = build(
         others,
-        max_epochs=epochs,
+        max_epochs=config.trainer.max_epochs or config.trainer.min_epochs,
         default_root_dir=directory,
         use_distributed_sampler=False,  # the data module shares the images out
         inference_mode=False,  # GradCon needs gradients when testing, too
@@ -107,7 +105,8 @@ def make_trainer(config: DictConfig, directory: Path, **options: Any) -> pl.Trai
 def with_epochs(config: DictConfig, images: int) -> DictConfig:
     """The config with the number of epochs that its run has.
 
-    ``trainer.max_epochs`` is that number, or null: then it is 20, or as many as ``trainer.min_steps`` needs. What a
+    ``trainer.max_epochs`` is that number, or null: then it is ``trainer.min_epochs``, or as
+    many as ``trainer.min_steps`` needs. What a
     network has learnt depends on its steps, and an epoch of few images has few of them.
 
     Args:
@@ -117,9 +116,10 @@ def with_epochs(config: DictConfig, images: int) -> DictConfig:
     if config.trainer.max_epochs is not None:
         return config
     steps = steps_per_epoch(images, config.data.batch_size, config.trainer.devices)
+    least = config.trainer.min_epochs
     told = config.copy()
-    told.trainer.max_epochs = max(EPOCHS, math.ceil(config.trainer.min_steps / steps))
-    if told.trainer.max_epochs > EPOCHS:
+    told.trainer.max_epochs = max(least, math.ceil(config.trainer.min_steps / steps))
+    if told.trainer.max_epochs > least:
         log.info(
             "%d epochs of %d steps, to have trainer.min_steps=%d.",
             told.trainer.max_epochs,

@@ -11,7 +11,7 @@ from documented import compose_command
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from solder_vae.models.options import OF_TORCH
+from solder_vae.models.options import OF_OPTIMIZATION
 from solder_vae.training.first_checks import OF_EARLY_STOPPING, OF_TRAINER, check_data, check_first
 from solder_vae.utils.errors import UserError
 
@@ -70,7 +70,7 @@ def added(config):
     yield from (f"trainer.{key}" for key in OF_TRAINER)
     for part in ("model.optimizer", "model.scheduler", "callbacks.early_stopping"):
         target = (OmegaConf.select(config, part) or {}).get("_target_")
-        rules = OF_EARLY_STOPPING if part.startswith("callbacks") else OF_TORCH.get(target, {})
+        rules = OF_EARLY_STOPPING if part.startswith("callbacks") else OF_OPTIMIZATION.get(target, {})
         yield from (f"{part}.{key}" for key in [*rules, "unknown"] if target)
 
 

@@ -15,8 +15,9 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.callbacks import EarlyStopping
 
+from solder_vae.models.muon import Muon
 from solder_vae.models.networks import Encoder
-from solder_vae.models.options import OF_TORCH
+from solder_vae.models.options import OF_OPTIMIZATION
 from solder_vae.models.precision import FULL
 from solder_vae.models.steps import TrainingModule, check_optimization
 from solder_vae.training.checks import check_examples
@@ -99,6 +100,7 @@ def refused(*overrides):
         (["model.lr='1e-3'"], "model.lr='1e-3' does not fit: use a number"),
         (["trainer.min_steps=-1"], "trainer.min_steps=-1 does not fit: use a whole number, 0 or more"),
         (["trainer.min_steps=null"], "trainer.min_steps=null does not fit"),
+        (["trainer.min_epochs=0"], "trainer.min_epochs=0 does not fit: use a whole number, 1 or more"),
         (["trainer.max_epochs=1.5"], "trainer.max_epochs=1.5 does not fit: use a whole number"),
         (["data.severity=3"], "data.severity=3 does not fit"),
         (["data.severity=[nan,1]"], r"data.severity=\[nan, 1\] does not fit"),
@@ -131,8 +133,12 @@ def test_what_cannot_be_right_is_refused(overrides, message):
         ("+data.trains=1", "'data.trains' is no option of solder_vae.data.synthetic.data.synthetic_data: did you mean"),
         ("trainer.max_epoch=3", "'trainer.max_epoch' is no option of a run: did you mean trainer.max_epochs?"),
         ("+trainer.deterministic=true", "'trainer.deterministic' is no option of a run: the keys are accelerator, "),
-        ("optimizer.lr=1", "The values of optimizer are keys of model.optimizer: write model.optimizer.KEY=VALUE."),
-        ("+model.optimizer.momentum=1", "'model.optimizer.momentum' is no option of torch.optim.Adam: the keys are"),
+        ("optimizer.lr=1", "The values of optimizer are keys of model: write model.KEY=VALUE."),
+        ("scheduler.interval=step", "The values of scheduler are keys of model.scheduler: write model.scheduler.KEY="),
+        (
+            "+model.optimizer.amsgrad=true",
+            "'model.optimizer.amsgrad' is no option of solder_vae.models.muon.Muon: the keys are",
+        ),
         ("model._target_=nix.Nix", "_target_: nix.Nix cannot be imported: No module named 'nix'."),
         ("model._target_=solder_vae.models.Nix", "_target_: solder_vae.models.Nix cannot be imported: "),
         ("data.root=x", "data.root is an option of data=folder: add that."),
@@ -156,8 +162,8 @@ def test_what_is_right_is_not_refused():
     for devices in (1, 2, 32):
         prepare("trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={devices}")
     prepare("+trainer.accumulate_grad_batches=1", "trainer.precision=bf16-mixed")
-    nulls = ("min_epochs", "max_time", "limit_val_batches", "gradient_clip_algorithm", "benchmark", "profiler")
-    prepare(*(f"+trainer.{key}=null" for key in nulls), "+trainer.check_val_every_n_epoch=20")
+    nulls = ("max_time", "limit_val_batches", "gradient_clip_algorithm", "benchmark", "profiler")
+    prepare(*(f"+trainer.{key}=null" for key in nulls), "+trainer.check_val_every_n_epoch=8")
     plateau = ("scheduler=plateau", "+model.scheduler.min_lr=[1e-6]", "+model.scheduler.mode=min")
     prepare(*plateau, "callbacks=early_stopping", "+callbacks.early_stopping.stopping_threshold=null")
 
@@ -181,6 +187,7 @@ OF_THE_RUN = {
     EarlyStopping: {"monitor"},
     torch.optim.Adam: {"params"},
     torch.optim.AdamW: {"params"},
+    Muon: {"params"},
     torch.optim.lr_scheduler.OneCycleLR: {"optimizer", "epochs", "steps_per_epoch", "last_epoch"},
     torch.optim.lr_scheduler.ReduceLROnPlateau: {"optimizer"},
 }  # fmt: skip
@@ -192,7 +199,7 @@ def test_every_argument_of_these_classes_has_its_rule(kind):
         pl.Trainer: {*OF_TRAINER, *(field.name for field in fields(TrainerOptions))},
         EarlyStopping: OF_EARLY_STOPPING,
     }
-    known = {*rules.get(kind, OF_TORCH.get(f"{kind.__module__.partition('.adam')[0]}.{kind.__name__}", ()))}
+    known = {*rules.get(kind, OF_OPTIMIZATION.get(f"{kind.__module__.partition('.adam')[0]}.{kind.__name__}", ()))}
     assert known - {"_target_"} | OF_THE_RUN[kind] == {*inspect.signature(kind).parameters}
 
 
@@ -214,7 +221,7 @@ def test_every_argument_of_these_classes_has_its_rule(kind):
         (["model.scheduler._target_='../x'"], r"model\.scheduler names \.\./x, which cannot be imported"),
         (["model.optimizer._target_=torch.optim.Nothing"], r"model\.optimizer names .* cannot be imported"),
         (
-            ["model.optimizer._target_=torch.optim.SGD", "+model.optimizer.momentum=-1"],
+            ["model.optimizer._target_=torch.optim.SGD", "model.optimizer.momentum=-1"],
             r"model\.optimizer \(torch\.optim\.SGD\) does not take what is given: Invalid momentum",
         ),
         (["scheduler=one_cycle", "model.scheduler.interval=steps"], "interval=steps is unknown: use epoch or step"),

@@ -125,7 +125,7 @@ def weights(path):
 @pytest.mark.measured
 def test_resume_ends_in_the_same_weights(tmp_path):
     """Also across a drop of the learning rate, which is due between the two parts."""
-    common = ("scheduler=plateau", "model.lr=0.02", "model.lr_patience=0", "logger.mode=disabled")
+    common = ("optimizer=adam", "scheduler=plateau", "model.lr=0.02", "model.lr_patience=0", "logger.mode=disabled")
     assert train(*common, "trainer.max_epochs=4", "hydra.run.dir=whole", cwd=tmp_path).returncode == 0
     assert train(*common, "trainer.max_epochs=2", "hydra.run.dir=part", cwd=tmp_path).returncode == 0
     resumed = train(*common, "trainer.max_epochs=4", "resume=part/last.ckpt", "hydra.run.dir=rest", cwd=tmp_path)

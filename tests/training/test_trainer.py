@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from solder_vae.data.datamodule import SolderDataModule
 from solder_vae.training.callbacks import plain_fit_errors
 from solder_vae.training.resume import check_epochs_left
-from solder_vae.training.trainer import EPOCHS, steps_per_epoch, with_epochs
+from solder_vae.training.trainer import steps_per_epoch, with_epochs
 from solder_vae.utils.errors import UserError
 
 
@@ -26,20 +26,23 @@ def config_of(*overrides):
 @pytest.mark.parametrize(
     ("images", "overrides", "epochs"),
     [
-        (2513, [], EPOCHS),  # the embedded set: 79 steps an epoch
-        (50_000, [], EPOCHS),
-        (556, [], 67),  # 18 steps an epoch: 1206
-        (2, [], 1200),
-        (33, [], 1200),  # the 33rd image alone makes no step
-        (34, [], 600),
-        (556, ["data.batch_size=16"], 35),
-        (556, ["trainer.min_steps=0"], EPOCHS),
+        (2513, [], 8),  # the embedded set: 79 steps an epoch
+        (50_000, [], 8),
+        (556, [], 34),  # 18 steps an epoch: 612
+        (2, [], 600),
+        (33, [], 600),  # the 33rd image alone makes no step
+        (34, [], 300),
+        (556, ["data.batch_size=16"], 18),
+        (556, ["trainer.min_steps=0"], 8),
+        (556, ["trainer.min_steps=0", "trainer.min_epochs=30"], 30),
         (556, ["trainer.min_steps=2000"], 112),
         (556, ["trainer.max_epochs=3"], 3),  # what is given is kept to
         (556, ["experiment=paper"], 100),
         (556, ["experiment=quick"], 5),
-        (556, ["experiment=table2"], 67),
-        (556, ["experiment=table3"], 67),
+        (2513, ["experiment=medium"], 20),
+        (556, ["experiment=medium"], 67),
+        (556, ["experiment=table2"], 34),
+        (556, ["experiment=table3"], 34),
     ],
 )
 def test_a_small_set_gets_as_many_steps_as_it_needs(images, overrides, epochs):

@@ -79,7 +79,7 @@ def test_curves_are_those_of_metrics_csv(history, job):
         for key, value in item.items()
         if key.startswith(("train/", "val/", "lr-"))
     ]
-    assert {key for key, *_ in written} >= {"train/loss", "val/loss", "val/recon", "val/kl", "lr-Adam"}
+    assert {key for key, *_ in written} >= {"train/loss", "val/loss", "val/recon", "val/kl", "lr-Muon"}
     assert sorted(logged) == [(key, step, pytest.approx(value, rel=1e-6)) for key, step, value in sorted(written)]
 
 
