@@ -300,7 +300,7 @@ def draw() -> None:
         taken = at_best * epochs[0], (reached or len(ours["curve"])) * epochs[1]
         print(
             f"{model:9} {alpha:5g} {theirs['best']:9.5f} {at_best:7} {ours['best']:9.5f} {reached or 'never':>7} "
-            f"{taken[0]:7.0f} {taken[1]:7.0f} {taken[0] / taken[1]:5.1f}x"
+            f"{taken[0]:7.0f} {taken[1]:7.0f}" + (f" {taken[0] / taken[1]:5.1f}x" if reached else "")
         )
     panels[0, -1].legend(frameon=False)
     figure.savefig(RESULTS.with_suffix(".png"), dpi=110)

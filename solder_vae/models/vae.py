@@ -23,7 +23,7 @@ from solder_vae.models.scores import POSTERIOR, Code
 from solder_vae.utils.distributed import all_reduce_sum, rank, world_size
 
 ACTIVE_VARIANCE = 0.01  # Burda et al., "Importance Weighted Autoencoders" (2016), section 5.2
-EARLY_STEPS = 1200
+EARLY_STEPS = 600
 """Training steps (the default run's) before which a collapse says more of the training's length than of beta."""
 
 COLLAPSED_BELOW = 0.05  # share of active units under which a posterior counts as collapsed

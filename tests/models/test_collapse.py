@@ -27,9 +27,9 @@ def test_beta_is_named_only_after_enough_steps(model, caplog):
     validate(model, 80, True)
     (early,) = caplog.messages
     assert "80 steps" not in early
-    assert "40 steps are few: train for 1200 or more" in early
+    assert "40 steps are few: train for 600 or more" in early
     assert "beta" not in early
-    validate(model, 1200, True)
+    validate(model, 600, True)
     validate(model, 840, True)
     assert len(caplog.messages) == 2
     assert "Lower beta (now 3)" in caplog.messages[1]

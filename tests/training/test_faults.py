@@ -180,19 +180,19 @@ def small_disk(folder, megabytes):
 
 
 @pytest.mark.parametrize(
-    ("megabytes", "logger"), [(5, "offline"), (8, "disabled")], ids=["first last.ckpt, W&B too", "third writing"]
+    ("megabytes", "logger"), [(4, "offline"), (6, "disabled")], ids=["first last.ckpt, W&B too", "third writing"]
 )
 def test_disk_full(megabytes, logger, whole, written, tmp_path):
-    """A real disk too small for the checkpoints, of which there are three of 3 MB while one is written."""
+    """A real disk too small for the checkpoints, of which there are three of 2.4 MB while one is written."""
     with small_disk(tmp_path, megabytes) as run:
         error = error_of(train(*COMMON, f"logger.mode={logger}", cwd=tmp_path))
-        fitting = 1 if megabytes == 5 else 2
+        fitting = 1 if megabytes == 4 else 2
         assert f"{written[fitting][0]} can't be written (No space left on device)" in error
         assert not list(run.glob(".*.tmp"))
         found = {path.name: read_checkpoint(path)["epoch"] for path in run.glob("*.ckpt")}
         assert found == dict(written[:fitting])
         subprocess.run(["mount", "-o", "remount,size=200m", str(run)], check=True)
-        if megabytes == 5:
+        if megabytes == 4:
             assert train(*COMMON, cwd=tmp_path).returncode == 0
         else:
             go_on(cwd=tmp_path)

@@ -170,8 +170,8 @@ def test_where_the_learning_rate_ends_with_the_run_its_curve_says_nothing_of_mor
     assert enough.sentences[1].startswith("Steps: enough by their number, 1200 steps (30 epochs). ")
     assert enough.numbers["verdict/val_loss_falling"] is None
     few = run(losses=losses[:10], commands=commands)
-    assert few.sentences[1] == "Steps: few, 400 steps (10 epochs); 1200 or more are usual."
-    assert few.steps[0].command == "python -m solder_vae.train model=cae trainer.max_epochs=30"
+    assert few.sentences[1] == "Steps: few, 400 steps (10 epochs); 600 or more are usual."
+    assert few.steps[0].command == "python -m solder_vae.train model=cae trainer.max_epochs=15"
 
 
 def test_commands_are_quoted_as_one_would_type_them():
@@ -189,4 +189,4 @@ def test_commands_are_quoted_as_one_would_type_them():
     assert "python -m solder_vae.audit --config-dir 'my conf' " in own.otherwise("recon", True)[-1].command
     assert own.onwards().command.endswith(" 'plugins=[mine,yours]'")
     stopping = RunCommands(given, "outputs/x", "sub", stopping=True)
-    assert "trainer.min_steps=0" in stopping.longer(4)  # otherwise early stopping would wait for 1200
+    assert "trainer.min_steps=0" in stopping.longer(4)  # otherwise early stopping would wait for 600
