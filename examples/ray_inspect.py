@@ -91,8 +91,8 @@ def run(arguments: list[str]) -> int:
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=options.workers),
     )
     with atomic_directory(out) as folder:
-        # Writing takes next to nothing, and the workers may have all the cores.
-        verdicts.write_parquet(str(folder.resolve()), ray_remote_args={"num_cpus": 0})
+        # Writing takes next to nothing: the workers may have all the cores, and one process writes all parts.
+        verdicts.write_parquet(str(folder.resolve()), ray_remote_args={"num_cpus": 0}, concurrency=1)
     labels = parquet.read_table(out, columns=["label"])["label"].value_counts().to_pylist()
     counts = ", ".join(f"{entry['counts']} {entry['values']}" for entry in labels)
     print(f"Of {len(files)} joints {counts}. The verdicts are in {out}.")

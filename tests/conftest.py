@@ -1,6 +1,7 @@
 """Shared by all tests: a small thread pool, no network, no writing outside the test's own folder."""
 
 import gc
+import itertools
 import logging
 import os
 from contextlib import nullcontext
@@ -35,6 +36,7 @@ def pytest_configure(config):
         parsed_once.share()
 
 
+COUNTED_EXAMPLES = 8
 # Whether this is the process in which coverage counts what runs on import, of all the package.
 FIRST = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
 
@@ -99,12 +101,16 @@ def pytest_runtest_protocol(item):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """What Hypothesis tries counts for coverage; how it makes it up is not traced: it takes three times as long so."""
+    """The first examples that Hypothesis tries count for coverage; how it makes them up is not traced.
+
+    That takes three times as long so, and the others run the same lines again.
+    """
     if not is_hypothesis_test(pyfuncitem.obj):
         return (yield)
     handle = pyfuncitem.obj.hypothesis
     with untraced() as traced, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(handle, "inner_test", traced(handle.inner_test))
+        inner, counted = handle.inner_test, itertools.repeat(traced(handle.inner_test), COUNTED_EXAMPLES)
+        patch.setattr(handle, "inner_test", lambda *args, **options: next(counted, inner)(*args, **options))
         return (yield)
 
 

@@ -76,7 +76,7 @@ class Autoencoder(GradCon, Detector):
         flips: average the blocks' features over an image and its three mirror images. A joint is as good in a mirror,
             so neighbours are found in every orientation that a part may be mounted in.
         fast: compute layers by the CPU kernels of :mod:`solder_vae.models.layers`; False for the plain layers.
-        lr: initial learning rate of the default optimizer, Adam.
+        lr: initial learning rate of the default optimizer, Adam (a run's is Muon: conf/optimizer/).
         weight_decay: its L2 penalty.
         lr_factor: factor of the learning rate when the validation loss stops falling ...
         lr_patience: ... for more than this many epochs.

@@ -16,13 +16,15 @@ RMS = 0.2  # about that of Adam's updates, so that learning rates mean the same 
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """Nearly the orthogonal matrix next to this one: the same singular vectors, and singular values of 0.7 to 1.2.
+    """Nearly the orthogonal matrix next to this one: the same singular vectors, singular values of 0.7 to 1.2.
+
+    Those far below the norm (a thousandth) are smaller still.
 
     Newton-Schulz: X <- a X + b (X X^T) X + c (X X^T)^2 X, five times, from X / ||X||. Each time X is multiplied by a
     polynomial of X X^T; so the polynomials are multiplied, which are small where X is wide, and X once by all of them.
 
     Args:
-        matrix: ``(rows, columns)``.
+        matrix: ``(rows, columns)``, real and dense, in single precision or double: half precision's products do not do.
 
     Returns:
         As large.
@@ -70,12 +72,12 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
     ) -> None:
-        if min(lr, weight_decay, eps) < 0:
-            raise ValueError("lr, weight_decay and eps must be 0 or more")
+        if not all(0 <= value < float("inf") for value in (lr, weight_decay, eps)):
+            raise ValueError("lr, weight_decay and eps must be finite, 0 or more")
         if not all(0 <= decay < 1 for decay in (momentum, *betas)):
             raise ValueError("momentum and betas must be from 0 to below 1")
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "betas": tuple(betas), "eps": eps}
-        super().__init__(params, defaults)
+        super().__init__(params, {**defaults, "fused": True})  # so a loaded state's steps are moved to the device, too
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -117,7 +119,7 @@ class Muon(torch.optim.Optimizer):
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
-            fused=True,
+            fused=group["fused"],
             amsgrad=False,
             beta1=first,
             beta2=second,

@@ -224,8 +224,8 @@ def check_trainer(config: DictConfig) -> None:
         known = {"accumulate_grad_batches", *OF_TRAINER, *(field.name for field in fields(TrainerOptions))}
         check_known_keys("trainer", options, known, "a run")
         check_options(OF_TRAINER, plain(options), "trainer")
-        every, epochs = options.get("check_val_every_n_epoch", 1), options.max_epochs or options.min_epochs
-        if every > epochs:
+        every, epochs = options.get("check_val_every_n_epoch", 1), options.max_epochs
+        if epochs is not None and every > epochs:
             raise UserError(
                 f"trainer.check_val_every_n_epoch={every} does not fit trainer.max_epochs={epochs}: "
                 "no epoch would be validated, and none the best."

@@ -55,8 +55,8 @@ class RunCommands:
     def longer(self, epochs: int) -> str:
         """The same training to so many epochs, gone on with where that can be."""
         more = [f"trainer.max_epochs={epochs}", *([] if self.rate_ends else [f"resume={self.directory}/last.ckpt"])]
-        # With a number of epochs, only a callback could end a run before a least number of steps.
-        idle = () if self.stopping else ("trainer.min_steps",)
+        # With a number of epochs, only a callback could end a run before a least number.
+        idle = () if self.stopping else ("trainer.min_epochs", "trainer.min_steps")
         return self._train([*_without(self.overrides, ("trainer.max_epochs", "resume", *idle)), *more])
 
     def otherwise(self, primary: str, trained: bool) -> list[Step]:

@@ -79,6 +79,8 @@ def check_resumable(path: str | Path, model: Detector, max_epochs: int | None) -
                 f"{best}, the best epoch so far of the run to resume, is missing: put it back, or start anew."
             )
     then, now = settings(checkpoint["hyper_parameters"]), dict(model.hparams)
+    if "optimizer" not in checkpoint["hyper_parameters"] and not trained_by_adam(now.get("optimizer")):
+        raise UserError(f"{path} is of an earlier version, which trained with Adam: resume it with optimizer=adam.")
     # Arguments that an earlier version lacked had the values of today's defaults; Adam and its schedule had no keys.
     then = {**{key: value for key, value in arguments(type(model)).items() if key in now}, **then}
     for key in ("optimizer", "scheduler"):
@@ -94,6 +96,11 @@ def check_resumable(path: str | Path, model: Detector, max_epochs: int | None) -
     if max_epochs is not None:
         check_epochs_left(path, checkpoint, max_epochs)
     return checkpoint
+
+
+def trained_by_adam(optimizer: Mapping[str, Any] | None) -> bool:
+    """Whether a model's ``optimizer`` is torch's Adam, which it is by default."""
+    return optimizer is None or optimizer["_target_"] == "torch.optim.Adam"
 
 
 def check_epochs_left(path: str | Path, checkpoint: Checkpoint, max_epochs: int) -> None:

@@ -106,6 +106,7 @@ def verdict_of(
     view: str,
     commands: RunCommands,
     known: int = 0,
+    usual_steps: int = EARLY_STEPS,
 ) -> Verdict:
     """Judge a tested run.
 
@@ -117,11 +118,12 @@ def verdict_of(
         view: of the images.
         commands: that go on from this run.
         known: how many defects were learnt from.
+        usual_steps: fewer are few.
     """
     seen = {name: scores for name, scores in trivial.items() if visible(name, view)}
     parts = [
         _result(evaluation),
-        *([_steps(losses, steps_per_epoch, commands)] if losses and steps_per_epoch else []),
+        *([_steps(losses, steps_per_epoch, commands, usual_steps)] if losses and steps_per_epoch else []),
         _against_trivial(evaluation, seen, commands, known, trained=steps_per_epoch is not None),
         _false_calls(evaluation),
     ]
@@ -166,7 +168,7 @@ def _result(evaluation: Evaluation) -> _Part:
     return _Part(f"{sentence}not above {of_all}. {why}{most}.", {})
 
 
-def _steps(losses: Sequence[float], steps_per_epoch: float, commands: RunCommands) -> _Part:
+def _steps(losses: Sequence[float], steps_per_epoch: float, commands: RunCommands, usual: int) -> _Part:
     """Whether the training was long enough."""
     found, epochs = trend(losses), len(losses)
     steps = round(epochs * steps_per_epoch)
@@ -178,10 +180,10 @@ def _steps(losses: Sequence[float], steps_per_epoch: float, commands: RunCommand
         "val_loss_falling": found.falling if found and not commands.rate_ends else None,
     }
     if commands.rate_ends:  # then the loss falls towards the end and stops there, however long the run is
-        if steps >= EARLY_STEPS:
+        if steps >= usual:
             return _Part(f"Steps: enough by their number, {done}. Only a longer run shows whether more help.", numbers)
-        longer = Step("train for longer", commands.longer(math.ceil(EARLY_STEPS / steps_per_epoch)))
-        return _Part(f"Steps: few, {done}; {EARLY_STEPS} or more are usual.", numbers, [longer])
+        longer = Step("train for longer", commands.longer(math.ceil(usual / steps_per_epoch)))
+        return _Part(f"Steps: few, {done}; {usual} or more are usual.", numbers, [longer])
     on = [Step("train on", commands.longer(2 * epochs))]
     if found is None:
         return _Part(f"Steps: after {done} it cannot be told whether the validation loss still falls.", numbers, on)

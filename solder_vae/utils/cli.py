@@ -181,11 +181,17 @@ def choices_with(key: str) -> list[str]:
     return [f"{group}={file.stem}" for file in files if re.search(rf"(?m)^{re.escape(name)}:", file.read_text("utf-8"))]
 
 
-def package_of(group: str) -> str | None:
-    """Where a group's values stand in a config, if not under its own name."""
-    files = sorted((CONF / group).glob("*.yaml"))
-    found = re.match(r"# @package (\w[\w.]*)", files[0].read_text("utf-8")) if files else None
-    return found[1] if found and found[1] != "_global_" else None
+def places_of(group: str) -> list[str]:
+    """Where a group's values stand in a config, if not under its own name, and not everywhere in it."""
+    from omegaconf import OmegaConf
+
+    places = set()
+    for file in (CONF / group).glob("*.yaml"):
+        text = file.read_text("utf-8")
+        if (package := re.match(r"# @package (\w[\w.]*)", text)) and package[1] != "_global_":
+            values: Any = OmegaConf.to_container(OmegaConf.create(text))
+            places |= {f"{package[1]}.{key}" if isinstance(values[key], dict) else package[1] for key in values}
+    return sorted(places)
 
 
 def mistake_of_schema(error: Exception) -> str | None:
@@ -200,11 +206,15 @@ def mistake_of_schema(error: Exception) -> str | None:
     if isinstance(refused, errors.ConfigKeyError | errors.ConfigAttributeError):
         if having := choices_with(refused.full_key):
             return f"{where}{refused.full_key} is an option of {' and '.join(having)}: add that."
-        if package := package_of(refused.full_key):
-            return f"{where}The values of {refused.full_key} are keys of {package}: write {package}.KEY=VALUE."
+        if places := places_of(refused.full_key):
+            there = " or ".join(f"{place}.KEY=VALUE" for place in places)
+            return f"{where}The values of {refused.full_key} are keys of {' and '.join(places)}: write {there}."
         return where + unknown_key(refused.full_key, [str(name) for name in refused.parent_node if name != "hydra"])
     if isinstance(refused, errors.InterpolationResolutionError):
-        return f"{refused.full_key} does not fit: {str(refused).splitlines()[0]}."
+        lacking = str(refused).splitlines()[0]
+        brought = any(f"'model.{key}'" in lacking for key in ("lr", "weight_decay"))
+        advice = " An optimizer's file sets it: see conf/optimizer/muon.yaml." if brought else ""
+        return f"{refused.full_key} does not fit: {lacking}.{advice}"
     if not isinstance(refused, errors.ValidationError | errors.ConfigTypeError):
         return None
     key = refused.full_key.partition("[")[0]  # of a list, not of its element

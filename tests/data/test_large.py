@@ -195,9 +195,9 @@ def test_very_many_images_train_and_score_in_bounded_memory(tmp_path):
     output, peak = with_peak(
         "train", "data=folder", "data.root=data", "data.image_size=32", "data.batch_size=128", "data.cache_mb=16",
         "data.fractions=[92,4,4]", "trainer.max_epochs=1", "+trainer.limit_train_batches=0.02", "model=cae",
-        "score=recon", "logger.mode=disabled", "hydra.run.dir=run", cwd=tmp_path,
+        "model.width=4", "score=recon", "logger.mode=disabled", "hydra.run.dir=run", cwd=tmp_path,
     )  # fmt: skip
-    assert peak < 705 + 0.0015 * MANY
+    assert peak < 685 + 0.0015 * MANY
     counts = re.findall(r"^(?:train|val|test) +(\d+) images", output, re.MULTILINE)
     assert sum(map(int, counts)) == MANY
     assert json.loads((tmp_path / "run/metrics.json").read_text())["test/n_abnormal"] == MANY // 50

@@ -252,6 +252,11 @@ def test_checkpoints_of_other_models_or_settings_are_refused(tmp_path):
     torch.save(content, path)
     with pytest.raises(UserError, match="constraint_every was 1, now 4"):
         check_resumable(path, BetaVAE(beta=3, alpha=0.03, constraint_every=4), max_epochs=5)
+    del content["hyper_parameters"]["optimizer"]
+    torch.save(content, path)
+    muon = {"_target_": "solder_vae.models.muon.Muon", "lr": 0.1}
+    with pytest.raises(UserError, match="resume it with optimizer=adam"):
+        check_resumable(path, BetaVAE(beta=3, alpha=0.03, optimizer=muon), max_epochs=5)
     with pytest.raises(UserError, match="No checkpoint at"):
         read_checkpoint(tmp_path / "absent.ckpt")
     cut = tmp_path / "cut.ckpt"

@@ -117,6 +117,19 @@ def test_a_state_that_was_saved_goes_on_to_the_bit():
     assert all(map(torch.equal, whole.parameters(), resumed.parameters()))
 
 
+def test_a_state_loaded_from_the_cpu_is_on_the_device_of_its_parameters():
+    """Adam's step too, which torch moves for those that are fused alone; "meta" stands for a GPU."""
+    gain = torch.nn.Parameter(torch.ones(3))
+    gain.grad = torch.ones(3)
+    optimizer = Muon([gain])
+    optimizer.step()
+    elsewhere = torch.nn.Parameter(torch.ones(3, device="meta"))
+    resumed = Muon([elsewhere])
+    resumed.load_state_dict(optimizer.state_dict())
+    devices = {name: value.device.type for name, value in resumed.state[elsewhere].items()}
+    assert devices == dict.fromkeys(("exp_avg", "exp_avg_sq", "step"), "meta")
+
+
 def test_a_parameter_without_a_gradient_stays_and_a_closure_is_called():
     moved, still = (torch.nn.Parameter(torch.ones(2, 3)) for _ in range(2))
     optimizer = Muon([moved, still])
@@ -131,7 +144,10 @@ def test_a_parameter_without_a_gradient_stays_and_a_closure_is_called():
     assert not torch.equal(moved, torch.ones(2, 3))
 
 
-@pytest.mark.parametrize("wrong", [{"lr": -1.0}, {"momentum": 1.0}, {"betas": (0.9, 1.0)}, {"weight_decay": -1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lr": -1.0}, {"lr": float("nan")}, {"momentum": 1.0}, {"betas": (0.9, 1.0)}, {"weight_decay": -1.0}],
+)
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
         Muon([torch.nn.Parameter(torch.ones(1))], **wrong)

@@ -239,7 +239,7 @@ NEEDED = {
 }
 ON_DISK = {"data/folder": write_folders, "data/mvtec": write_mvtec, "data/visa": write_visa}
 OF_ALL_DATA = ("data.image_size", "data.batch_size")
-UNTRAINED = ("model/backbone", "experiment/inspect")  # they take no learning rate
+UNTRAINED = ("model/backbone", "experiment/inspect")  # they take no learning rate, and no experiment that has one
 
 
 def together():
@@ -249,7 +249,7 @@ def together():
     free = [name for name in of_group("experiment") if name not in chooses]
     rows = [
         *itertools.zip_longest(of_group("score")[::-1], *sets),
-        *itertools.zip_longest(of_group("model")[::-1], free),
+        *itertools.zip_longest(sorted(of_group("model"), key=lambda name: name in UNTRAINED), free),
         *itertools.zip_longest(chooses),
     ]
     return [list(filter(None, row)) for row in rows]

@@ -133,7 +133,16 @@ def test_what_cannot_be_right_is_refused(overrides, message):
         ("+data.trains=1", "'data.trains' is no option of solder_vae.data.synthetic.data.synthetic_data: did you mean"),
         ("trainer.max_epoch=3", "'trainer.max_epoch' is no option of a run: did you mean trainer.max_epochs?"),
         ("+trainer.deterministic=true", "'trainer.deterministic' is no option of a run: the keys are accelerator, "),
-        ("optimizer.lr=1", "The values of optimizer are keys of model: write model.KEY=VALUE."),
+        (
+            "optimizer.lr=1",
+            "The values of optimizer are keys of model and model.optimizer: "
+            "write model.KEY=VALUE or model.optimizer.KEY=VALUE.",
+        ),
+        (
+            "~optimizer",
+            "model.scheduler.max_lr does not fit: Interpolation key 'model.lr' not found. "
+            "An optimizer's file sets it: see conf/optimizer/muon.yaml.",
+        ),
         ("scheduler.interval=step", "The values of scheduler are keys of model.scheduler: write model.scheduler.KEY="),
         (
             "+model.optimizer.amsgrad=true",
@@ -163,7 +172,7 @@ def test_what_is_right_is_not_refused():
         prepare("trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={devices}")
     prepare("+trainer.accumulate_grad_batches=1", "trainer.precision=bf16-mixed")
     nulls = ("max_time", "limit_val_batches", "gradient_clip_algorithm", "benchmark", "profiler")
-    prepare(*(f"+trainer.{key}=null" for key in nulls), "+trainer.check_val_every_n_epoch=8")
+    prepare(*(f"+trainer.{key}=null" for key in nulls), "+trainer.check_val_every_n_epoch=20")
     plateau = ("scheduler=plateau", "+model.scheduler.min_lr=[1e-6]", "+model.scheduler.mode=min")
     prepare(*plateau, "callbacks=early_stopping", "+callbacks.early_stopping.stopping_threshold=null")
 

@@ -41,8 +41,10 @@ def config_of(*overrides):
         (556, ["experiment=quick"], 5),
         (2513, ["experiment=medium"], 20),
         (556, ["experiment=medium"], 67),
-        (556, ["experiment=table2"], 34),
-        (556, ["experiment=table3"], 34),
+        (556, ["experiment=table2"], 67),
+        (556, ["experiment=table3"], 67),
+        (556, ["experiment=[paper,table2]"], 100),
+        (556, ["optimizer=adam"], 67),
     ],
 )
 def test_a_small_set_gets_as_many_steps_as_it_needs(images, overrides, epochs):
