@@ -69,7 +69,7 @@ def test_kernels_in_bfloat16_are_as_true_as_the_layers(alpha, monkeypatch):
 
 
 def aurocs(images, bfloat16, seed):
-    """Of a CAE of half the width, trained for a few epochs, the constraint in each fourth step: recon's and GradCon's."""
+    """Of recon and GradCon: a CAE of half the width after a few epochs, the constraint in each fourth step."""
     torch.manual_seed(seed)
     model = CAE(lr=2e-3, alpha=0.03, width=8)
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)

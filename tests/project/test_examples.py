@@ -27,7 +27,7 @@ def test_verdicts_of_a_cluster_are_those_of_predict(tmp_path, monkeypatch):
     write_images(tmp_path / "joints/b1", pictures(25))
     write_images(tmp_path / "joints/b2", pictures(20, seed=1))
     (tmp_path / "joints/b2/zero.png").touch()
-    options = [f"checkpoint={checkpoint}", "images=joints", "out=verdicts", "workers=2", "joints=25"]
+    options = [f"checkpoint={checkpoint}", "images=joints", "out=verdicts", "workers=2", "joints=10"]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, **SMALL_CLUSTER, "PYTHONPATH": path}
     result = on_a_cluster(
