@@ -13,11 +13,6 @@ import coverage
 LONG = (
     ("torch.onnx", "export"),
     ("hydra._internal.config_loader_impl", "ConfigLoaderImpl.load_configuration"),
-    ("omegaconf", "OmegaConf.create"),
-    ("omegaconf", "OmegaConf.merge"),
-    ("omegaconf", "OmegaConf.to_yaml"),
-    ("torch", "load"),
-    ("torch", "save"),
     ("matplotlib.figure", "Figure.savefig"),
     ("sklearn.manifold", "TSNE.fit_transform"),
     ("sklearn.ensemble._forest", "BaseForest.fit"),
