@@ -46,7 +46,7 @@ reproduce: install ## the paper's tables, figures and claims, small, 27 minutes 
 WORKERS := $(shell $(PYTHON) -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadgroup --numprocesses
 
-test: dev ## the whole test suite with its coverage, 12 to 20 minutes on two idle cores
+test: dev ## the whole test suite with its coverage, 11 to 18 minutes on two idle cores
 	$(PYTEST) $(WORKERS) --durations 15 --cov --cov-report term
 
 # A seed of its own each time, printed at the start; SOLDER_VAE_FUZZ_SEED=N repeats one.
