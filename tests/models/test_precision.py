@@ -71,7 +71,7 @@ def test_kernels_in_bfloat16_are_as_true_as_the_layers(alpha, monkeypatch):
 def aurocs(images, bfloat16, seed):
     """Of recon and GradCon: a CAE of half the width after a few epochs, the constraint in each fourth step."""
     torch.manual_seed(seed)
-    model = CAE(lr=2e-3, alpha=0.03, width=8)
+    model = CAE(lr=2e-3, alpha=0.03, constraint_every=4, width=8)
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
     order = torch.Generator().manual_seed(seed)
     step = 0
@@ -80,8 +80,8 @@ def aurocs(images, bfloat16, seed):
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                 terms, _ = model.loss_terms(x, model.noise(x, 0, step))
                 objective = terms["loss"]
-                if step % 4 == 3:
-                    objective = objective + 4 * model.alpha * model.gradient_constraint(terms["recon"])
+                if weight := model.alpha_of(step):
+                    objective = objective + weight * model.gradient_constraint(terms["recon"])
             optimizer.zero_grad()
             objective.backward()
             model.update_reference()
