@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
     shutil.copytree(EXTENSION, folder, ignore=shutil.ignore_patterns("__pycache__"))
     write_images(folder / "joints", pictures(12))
     for name, options in RUNS.items():
-        result = train(CONF, *options, f"hydra.run.dir=runs/{name}", cwd=folder)
+        result = train(CONF, *options, "logger.mode=offline", f"hydra.run.dir=runs/{name}", cwd=folder)
         assert result.returncode == 0, result.stderr
     return folder
 

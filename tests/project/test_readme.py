@@ -40,6 +40,7 @@ SMALL = {
     },
     "data/folder": {"image_size": "16", "batch_size": "16"},
     "trainer/default": {"max_epochs": "2"},
+    "training/default": {"width": "4"},
     "experiment/paper": {"max_epochs": "3"},
     "experiment/quick": {"max_epochs": "1"},
     "scale/quick": {"seeds": "1"},

@@ -27,10 +27,11 @@ def pictures(count, size=SIZE, seed=0):
 def write_checkpoint(path, model="beta_vae", score="gradcon", normals=40, tables=None, **options):
     """Write a checkpoint whose threshold is the median of its normals; returns the path and the model.
 
-    Scores that are fitted are fitted on ``tables``, as by :func:`fit_scores`.
+    It has half the paper's width, unless ``options``, which are the model's, say otherwise. Scores that are fitted are
+    fitted on ``tables``, as by :func:`fit_scores`.
     """
     torch.manual_seed(1)
-    network = Autoencoder.registry[model](score=score, **options).eval()
+    network = Autoencoder.registry[model](score=score, **{"width": 8, **options}).eval()
     network.reference.update([torch.randn_like(mean) for mean in network.reference.means])
     images = pictures(normals, seed=99)
     network.preprocessing = {"image_size": SIZE}

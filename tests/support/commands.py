@@ -59,9 +59,14 @@ def run_command(
 
 
 def train(*overrides: str, cwd: Path, fresh: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A tiny run without pictures; ``overrides`` come last, so they win. Flags, such as ``-m``, come first."""
+    """A tiny run without pictures, nor Weights & Biases, which takes a fifth of it, unless an override is the logger's.
+
+    ``overrides`` come last, so they win. Flags, such as ``-m``, come first.
+    """
     flags = [override for override in overrides if override.startswith("-")]
     values = [override for override in overrides if not override.startswith("-")]
+    if not any(value.startswith("logger") for value in values):
+        values.insert(0, "logger.mode=disabled")
     return run_command("train", *flags, *TINY, "pictures=false", *values, cwd=cwd, fresh=fresh, **environment)
 
 

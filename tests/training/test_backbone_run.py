@@ -95,7 +95,7 @@ def test_its_checkpoint_decides_in_every_command(trained, calibrated):
     assert verdicts[0].heat_map.min() >= 0
     assert '["joint","anomaly map"]' in (work / "seen/report.html").read_text().replace(", ", ",")
     assert (work / calibrated).exists()
-    refused = run_command("predict", "checkpoint=run/best.ckpt", "images=joints", "out=no", cwd=work, fresh=True)
+    refused = run_command("predict", "checkpoint=run/best.ckpt", "images=joints", "out=no", cwd=work)
     assert refused.returncode == 2
     assert NAMED in refused.stderr
 

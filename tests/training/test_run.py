@@ -39,7 +39,7 @@ FILES = {
 def finished(tmp_path_factory):
     """A finished run of the default command (beta-VAE, beta 3, GradCon), seed 0."""
     folder = tmp_path_factory.mktemp("finished")
-    result = train("hydra.run.dir=run", "pictures=true", cwd=folder)
+    result = train("hydra.run.dir=run", "pictures=true", "logger.mode=offline", cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder / "run", result
 
@@ -208,7 +208,8 @@ def test_dashboards_get_config_metrics_pictures_and_predictions(finished):
 
 
 def test_a_sweep_is_one_group_of_finished_runs(tmp_path):
-    result = train("-m", "model=cae,vae", "score=recon", "hydra.sweep.dir=sweeps/mine", cwd=tmp_path)
+    options = ("model=cae,vae", "score=recon", "logger.mode=offline", "hydra.sweep.dir=sweeps/mine")
+    result = train("-m", *options, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     runs = [inspect_wandb(tmp_path / "sweeps/mine" / job) for job in ("0", "1")]
     assert [run["name"] for run in runs] == ["cae recon seed=0", "vae beta=1 recon seed=0"]
