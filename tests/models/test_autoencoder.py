@@ -33,6 +33,8 @@ def make_trainer(tmp_path, **options):
     return pl.Trainer(**(defaults | options))
 
 
+@pytest.mark.slow
+@pytest.mark.measured
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [name for name, kind in Autoencoder.registry.items() if issubclass(kind, Autoencoder)])
 @pytest.mark.parametrize("alpha", [0.0, 0.03])

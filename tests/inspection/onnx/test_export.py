@@ -99,6 +99,8 @@ def test_manual_gradients_equal_autograd(side):
     torch.testing.assert_close(loss, expected[1], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
+@pytest.mark.measured
 @pytest.mark.parametrize(("model", "score"), KINDS)
 def test_graph_decides_as_the_inspector_before_it_is_exported(tmp_path, model, score):
     inspector = inspector_of(tmp_path, model, score)

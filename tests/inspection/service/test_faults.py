@@ -85,6 +85,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.measured
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_bombs_are_refused_and_cost_little(service, right, bomb):
@@ -114,6 +115,8 @@ def test_uploads_that_are_cut_off(service, right):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
+@pytest.mark.measured
 def test_slow_clients_are_sent_away_and_hold_nobody_up(service, right):
     """Header or body byte by byte; 40 of them, while others are served."""
     whole = request("/pictures", [part(0)])
@@ -138,6 +141,8 @@ def test_slow_clients_are_sent_away_and_hold_nobody_up(service, right):
         connection.close()
 
 
+@pytest.mark.slow
+@pytest.mark.measured
 @pytest.mark.parametrize("place", ["header", "body"])
 def test_a_client_that_falls_silent_is_told_so(service, place):
     whole = request("/pictures", [part(0)])
@@ -150,6 +155,8 @@ def test_a_client_that_falls_silent_is_told_so(service, place):
         assert connection.recv(1) == b""
 
 
+@pytest.mark.slow
+@pytest.mark.measured
 def test_one_that_is_slow_on_its_second_request(service):
     whole = request("/pictures", [part(0)])
     with service.connection() as connection:
@@ -237,6 +244,8 @@ def test_a_checkpoint_that_is_replaced_changes_nothing_until_the_next_start(fold
         assert service.get("/health")[1] == {**health, "replaced": True}
 
 
+@pytest.mark.slow
+@pytest.mark.measured
 def test_the_end_under_load(folder, right):
     """SIGTERM while eight clients ask: what had begun is answered and right, the rest is refused, exit status 0."""
     with running("best.ckpt", cwd=folder) as service:
