@@ -226,14 +226,22 @@ def wait_for_results(count, folder, process):
         time.sleep(0.1)
 
 
-def kill_a_worker(process):
-    """SIGKILL to one of the processes that train side by side, as the system does for want of memory."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has ended
-            if b"LokyProcess" in path.read_bytes() and os.getpgid(pid := int(path.parent.name)) == process.pid:
-                os.kill(pid, signal.SIGKILL)
-                return
-    raise LookupError("nothing trains side by side")
+def kill_a_worker(process, folder):
+    """SIGKILL to the process of a run that has just begun, as the system does for want of memory.
+
+    One that is sending a result is left alone: joblib's pool would wait for the rest of it for ever.
+    """
+    finished = max(results_below(folder).values())
+    give_up = time.monotonic() + 100
+    while time.monotonic() < give_up and process.poll() is None:
+        begun = [path for path in folder.glob("out/runs/*/*/.hydra") if path.stat().st_mtime_ns > finished]
+        logs = {str(path.with_name("train.log")) for path in begun}
+        for file in Path("/proc").glob("[0-9]*/fd/*"):
+            with suppress(OSError):  # it has ended
+                if str(file.readlink()) in logs and os.getpgid(pid := int(file.parts[2])) == process.pid:
+                    os.kill(pid, signal.SIGKILL)
+                    return
+    raise LookupError("no run has begun")
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +261,7 @@ def interrupted(tmp_path_factory):
     with (folder / "output").open("w+", encoding="utf-8") as output:
         second = started(folder, arguments, output)
         wait_for_results(len(before) + 1, folder, second)
-        kill_a_worker(second)
+        kill_a_worker(second, folder)
         status = second.wait(timeout=900)
         output.seek(0)
         return folder, before, status, output.read()
