@@ -46,7 +46,7 @@ reproduce: install ## the paper's tables, figures and claims, small, 27 minutes 
 WORKERS := $(shell $(PYTHON) -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadgroup --numprocesses
 
-test: dev ## the whole test suite with its coverage, 11 to 18 minutes on two idle cores
+test: dev ## the whole test suite with its coverage, 10 to 16 minutes on two idle cores
 	$(PYTEST) $(WORKERS) --durations 15 --cov --cov-report term
 
 # A seed of its own each time, printed at the start; SOLDER_VAE_FUZZ_SEED=N repeats one.
@@ -57,7 +57,7 @@ fuzz: dev ## all cases of what make test tries a share of: damaged files, hostil
 mutations: dev ## break what matters in one place at a time: a test must notice each
 	OMP_NUM_THREADS=1 $(BIN)/python tests/support/mutations.py
 
-check: lint ## lint, types and the fast tests, a minute or two on two idle cores
+check: lint ## lint, types and the fast tests, a minute on two idle cores
 	HYPOTHESIS_PROFILE=few_examples $(PYTEST) logical -m "not slow"
 
 lint: dev ## lint and types alone
