@@ -31,7 +31,6 @@ from solder_vae.models.checkpoint import Checkpoint, model_of, read_checkpoint, 
 from solder_vae.models.detector import Detector
 from solder_vae.models.precision import FULL
 from solder_vae.models.steps import TrainingModule, check_optimization
-from solder_vae.models.vae import EARLY_STEPS
 from solder_vae.training.checks import check_examples, check_tables, rank_count, training_precision
 from solder_vae.training.data_parallel import fit_on_ranks
 from solder_vae.training.first_checks import SHARED_SCORE_KEYS, check_first, check_size, check_untrained, threshold_rule
@@ -217,7 +216,7 @@ def judge(
         config.data.view,
         commands,
         len(data.tables.get("known", ())),
-        max(EARLY_STEPS, config.trainer.min_steps),
+        config.trainer.min_steps,
     )
 
 

@@ -106,7 +106,7 @@ def verdict_of(
     view: str,
     commands: RunCommands,
     known: int = 0,
-    usual_steps: int = EARLY_STEPS,
+    min_steps: int = 0,
 ) -> Verdict:
     """Judge a tested run.
 
@@ -118,12 +118,13 @@ def verdict_of(
         view: of the images.
         commands: that go on from this run.
         known: how many defects were learnt from.
-        usual_steps: fewer are few.
+        min_steps: what a run of this config is to have.
     """
     seen = {name: scores for name, scores in trivial.items() if visible(name, view)}
+    usual = max(EARLY_STEPS, min_steps)
     parts = [
         _result(evaluation),
-        *([_steps(losses, steps_per_epoch, commands, usual_steps)] if losses and steps_per_epoch else []),
+        *([_steps(losses, steps_per_epoch, commands, usual)] if losses and steps_per_epoch else []),
         _against_trivial(evaluation, seen, commands, known, trained=steps_per_epoch is not None),
         _false_calls(evaluation),
     ]

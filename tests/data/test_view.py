@@ -258,7 +258,7 @@ def test_training_prediction_threshold_and_graph_agree_on_the_view(tmp_path):
 
 @pytest.mark.slow
 def test_resuming_in_another_view_is_refused(tmp_path):
-    assert train("scheduler=plateau", "hydra.run.dir=run", "logger.mode=disabled", cwd=tmp_path).returncode == 0
+    assert train("scheduler=plateau", "hydra.run.dir=run", cwd=tmp_path).returncode == 0
     longer = ("scheduler=plateau", "resume=run/last.ckpt", "trainer.max_epochs=3")
     other = train(*longer, "data.view=controlled", cwd=tmp_path)
     assert other.returncode == 2

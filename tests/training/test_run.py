@@ -111,10 +111,10 @@ def test_checkpoint_decides_alone(finished):
 
 def test_same_seed_same_bits_and_another_seed_others(finished, tmp_path):
     directory, _ = finished
-    assert train("logger.mode=disabled", "hydra.run.dir=again", cwd=tmp_path).returncode == 0
+    assert train("hydra.run.dir=again", cwd=tmp_path).returncode == 0
     assert (tmp_path / "again/metrics.json").read_bytes() == (directory / "metrics.json").read_bytes()
     assert (tmp_path / "again/predictions.csv").read_bytes() == (directory / "predictions.csv").read_bytes()
-    assert train("logger.mode=disabled", "hydra.run.dir=other", "seed=1", cwd=tmp_path).returncode == 0
+    assert train("hydra.run.dir=other", "seed=1", cwd=tmp_path).returncode == 0
     assert (tmp_path / "other/metrics.json").read_bytes() != (directory / "metrics.json").read_bytes()
 
 
@@ -125,7 +125,7 @@ def weights(path):
 @pytest.mark.measured
 def test_resume_ends_in_the_same_weights(tmp_path):
     """Also across a drop of the learning rate, which is due between the two parts."""
-    common = ("optimizer=adam", "scheduler=plateau", "model.lr=0.02", "model.lr_patience=0", "logger.mode=disabled")
+    common = ("optimizer=adam", "scheduler=plateau", "model.lr=0.02", "model.lr_patience=0")
     assert train(*common, "trainer.max_epochs=4", "hydra.run.dir=whole", cwd=tmp_path).returncode == 0
     assert train(*common, "trainer.max_epochs=2", "hydra.run.dir=part", cwd=tmp_path).returncode == 0
     resumed = train(*common, "trainer.max_epochs=4", "resume=part/last.ckpt", "hydra.run.dir=rest", cwd=tmp_path)
@@ -222,13 +222,14 @@ def test_a_sweep_is_one_group_of_finished_runs(tmp_path):
 
 def test_best_epoch_survives_a_resumption_elsewhere(tmp_path):
     """The best epoch came before the interruption: it must be found, although the run goes on in another folder."""
-    common = ("scheduler=plateau", "logger.mode=disabled")
-    assert train(*common, "trainer.max_epochs=2", "hydra.run.dir=whole", cwd=tmp_path).returncode == 0
-    assert train(*common, "trainer.max_epochs=1", "hydra.run.dir=part", cwd=tmp_path).returncode == 0
+    assert train("scheduler=plateau", "trainer.max_epochs=2", "hydra.run.dir=whole", cwd=tmp_path).returncode == 0
+    assert train("scheduler=plateau", "trainer.max_epochs=1", "hydra.run.dir=part", cwd=tmp_path).returncode == 0
     part = torch.load(tmp_path / "part/best.ckpt", weights_only=True)
     whole = torch.load(tmp_path / "whole/best.ckpt", weights_only=True)
     assert whole["epoch"] == 0, "this setting must have its best epoch early, or the test shows nothing"
-    resumed = train(*common, "trainer.max_epochs=2", "resume=part/last.ckpt", "hydra.run.dir=rest", cwd=tmp_path)
+    resumed = train(
+        "scheduler=plateau", "trainer.max_epochs=2", "resume=part/last.ckpt", "hydra.run.dir=rest", cwd=tmp_path
+    )
     assert resumed.returncode == 0, resumed.stderr
     rest = torch.load(tmp_path / "rest/best.ckpt", weights_only=True)
     assert rest["epoch"] == whole["epoch"] == part["epoch"]

@@ -95,9 +95,7 @@ def test_one_job_trains_and_both_have_the_results_of_runs_of_their_own(sweep, tm
     assert "trained already by" in (second / "train.log").read_text()
     score = OmegaConf.load(second / "config.yaml").score.name
     alone = tmp_path / "alone"
-    result = train(
-        "beta=1", f"score={score}", "scheduler=plateau", "logger.mode=disabled", f"hydra.run.dir={alone}", cwd=tmp_path
-    )
+    result = train("beta=1", f"score={score}", "scheduler=plateau", f"hydra.run.dir={alone}", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert epochs_trained(alone) == 2
     for name in ("metrics.json", "predictions.csv", "kl_per_unit.csv"):
@@ -117,7 +115,7 @@ def test_one_job_trains_and_both_have_the_results_of_runs_of_their_own(sweep, tm
 def test_a_job_that_trained_nothing_can_be_resumed(sweep, tmp_path):
     (second,) = [job for job in sweep.glob("[01]") if not epochs_trained(job)]
     score = OmegaConf.load(second / "config.yaml").score.name
-    options = (f"resume={second / 'last.ckpt'}", "trainer.max_epochs=3", "logger.mode=disabled")
+    options = (f"resume={second / 'last.ckpt'}", "trainer.max_epochs=3")
     result = train("beta=1", f"score={score}", "scheduler=plateau", *options, "hydra.run.dir=on", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "epoch 3/3" in (tmp_path / "on/train.log").read_text()

@@ -172,7 +172,7 @@ def test_where_the_learning_rate_ends_with_the_run_its_curve_says_nothing_of_mor
     few = run(losses=losses[:10], commands=commands)
     assert few.sentences[1] == "Steps: few, 400 steps (10 epochs); 600 or more are usual."
     assert few.steps[0].command == "python -m solder_vae.train model=cae trainer.max_epochs=15"
-    wanting_more = run(losses=losses, commands=commands, usual_steps=1600)
+    wanting_more = run(losses=losses, commands=commands, min_steps=1600)
     assert wanting_more.sentences[1] == "Steps: few, 1200 steps (30 epochs); 1600 or more are usual."
 
 

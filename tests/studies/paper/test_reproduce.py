@@ -434,7 +434,7 @@ def test_tests_with_drawn_latents_can_be_left_out():
 
 @pytest.mark.slow
 def test_the_experiment_is_an_ordinary_sweep_that_skips_what_is_finished(tmp_path):
-    sweep = ("-m", "experiment=table2", "seed=0", "model=cae", "logger.mode=disabled", "hydra.sweep.dir=sweep")
+    sweep = ("-m", "experiment=table2", "seed=0", "model=cae", "hydra.sweep.dir=sweep")
     first = train(*sweep, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     files = sorted(tmp_path.glob("sweep/*/metrics.json"))

@@ -14,8 +14,6 @@ from wandb.wandb_agent import Agent
 from solder_vae.studies.sweeps.runs import read_runs
 from solder_vae.utils.cli import CONF, missing_plugin
 
-QUIET = "logger.mode=disabled"
-
 # Slurm's commands as far as submitit uses them, with this machine as the cluster.
 SLURM = {
     "sbatch": r"""
@@ -59,7 +57,7 @@ def plugin(name):
 def alone(tmp_path_factory):
     """The numbers of the sweeps' job that does not fail, run by itself."""
     folder = tmp_path_factory.mktemp("alone")
-    result = train(QUIET, "model=vae", "score=elbo", "hydra.run.dir=run", cwd=folder)
+    result = train("model=vae", "score=elbo", "hydra.run.dir=run", cwd=folder)
     assert result.returncode == 0, result.stderr
     return json.loads((folder / "run/metrics.json").read_text())
 
@@ -76,7 +74,7 @@ def alone(tmp_path_factory):
     ],
 )
 def test_one_job_fails_and_the_others_finish(launcher, alone, tmp_path):
-    where = (f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep", QUIET)
+    where = (f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep")
     environment = fake_slurm(tmp_path / "bin") if launcher == "slurm" else {}
     if launcher == "ray_cluster":  # one that is started here, and small
         environment = SMALL_CLUSTER
@@ -110,7 +108,7 @@ def test_one_job_fails_and_the_others_finish(launcher, alone, tmp_path):
 @pytest.mark.slow
 @plugin("optuna_sweeper")
 def test_optuna_maximises_a_criterion_of_validation_normals(tmp_path):
-    where = ("hydra/sweeper=optuna_search", "hydra.sweeper.n_trials=3", "hydra.sweep.dir=sweep", QUIET)
+    where = ("hydra/sweeper=optuna_search", "hydra.sweeper.n_trials=3", "hydra.sweep.dir=sweep")
     result = train("-m", *where, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     runs = read_runs(tmp_path / "sweep")
@@ -123,7 +121,7 @@ def test_optuna_maximises_a_criterion_of_validation_normals(tmp_path):
 @pytest.mark.slow
 @plugin("optuna_sweeper")
 def test_a_failed_trial_stops_no_search_but_shows_in_the_status(tmp_path):
-    where = ("hydra/sweeper=optuna_search", "hydra.sweeper.n_trials=3", "hydra.sweep.dir=sweep", QUIET)
+    where = ("hydra/sweeper=optuna_search", "hydra.sweeper.n_trials=3", "hydra.sweep.dir=sweep")
     result = train("-m", *where, "score.draws=choice(0,1)", cwd=tmp_path)
     states = [run.state for run in read_runs(tmp_path / "sweep")]
     assert set(states) == {"finished", "failed"}, "this seed must draw both"
@@ -135,7 +133,7 @@ def test_a_failed_trial_stops_no_search_but_shows_in_the_status(tmp_path):
 @pytest.mark.slow
 @plugin("optuna_sweeper")
 def test_a_search_of_failed_trials_alone_says_so(tmp_path):
-    where = ("hydra/sweeper=optuna_search", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=sweep", QUIET)
+    where = ("hydra/sweeper=optuna_search", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=sweep")
     result = train("-m", *where, "score.draws=0", cwd=tmp_path)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
@@ -161,7 +159,7 @@ def test_without_the_plugin_the_command_says_so(tmp_path):
     """As if Ray's launcher were not there: an empty package of its name comes first."""
     (tmp_path / "hydra_plugins/hydra_ray_launcher").mkdir(parents=True)
     (tmp_path / "hydra_plugins/hydra_ray_launcher/__init__.py").touch()
-    result = train("-m", "hydra/launcher=ray_cluster", QUIET, cwd=tmp_path, fresh=True)
+    result = train("-m", "hydra/launcher=ray_cluster", cwd=tmp_path, fresh=True)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith("error: The launcher ray is not installed: pip install")
 
@@ -182,7 +180,7 @@ def test_what_slurm_is_asked_for(tmp_path):
     asked = ("partition=line", "cpus_per_task=3", "array_parallelism=1", 'setup=["echo ready > setup"]')
     asked += ("additional_parameters={mail-type: END}", "gpus_per_node=1")
     where = ("hydra/launcher=slurm", *(f"hydra.launcher.{text}" for text in asked), "hydra.sweep.dir=sweep")
-    result = train("-m", *where, QUIET, "trainer.max_epochs=0", "seed=0,1", cwd=tmp_path, **slurm)
+    result = train("-m", *where, "trainer.max_epochs=0", "seed=0,1", cwd=tmp_path, **slurm)
     assert "error: 2 of 2 jobs failed" in result.stderr, result.stderr
     assert (tmp_path / "setup").read_text() == "ready\n"
     lines = (tmp_path / "bin/submitted.sh").read_text().splitlines()

@@ -154,7 +154,7 @@ def test_a_report_while_the_sweep_goes_on(tmp_path):
     """It reads what is there, and neither it nor the sweep minds the other."""
     sweep = tmp_path / "sweep"
     with ThreadPoolExecutor() as beside:
-        options = ("model=cae", "score=recon", "seed=0,1", "logger.mode=disabled", "hydra.sweep.dir=sweep")
+        options = ("model=cae", "score=recon", "seed=0,1", "hydra.sweep.dir=sweep")
         going = beside.submit(train, "-m", *options, cwd=tmp_path)
         while not (sweep / "1/.hydra/overrides.yaml").exists():
             assert not going.done(), going.result().stderr
