@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
@@ -41,8 +44,16 @@ def in_threads(
 
     joblib's generator is as fast, but goes on to the last item even if the caller has stopped.
     """
-    pool = ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1), thread_name_prefix="ahead")
-    return in_order(pool, lambda part: [work(item) for item in part], items, together, ahead)
+    begun: list[int] = []
+    pool = ThreadPoolExecutor(
+        threads or min(8, os.cpu_count() or 1),
+        thread_name_prefix="ahead",
+        initializer=lambda: begun.append(threading.get_native_id()),
+    )
+    try:
+        yield from in_order(pool, lambda part: [work(item) for item in part], items, together, ahead)
+    finally:
+        _wait_until_gone(begun)
 
 
 def in_order(
@@ -65,6 +76,18 @@ def in_order(
             yield from results
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C the rest is dropped
+
+
+def _wait_until_gone(threads: Iterable[int], seconds: float = 1) -> None:
+    """Wait until the system has ended these threads of ours, at most so long; Linux alone tells.
+
+    Python's join returns a little earlier: OpenCV still gives back what it kept for the thread, and holds its lock.
+    A process forked then, such as a loader's worker, would have that lock locked for ever.
+    """
+    end = time.monotonic() + seconds
+    tasks = Path("/proc/self/task")
+    while any((tasks / str(thread)).exists() for thread in threads) and time.monotonic() < end:
+        time.sleep(1e-4)
 
 
 def tracked(results: Iterable[T], description: str, total: int) -> Iterator[T]:

@@ -6,10 +6,12 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from checkpoints import pictures, write_checkpoint, write_images
@@ -141,6 +143,21 @@ def test_threads_keep_the_order_and_run_ahead_by_some_only():
     results.close()
     with pytest.raises(ZeroDivisionError):
         list(in_threads(lambda item: 1 / item, [3, 0, 1]))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells which threads there are")
+def test_no_thread_is_left_when_the_last_result_is_there():
+    """A thread that the system still ends holds OpenCV's lock; a process forked then would wait for it for ever."""
+    picture = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1]
+    numbers = set()
+
+    def decode(_):
+        numbers.add(threading.get_native_id())
+        return cv2.imdecode(picture, cv2.IMREAD_COLOR)
+
+    for _ in range(200):
+        list(in_threads(decode, range(32)))
+        assert not any(Path(f"/proc/self/task/{number}").exists() for number in numbers)
 
 
 @pytest.mark.slow
