@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import gc
 import logging
 import math
 import os
@@ -74,7 +75,11 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
             elif isinstance(error, mistakes) and not wants_traceback:
                 sys.exit(fail(readable(error), 2))
             raise
+        finally:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                gc.collect()  # a trainer and its module hold each other, and the pictures: memory would grow by job
 
+    collect_old_objects_less()
     try:
         with composing_once(sys.argv[1:]):
             run()
@@ -91,6 +96,15 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process is about to end: let it do so with its own status
         sys.exit(fail("interrupted.", 130))
+
+
+def collect_old_objects_less() -> None:
+    """Look for garbage among long-lived objects once where Python does it ten times.
+
+    Imports make half a million objects that stay. To look through them while they come takes an eighth of a small run.
+    """
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, 100)
 
 
 @contextmanager
@@ -258,6 +272,7 @@ def command(job: Callable[[list[str]], int]) -> None:
 
     The user's mistakes end in one sentence on stderr and status 2, Ctrl-C in status 130.
     """
+    collect_old_objects_less()
     try:
         sys.exit(job(sys.argv[1:]))
     except UserError as error:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
+from commands import run_python
 from documented import compose_command
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -111,3 +112,28 @@ def test_a_bug_is_no_mistake_of_the_command_line():
     with pytest.raises(TypeError) as error:
         len(5)
     assert not while_composing(error.value)
+
+
+JOBS = """
+import gc, weakref
+from solder_vae.utils.cli import hydra_main
+
+class Pictures: pass
+
+before = []
+
+def job(config, directory):
+    gc.disable()  # Python's own collections come at any time
+    pictures = Pictures()
+    pictures.held_by = pictures
+    print("left of other jobs:", sum(other() is not None for other in before))
+    before.append(weakref.ref(pictures))
+
+hydra_main("train", job)
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_keeps_nothing_of_its_jobs(tmp_path):
+    result = run_python("-c", JOBS, "-m", "seed=0,1,2", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert result.stdout.count("left of other jobs: 0") == 3, result.stdout + result.stderr
