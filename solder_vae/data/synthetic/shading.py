@@ -36,12 +36,17 @@ class Surfaces:
 
     def paint(self, cover: Field, diffuse: Colour, f0: Colour, roughness: Field | float) -> None:
         """Lay a material over what is there, where ``cover`` (``(H, W)`` in [0, 1]) says, in place."""
-        if not cover.any():  # much of a scene lies beyond the frame
+        rows = np.flatnonzero(cover.any(axis=1))
+        if not len(rows):  # much of a scene lies beyond the frame
             return
-        weight = cover[..., None]
-        self.diffuse += weight * (np.asarray(diffuse, np.float32) - self.diffuse)
-        self.f0 += weight * (np.asarray(f0, np.float32) - self.f0)
-        self.roughness += cover * (np.asarray(roughness, np.float32) - self.roughness)
+        # Only the rectangle about it: a thing on a board covers a hundredth of the picture.
+        columns = np.flatnonzero(cover.any(axis=0))
+        where = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        cover = cover[where]
+        for field, colour in ((self.diffuse[where], diffuse), (self.f0[where], f0)):
+            field += cover[..., None] * (np.asarray(colour, np.float32) - field)
+        field = self.roughness[where]
+        field += cover * (np.broadcast_to(np.asarray(roughness, np.float32), self.roughness.shape)[where] - field)
 
 
 Colour = NDArray[np.float32] | tuple[float, float, float]
