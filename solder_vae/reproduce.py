@@ -25,6 +25,7 @@ from solder_vae.training.schema import register
 from solder_vae.utils.cli import hydra_main
 from solder_vae.utils.errors import UserError
 from solder_vae.utils.text import duration
+from solder_vae.utils.threads import busy
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -58,7 +59,8 @@ def job(config: DictConfig, directory: Path) -> None:
     trainings = [training for part in parts for training in part.trainings]
     folder = directory / "runs" / f"{choices['scale']}_{choices['data']}"
     site = SweepFolder(folder, choices["experiment"], overrides, directory / "trainings.log")
-    missing = site.without_result(trainings)
+    with busy("Looking for results"):
+        missing = site.without_result(trainings)
     log.info("%d runs, %d of them with a result already", len(trainings), len(trainings) - len(missing))
     run_sweeps(parts, site, jobs)
     trained = time.time()

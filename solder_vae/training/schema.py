@@ -9,6 +9,7 @@ A group that names a class or function by ``_target_`` is open: the parameters o
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,8 +89,9 @@ class AuditOptions:
     data: Group = field(default_factory=dict)
 
 
+@functools.cache
 def register() -> None:
-    """Register the types with Hydra, as ``NAME_options`` in a defaults list."""
+    """Register the types with Hydra, as ``NAME_options`` in a defaults list, once in a process."""
     # Hydra copies the store for each group that --help lists: half of its time, and nobody changes what is in there.
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
     for name, options in (("train", TrainOptions), ("reproduce", ReproduceOptions), ("audit", AuditOptions)):

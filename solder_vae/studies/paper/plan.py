@@ -40,12 +40,15 @@ class Training(NamedTuple):
         return own if self.head is None else f"{own}_head_{self.head}"
 
     @property
-    def overrides(self) -> list[str]:
-        """The overrides that choose this run alone."""
-        chosen = [f"model={self.model}", f"score={'gradcon' if self.constraint else 'recon'}", f"seed={self.seed}"]
-        if self.head is not None:
-            chosen.append(f"model.head={self.head}")
-        return [*chosen, f"beta={self.beta:g}"] if self.model == "beta_vae" else chosen
+    def choices(self) -> list[str]:
+        """The overrides that choose this run, but for its seed and beta."""
+        chosen = [f"model={self.model}", f"score={'gradcon' if self.constraint else 'recon'}"]
+        return chosen if self.head is None else [*chosen, f"model.head={self.head}"]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The seed, and beta where the model's own is not meant."""
+        return {"seed": self.seed} | ({"beta": self.beta} if self.model == "beta_vae" and self.beta is not None else {})
 
     def __str__(self) -> str:
         constraint = "with" if self.constraint else "without"

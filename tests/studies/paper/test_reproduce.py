@@ -85,7 +85,7 @@ def test_the_other_head_is_a_run_of_its_own():
     (own, other) = (of_head(head, 0) for head in ("block", "conv"))
     assert own in {training for sweep in plain for training in sweep.trainings}
     assert other.folder == own.folder + "_head_conv"
-    assert set(other.overrides) - set(own.overrides) == {"model.head=conv"}
+    assert set(other.choices) - set(own.choices) == {"model.head=conv"}
 
 
 @pytest.mark.parametrize(
