@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from untraced import untraced
 
@@ -101,10 +102,19 @@ def config_of(module: str) -> str | None:
     return name if (CONF / f"{name}.yaml").exists() else None
 
 
+def values_of(override: Override) -> list[str]:
+    key, values = override.get_key_element(), [*override.sweep_string_iterator()]
+    if key == "seed":
+        assert all(value.isdigit() for value in values)
+        values = values[:1]
+    return [f"{key}={value}" for value in values]
+
+
 def compose_command(module: str, arguments: list[str]) -> list[DictConfig]:
     """Configs that the command line makes, with Hydra's own part: one, or of a sweep so many that each value occurs.
 
-    All values but Hydra's own are resolved, and for anything but ``--help`` there.
+    Of seeds, whole numbers all, the first is enough. All values but Hydra's own are resolved, and for anything but
+    ``--help`` there.
     """
     flags = {argument for argument in arguments if argument.startswith("-")}
     if "--config-dir" in flags:  # of the one example that has configs of its own
@@ -117,12 +127,7 @@ def compose_command(module: str, arguments: list[str]) -> list[DictConfig]:
         [text for text in mean_themselves(arguments) if text not in flags]
     )
     assert "-m" in flags or not any(override.is_sweep_override() for override in parsed), "a sweep needs -m"
-    values = [
-        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-        if override.is_sweep_override()
-        else [override.input_line]
-        for override in parsed
-    ]
+    values = [values_of(override) if override.is_sweep_override() else [override.input_line] for override in parsed]
     lines = [[each[min(job, len(each) - 1)] for each in values] for job in range(max(map(len, values), default=1))]
     register()
     with untraced():  # Hydra's work, at length
