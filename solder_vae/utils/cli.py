@@ -99,12 +99,12 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
 
 
 def collect_old_objects_less() -> None:
-    """Look for garbage among long-lived objects once where Python does it ten times.
+    """Look for garbage among long-lived objects once where Python does it twenty times.
 
     Imports make half a million objects that stay. To look through them while they come takes an eighth of a small run.
     """
     young, middle, _ = gc.get_threshold()
-    gc.set_threshold(young, middle, 100)
+    gc.set_threshold(young, middle, 200)
 
 
 @contextmanager

@@ -50,6 +50,11 @@ class Training(NamedTuple):
         """The seed, and beta where the model's own is not meant."""
         return {"seed": self.seed} | ({"beta": self.beta} if self.model == "beta_vae" and self.beta is not None else {})
 
+    @property
+    def overrides(self) -> list[str]:
+        """The overrides that choose this run alone."""
+        return [*self.choices, *(f"{key}={value}" for key, value in self.values.items())]
+
     def __str__(self) -> str:
         constraint = "with" if self.constraint else "without"
         head = "" if self.head is None else f", head {self.head}"
