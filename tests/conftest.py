@@ -78,7 +78,7 @@ def pytest_collection_finish(session):
         if name.startswith("torch") and isinstance(logger, logging.Logger):
             logger.propagate = True
     gc.freeze()  # to look through all that is imported takes a third of a second each time
-    gc.set_threshold(10_000)
+    gc.set_threshold(10_000)  # what tests leave is looked through a fourteenth as often
     gc.enable()
     if session.config.getoption("loadgroup", False):
         assert all("@" in item.nodeid for item in session.items if item.get_closest_marker("xdist_group"))

@@ -18,7 +18,9 @@ MEAN, DEVIATION = 128.0, 48.0
 """Grey levels: about the contrast of photographs, so that the KL divergence keeps its weight beside the squared error.
 Clipping begins at 2.65 standard deviations."""
 
-_ROUNDS = 16  # rounds of clipping and standardising: enough for a grey level on dark-field images, too
+# Rounds of clipping and standardising: enough for a grey level on dark-field images, too, and for one and a half where
+# less than a sixth of the pixels is bright.
+_ROUNDS = 16
 
 _LEAST_DEVIATION = 1.0  # grey levels: smaller variation is noise, which is not amplified
 

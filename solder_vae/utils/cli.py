@@ -64,19 +64,20 @@ def hydra_main(config_name: str, job: Callable[[DictConfig, Path], Any]) -> None
     @functools.wraps(job)
     def run(config: DictConfig) -> Any:
         directory = Path(HydraConfig.get().runtime.output_dir)
+        multirun = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             check_keys(config)
             return job(config, directory)
         except Exception as error:
             traceback_log.exception("the run failed")
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
+            if multirun:
                 log_file = directory / f"{config_name}.log"
                 log.error("job %s failed: %s (traceback in %s)", HydraConfig.get().job.num, error, log_file)
             elif isinstance(error, mistakes) and not wants_traceback:
                 sys.exit(fail(readable(error), 2))
             raise
         finally:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
+            if multirun:
                 gc.collect()  # a trainer and its module hold each other, and the pictures: memory would grow by job
 
     collect_old_objects_less()

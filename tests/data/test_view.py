@@ -92,11 +92,11 @@ def test_every_image_has_the_same_mean_and_deviation(height, width, seed, kind):
     }[kind]
     got = apply_view(image, 32, CONTROLLED).astype(float)
     bright_share = (got > MEAN).mean()
-    # With fewer bright pixels than an eighth, 8 bits cannot have that deviation, and just above it is reached slowly.
-    if got.std() > 1 and 1 / 6 < bright_share < 5 / 6:
+    if got.std() > 1 and 0.15 < bright_share < 0.85:  # fewer bright pixels cannot have that deviation in 8 bits
+        slow = not 1 / 6 < bright_share < 5 / 6  # hardly more of them reach it slowly
         # Rounding to whole grey levels moves pictures of two tones by up to half of one, and some have not settled yet.
         assert got.mean() == pytest.approx(MEAN, abs=1)
-        assert got.std() == pytest.approx(DEVIATION, abs=1)
+        assert got.std() == pytest.approx(DEVIATION, abs=1.5 if slow else 1)
 
 
 @given(st.floats(0.3, 1.0), st.integers(0, 60), st.integers(0, 20))

@@ -103,6 +103,7 @@ def config_of(module: str) -> str | None:
 
 
 def values_of(override: Override) -> list[str]:
+    """The overrides of a sweep's jobs for one key; of seeds the first."""
     key, values = override.get_key_element(), [*override.sweep_string_iterator()]
     if key == "seed":
         assert all(value.isdigit() for value in values)

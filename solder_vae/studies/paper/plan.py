@@ -46,9 +46,9 @@ class Training(NamedTuple):
         return chosen if self.head is None else [*chosen, f"model.head={self.head}"]
 
     @property
-    def values(self) -> dict[str, float]:
-        """The seed, and beta where the model's own is not meant."""
-        return {"seed": self.seed} | ({"beta": self.beta} if self.model == "beta_vae" and self.beta is not None else {})
+    def values(self) -> dict[str, float | None]:
+        """The seed, and beta where it is not the model's own."""
+        return {"seed": self.seed, **({"beta": self.beta} if self.model == "beta_vae" else {})}
 
     @property
     def overrides(self) -> list[str]:
